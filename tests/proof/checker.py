@@ -9,18 +9,25 @@ no client can observe is not found.
 It shares no code with the server and no model with other tests: it judges calls and replies alone, so that an error
 in the understanding of a queue that the server and its tests have in common is found here.
 
+Items are in `items`, leases in `tenure`.  The laws about one item are here, those about several in `flow`, about
+settles in `settling`, sessions in `attendance` and adds that happen once in `once`.
+
 ``checker.py FILE`` judges a history that was saved.
 """
 
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from enum import StrEnum
 from math import inf
 
+from attendance import judge_sessions, unseen_leases
 from attrs import define, field
-from flow import judge_flow
-from history import Add, Delivered, Extend, Outcome, Poll, Remove, load
-from tenure import Lease, after_crashes, latest_end, skew
+from flow import Unknown, judge_flow
+from history import Add, Attach, Delivered, Extend, Operate, Outcome, Poll, Purge, Remove, Settle, load
+from items import Delivery, Exit, Item
+from once import judge_once, merged_adds
+from settling import judge_counts, judge_deaths, judge_settles, take_settle
+from tenure import Lease, SessionLease, latest_end, skew
 
 from queueber.errors import Kind
 from queueber.limits import Limits
@@ -47,6 +54,10 @@ class Verdict(StrEnum):
     SHORT = "short"
     STALE = "stale lease obeyed"
     MISCOUNTED = "attempts miscounted"
+    MISREPORTED = "facts misreported"
+    UNDEAD = "undead"
+    TWICE = "added twice"
+    WITHHELD = "withheld as a duplicate"
     LATE = "late"
     OUT_OF_ORDER = "out of order"
     REFUSED = "refused without cause"
@@ -75,58 +86,6 @@ class Findings:
             self.examples.append(f"{verdict}: {what}")
 
 
-@define(eq=False)
-class Delivery:
-    """An item in a poll's reply."""
-
-    poll: Poll
-    lease: Lease
-    item: "Item"
-    attempt: int
-
-
-@define(eq=False)
-class Item:
-    """A submitted item with its deliveries and removes."""
-
-    add: Add
-    place: int
-    id: bytes | None
-    deliveries: list = field(factory=list)
-    removes: list = field(factory=list)
-
-    def __str__(self):
-        name = self.id.hex() if self.id else "of unknown id"
-        return f"item {name} of the add at {self.add.invoked:.3f}"
-
-    @property
-    def delay(self):
-        """Return the item's delay in seconds."""
-        return self.add.delays[self.place]
-
-    def handed_out_after(self, remove):
-        """Return whether the item was delivered again after *remove*."""
-        at = next((each.attempt for each in self.deliveries if each.poll.lease == remove.lease), inf)
-        return any(each.attempt > at or each.poll.invoked > remove.ended for each in self.deliveries)
-
-    def covered_at(self, remove, crashes):
-        """Return whether the lease of *remove* covered this item and may have been alive when the call was sent."""
-        for each in self.deliveries:
-            poll, lease = each.poll, each.lease
-            if poll.lease == remove.lease and poll.queue == remove.queue:
-                return remove.invoked <= latest_end(lease, crashes, remove.invoked)
-        return False
-
-    def may_be_removed_by(self, moment, crashes):
-        """Return whether a remove that began before *moment* may have removed the item."""
-        return any(
-            each.done
-            or (each.outcome is Outcome.UNKNOWN and not self.handed_out_after(each) and self.covered_at(each, crashes))
-            for each in self.removes
-            if each.invoked < moment
-        )
-
-
 class Judge:
     """The check of one history: `judge` runs it."""
 
@@ -137,24 +96,48 @@ class Judge:
         self.items = {}
         self.by_id = {}
         self.leases = {}
-        for add in history.of(Add):
+        self.unseen = set()
+        """Leases that a session had and no poll's reply showed."""
+        self.purges = defaultdict(list)
+        """By queue and whether of its dead items."""
+        for purge in history.of(Purge):
+            if purge.outcome is not Outcome.REFUSED:
+                self.purges[purge.line].append(purge)
+        self.unknown = Unknown(history)
+        """The polls without a reply."""
+        attaches = defaultdict(list)
+        for attach in history.of(Attach):
+            attaches[attach.session].append(attach)
+        self.attaches = attaches
+        self.adds = merged_adds(history, self, Verdict)
+        self.take_calls(history)
+
+    def take_calls(self, history):
+        """Record all calls with their items and leases."""
+        for add in self.adds:
             self.take_add(add)
         for poll in history.of(Poll):
             self.take_poll(poll)
+        self.unseen, hidden = unseen_leases(history, self.leases)
+        for number in hidden & self.by_id.keys():
+            self.by_id[number].hidden = True
         for remove in history.of(Remove):
-            self.take_remove(remove)
+            self.take_exit(Exit(remove, remove.lease, remove.id, "remove", done=remove.done))
+        for settle in history.of(Settle):
+            take_settle(self, settle)
+        for operate in history.of(Operate):
+            self.take_operation(operate)
         for extend in history.of(Extend):
-            if extend.lease in self.leases:
-                self.leases[extend.lease].extends.append(extend)
-            elif extend.done:
-                self.found(Verdict.STALE, f"the lease {extend.lease.hex()}, which no poll returned, was extended")
+            self.take_extend(extend)
 
     def take_add(self, add):
         """Record the items of an add."""
         for place, contents in enumerate(add.contents):
-            item = Item(add, place, add.ids[place] if add.outcome is Outcome.OK else None)
+            item = Item(add, place, add.ids[place] if add.outcome is Outcome.OK else None, self)
             assert contents not in self.items, "contents must tell items apart"
             self.items[contents] = item
+            if place in add.duplicates:
+                item.id = None
             if item.id is not None:
                 if item.id in self.by_id:
                     self.found(Verdict.UNEXPECTED, f"the id of {item} was given before")
@@ -165,22 +148,42 @@ class Judge:
         if poll.lease:
             if poll.lease in self.leases:
                 self.found(Verdict.UNEXPECTED, f"two polls have the lease {poll.lease.hex()}")
-            self.leases[poll.lease] = Lease(poll)
+            made = Lease(poll)
+            if poll.session:
+                made = SessionLease(poll, attaches=self.attaches[poll.session], history=self.history)
+            self.leases[poll.lease] = made
         for delivered in poll.items:
             self.take(poll, delivered)
 
-    def take_remove(self, remove):
-        """Record a remove with its lease and its item."""
-        if remove.lease in self.leases:
-            self.leases[remove.lease].removes.append(remove)
-        if remove.id in self.by_id:
-            self.by_id[remove.id].removes.append(remove)
-        elif remove.done:
-            self.found(Verdict.UNEXPECTED, f"{remove.id.hex()}, which no client added, was removed")
+    def take_exit(self, left):
+        """Record a remove, or an entry of a settle, with its lease and its item."""
+        if left.lease in self.leases:
+            self.leases[left.lease].exits.append(left)
+        if left.id in self.by_id:
+            self.by_id[left.id].exits.append(left)
+        elif left.done and left.lease not in self.unseen:
+            self.found(Verdict.UNEXPECTED, f"{left.id.hex()}, which no client added, was removed")
+
+    def take_extend(self, extend):
+        """Record an extend with its lease."""
+        if extend.lease in self.leases:
+            self.leases[extend.lease].extends.append(extend)
+        elif extend.done:
+            self.found(Verdict.STALE, f"the lease {extend.lease.hex()}, which no poll returned, was extended")
+
+    def take_operation(self, operate):
+        """Record an operator's call on an item."""
+        if operate.id in self.by_id:
+            self.by_id[operate.id].operations.append(operate)
+        elif operate.done:
+            self.found(Verdict.UNEXPECTED, f"{operate.id.hex()}, which no client added, was changed")
 
     def take(self, poll, delivered: Delivered):
         """Record a delivery."""
         item = self.items.get(delivered.contents)
+        if item is not None and item.is_duplicate:
+            self.found(Verdict.TWICE, f"{item}, which was a duplicate, was given at {poll.ended:.3f}")
+            return
         if item is None or item.add.queue != poll.queue or item.add.outcome is Outcome.REFUSED:
             self.found(Verdict.UNEXPECTED, f"the poll at {poll.invoked:.3f} gave {delivered.contents[:40]!r}")
             return
@@ -188,22 +191,29 @@ class Judge:
             item.id = delivered.id
             self.by_id[item.id] = item
         if item.id != delivered.id or poll.ended < item.add.invoked:
-            self.found(Verdict.UNEXPECTED, f"{item} was given at {poll.ended:.3f} as {delivered.id.hex()}")
+            verdict = Verdict.TWICE if item.add.request and item.id != delivered.id else Verdict.UNEXPECTED
+            self.found(verdict, f"{item} was given at {poll.ended:.3f} as {delivered.id.hex()}")
             return
-        item.deliveries.append(Delivery(poll, self.leases[poll.lease], item, delivered.attempt))
+        item.deliveries.append(Delivery(poll, self.leases[poll.lease], item, delivered))
 
     def judge(self):
         """Check all items, leases, refusals and disconnects; return the findings."""
         for item in self.items.values():
-            item.deliveries.sort(key=lambda each: (each.attempt, each.poll.ended))
+            item.deliveries.sort(key=lambda each: each.order)
             self.judge_deliveries(item)
-            self.judge_removes(item)
+            judge_counts(self, Verdict, item)
+            judge_deaths(self, Verdict, item)
+            self.judge_exits(item)
+            self.judge_operations(item)
             if item.deliveries:
                 self.findings.items += 1
                 self.findings.duplicates += len(item.deliveries) - 1
                 self.findings.recovered += item.add.outcome is Outcome.UNKNOWN
         for lease in self.leases.values():
             self.judge_lease(lease)
+        judge_settles(self, Verdict)
+        judge_sessions(self, Verdict)
+        judge_once(self, Verdict)
         if self.history.drained < inf:
             self.judge_remaining()
         judge_flow(self, Verdict, LATE_SECONDS)
@@ -228,84 +238,108 @@ class Judge:
                 return max(call.delays, default=0.0) > DELAY_SECONDS_MAX
             return isinstance(call, Remove | Extend) and len(call.lease) != ID_BYTES
         if call.kind == Kind.OVERLOADED:
-            return isinstance(call, Add) and BUSY in call.why
+            return (isinstance(call, Add) or (isinstance(call, Settle) and call.contents)) and BUSY in call.why
         return call.kind == Kind.DISCONNECTED and self.away(call.ended)
 
     def judge_breaks(self):
-        """Find connections that the server ended while it ran."""
+        """Find connections that the server ended while it ran, and that no newer one has replaced."""
         for each in self.history.breaks:
-            if not self.away(each.at):
+            if not self.away(each.at) and not self.is_replaced(each):
                 self.found(Verdict.CUT_OFF, f"a connection at {each.at:.3f}, while the server lived: {each.why[:100]}")
+
+    def is_replaced(self, lost):
+        """Return whether another connection has attached a session of the lost connection."""
+        return any(
+            any(each.connection == lost.connection and each.outcome is Outcome.OK for each in attaches)
+            and any(each.connection != lost.connection and each.invoked <= lost.at for each in attaches)
+            for attaches in self.attaches.values()
+        )
 
     def away(self, at):
         """Return whether the server was down or going down at that moment."""
         return any(crash.down <= at <= crash.up for crash in self.history.crashes)
 
     def judge_deliveries(self, item):
-        """Find deliveries that are early or double-held, and miscounted attempts."""
+        """Find deliveries that are early or double-held."""
         crashes = self.history.crashes
         before = None
         for each in item.deliveries:
             poll = each.poll
-            due = item.add.invoked + item.delay
+            due = item.first_due(poll.ended)
             if poll.ended < due - skew(crashes, item.add.invoked, poll.ended):
                 self.found(Verdict.EARLY, f"{item} was given {due - poll.ended:.3f} s before its delay was over")
             if before is not None:
-                repeated = each.attempt == before.attempt and not self.excused(before.lease)
-                if repeated or poll.ended < before.poll.invoked:
-                    self.found(Verdict.MISCOUNTED, f"{item}: attempt {before.attempt}, and then {each.attempt}")
+                if poll.ended < before.poll.invoked:
+                    self.found(Verdict.MISCOUNTED, f"{item}: attempt {before.attempt}, and before it {each.attempt}")
                 self.judge_pair(item, before, each)
             before = each
-
-    def excused(self, lease):
-        """Return whether *lease* may have ended while the server was down, which counts no attempt."""
-        return after_crashes(self.history.crashes, lease.earliest_end(), lease.latest_end())[1]
 
     def judge_pair(self, item, one, other):
         """Find two consecutive deliveries of which neither lease can have ended before the other delivery."""
         slack = skew(self.history.crashes, one.poll.invoked, other.poll.ended)
-        first_held = other.poll.ended < one.lease.earliest_end(other.poll.ended) - slack
-        if first_held and one.poll.ended < other.lease.earliest_end(one.poll.ended) - slack:
+        first_held = other.poll.ended < one.held_until(other.poll.ended) - slack
+        if first_held and one.poll.ended < other.held_until(one.poll.ended) - slack:
             self.found(
                 Verdict.DOUBLE_HELD,
                 f"{item} was given at {one.poll.ended:.3f} for {one.poll.span:.3f} s and again at"
                 f" {other.poll.ended:.3f}",
             )
 
-    def judge_removes(self, item):
-        """Find items that were removed twice, removed under a wrong lease, or delivered after their removal."""
-        done = [each for each in item.removes if each.done]
-        if len(done) > 1:
-            self.found(Verdict.DOUBLE_REMOVED, f"{item} was removed {len(done)} times")
-        for remove in done:
-            lease = self.leases.get(remove.lease)
+    def judge_exits(self, item):
+        """Find items that left one lease twice, or a wrong one, or were delivered after their removal."""
+        done = [each for each in item.exits if each.done]
+        for lease, count in Counter(each.lease for each in done).items():
+            if count > 1:
+                self.found(Verdict.DOUBLE_REMOVED, f"{item} left the lease {lease.hex()} {count} times")
+        removed = [each for each in done if each.action == "remove"]
+        removed += [each for each in item.operations if each.done and each.action == "cancel"]
+        if len({each.lease if isinstance(each, Exit) else each for each in removed}) > 1:
+            self.found(Verdict.DOUBLE_REMOVED, f"{item} was removed {len(removed)} times")
+        for left in done:
+            lease = self.leases.get(left.lease)
+            if left.lease in self.unseen:
+                continue
             if lease is None or not any(each.lease is lease for each in item.deliveries):
                 self.found(Verdict.STALE, f"{item} was removed under a lease that did not cover it")
-            elif remove.queue != lease.poll.queue:
+            elif not left.concerns(lease.poll):
                 self.found(Verdict.STALE, f"{item} was removed through another queue")
-            elif item.handed_out_after(remove):
-                self.found(Verdict.RESURRECTED, f"{item} was removed at {remove.ended:.3f} and came back")
+        for each in removed:
+            if item.handed_out_after(each):
+                self.found(Verdict.RESURRECTED, f"{item} was removed at {each.ended:.3f} and came back")
+
+    def judge_operations(self, item):
+        """Find operators' calls on items that were leased, or not found although they were there, and purged items."""
+        for each in item.operations:
+            holder = next((one for one in item.deliveries if one.certainly_held(each)), None)
+            if each.done and holder is not None:
+                self.found(Verdict.STALE, f"{item} was leased at {each.invoked:.3f}, and {each.action} changed it")
+        if item.was_not_found():
+            self.found(Verdict.LOST, f"an operator did not find {item}")
+        for purge, each in item.purged_before_delivery():
+            self.found(
+                Verdict.RESURRECTED, f"{item} was purged at {purge.ended:.3f} and came back at {each.poll.ended:.3f}"
+            )
 
     def judge_lease(self, lease):
         """Find calls that succeeded after the lease's end, and calls that did nothing before it."""
         crashes, poll = self.history.crashes, lease.poll
-        for call in [*lease.extends, *lease.removes]:
-            if call.outcome is not Outcome.OK:
+        for call in [*lease.extends, *lease.exits]:
+            if call.outcome is not Outcome.OK or not call.is_decided:
                 continue
             if call.done:
-                others = Lease(poll, [each for each in lease.extends if each is not call])
+                others = lease.without(call)
                 if call.invoked > latest_end(others, crashes, call.ended):
                     self.found(
                         Verdict.STALE, f"the lease of the poll at {poll.invoked:.3f} still served at {call.invoked:.3f}"
                     )
                 continue
             slack = skew(crashes, poll.invoked, call.ended)
-            if call.queue != poll.queue or call.ended >= lease.earliest_end(call.ended) - slack:
+            if not call.concerns(poll) or call.ended >= lease.earliest_end(call.ended) - slack:
                 continue
             covered = [self.by_id[each.id] for each in poll.items if each.id in self.by_id]
-            if isinstance(call, Remove):
+            if isinstance(call, Exit):
                 covered = [each for each in covered if each.id == call.id]
-            if any(not each.may_be_removed_by(call.ended, crashes) for each in covered):
+            if any(not each.may_have_left(lease, call.ended, call) for each in covered):
                 self.found(
                     Verdict.SHORT,
                     f"the lease of the poll at {poll.invoked:.3f} for {poll.span:.3f} s had ended at {call.ended:.3f}",
@@ -314,15 +348,15 @@ class Judge:
     def judge_remaining(self):
         """Find lost items and torn batches, after a drain that took out all items."""
         for item in self.items.values():
-            if item.add.outcome is Outcome.OK and not item.may_be_removed_by(inf, self.history.crashes):
+            if item.add.outcome is Outcome.OK and not item.is_duplicate and not item.may_be_gone():
                 self.found(Verdict.LOST, f"{item}, {len(item.deliveries)} times delivered")
-        for add in self.history.of(Add):
-            if add.outcome is Outcome.UNKNOWN:
-                seen = sum(1 for contents in add.contents if self.items[contents].deliveries)
-                if 0 < seen < len(add.contents):
-                    self.found(
-                        Verdict.TORN, f"of the add at {add.invoked:.3f} there were {seen} of {len(add.contents)} items"
-                    )
+        for add in self.adds:
+            if add.outcome is Outcome.UNKNOWN and not self.purges[add.line]:
+                # One with a key may be a duplicate.
+                fresh = [each for place, each in enumerate(add.contents) if not (add.keys and add.keys[place])]
+                seen = sum(1 for contents in fresh if self.items[contents].deliveries)
+                if 0 < seen < len(fresh):
+                    self.found(Verdict.TORN, f"of the add at {add.invoked:.3f} there were {seen} of {len(fresh)} items")
 
 
 def check(history):

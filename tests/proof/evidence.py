@@ -4,7 +4,8 @@ import asyncio
 import time
 from math import inf
 
-from history import Add, Extend, Outcome, Poll, Remove
+from attendance import attaches
+from history import Add, Extend, Operate, Outcome, Poll, Remove, Settle
 
 ACKED_A_SECOND = 100
 CONNECTING_SECONDS = 0.1
@@ -12,7 +13,19 @@ LONGEST_SECONDS = 30.0
 """The longest time for which a life is extended when few calls are answered."""
 
 FAULTS_PER_UNKNOWN = 5
-LEAST_PER_LIFE = {"items added": 10, "items taken": 10, "removes": 10, "extends": 1, "items that came back": 0.5}
+LEAST_PER_LIFE = {
+    "items added": 10,
+    "items taken": 10,
+    "removes": 10,
+    "extends": 1,
+    "items that came back": 0.5,
+    "failures": 0.5,
+    "hand-offs": 0.2,
+    "deaths": 0.2,
+    "leases that a session kept": 0.1,
+    "duplicates": 0.1,
+    "operators' changes": 0.1,
+}
 """The least effects of each kind in a life under load, on average."""
 
 
@@ -43,13 +56,20 @@ def unknown_since(history, begin):
 
 def effects(history):
     """Return how much of each kind took effect."""
-    polls = history.of(Poll)
+    polls, settles = history.of(Poll), [each for each in history.of(Settle) if each.changed]
+    entries = [entry for each in settles for entry in each.entries if entry.result == "done"]
     return {
         "items added": sum(len(each.ids) for each in history.of(Add)),
         "items taken": sum(len(each.items) for each in polls),
         "removes": sum(each.done for each in history.of(Remove)),
         "extends": sum(each.done for each in history.of(Extend)),
         "items that came back": sum(item.attempt > 1 for each in polls for item in each.items),
+        "failures": sum(entry.action == "fail" for entry in entries),
+        "hand-offs": sum(bool(each.ids) for each in settles),
+        "deaths": sum(entry.died for entry in entries),
+        "leases that a session kept": sum(len(each.leases) for each in attaches(history)),
+        "duplicates": sum(len(each.duplicates) for each in history.of(Add)),
+        "operators' changes": sum(each.done for each in history.of(Operate)),
     }
 
 

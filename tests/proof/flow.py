@@ -6,10 +6,7 @@ from math import inf
 
 from attrs import define
 from history import Outcome, Poll
-from tenure import SWEPT_SECONDS, after_crashes, lag
-
-GONE_SECONDS = 1.0
-"""The longest time for which a poll whose peer has disconnected may still take effect."""
+from tenure import GONE_SECONDS, SWEPT_SECONDS, after_crashes, lag, skew
 
 
 @define(eq=False)
@@ -26,48 +23,148 @@ class Stay:
     ready: float
     """The moment from which a poll must get it."""
 
+    asked: bool = False
+    """Whether a client asked for that moment, so that no poll may get it earlier."""
+
+
+NEVER = (-inf, inf, inf)
+"""The bounds of a stay about which nothing is known."""
+
+
+class Unknown:
+    """The polls of a history without a reply, which may have held items."""
+
+    def __init__(self, history):
+        self.polls = defaultdict(list)
+        for poll in history.of(Poll):
+            if poll.outcome is Outcome.UNKNOWN:
+                self.polls[poll.line].append(poll)
+        self._spans = {
+            line: _merged([(each.invoked, each.ended + GONE_SECONDS) for each in polls])
+            for line, polls in self.polls.items()
+        }
+
+    def spans(self, line):
+        """Return when such polls of *line* were under way, in order and disjoint."""
+        return self._spans.get(line, [])
+
+    def may_have_had(self, delivery, begin):
+        """Return whether one of them may have taken the item of *delivery* between *begin* and that."""
+        spans = self.spans(delivery.poll.line)
+        at = bisect_right(spans, (delivery.poll.ended, inf)) - 1
+        return at >= 0 and spans[at][1] >= begin
+
+    def may_hold(self, line, call):
+        """Return whether one of them may have held items while *call* was under way."""
+        return any(
+            each.invoked < call.ended and (each.session or each.ended + GONE_SECONDS + each.span > call.invoked)
+            for each in self.polls[line]
+        )
+
 
 def judge_flow(judge, verdicts, late_seconds):
     """Check all queues of the history of *judge*."""
     polls, stays = defaultdict(list), defaultdict(list)
     for poll in judge.history.of(Poll):
-        polls[poll.queue].append(poll)
-    lost = {queue: [each for each in asked if each.outcome is Outcome.UNKNOWN] for queue, asked in polls.items()}
+        polls[poll.line].append(poll)
     for item in judge.items.values():
-        before = None
+        before = stay = None
         for each in item.deliveries:
-            stays[item.add.queue].append(_stay(judge.history, lost[item.add.queue], before, each))
+            stay = _stay(judge, before, stay, each)
+            stays[each.poll.line].append(stay)
             before = each
-    for queue, asked in polls.items():
+    for line, asked in polls.items():
         # A poll whose reply was lost may hold items while it is under way.
-        spans = [(each.invoked, each.ended + GONE_SECONDS) for each in asked if each.outcome is Outcome.UNKNOWN]
-        unknown = _merged(spans)
-        _judge_late(judge, verdicts, asked, stays[queue], late_seconds)
-        _judge_empty(judge, verdicts, [each for each in asked if _is_empty(each)], stays[queue], unknown, late_seconds)
-        _judge_replies(judge, verdicts, stays[queue])
-        _judge_order(judge, verdicts, stays[queue], unknown)
+        unknown = judge.unknown.spans(line)
+        _judge_early(judge, verdicts, stays[line])
+        _judge_late(judge, verdicts, asked, stays[line], late_seconds)
+        _judge_empty(judge, verdicts, [each for each in asked if _is_empty(each)], stays[line], unknown, late_seconds)
+        _judge_replies(judge, verdicts, stays[line])
+        _judge_order(judge, verdicts, stays[line], unknown)
 
 
-def _stay(history, unknown, before, delivery):
-    item = delivery.item
-    if _may_be_hidden(history, unknown, before, delivery):
-        low, high, ready = -inf, inf, inf
-    elif before is None and delivery.attempt == 1:
-        low, high = item.add.invoked + item.delay, item.add.ended + item.delay
-        ready = high
-    elif before is not None and delivery.attempt == before.attempt + 1:
+def _stay(judge, before, last, delivery):
+    history, item = judge.history, delivery.item
+    asked, swept = False, 0.0
+    begin = item.add.ended if before is None else before.poll.ended
+    # Dead items count no attempts, which would show that another client held one meanwhile.
+    uncounted = delivery.poll.dead and judge.unknown.may_have_had(delivery, begin)
+    hidden = item.hidden or uncounted
+    if hidden or _may_be_hidden(history, judge.unknown.polls[delivery.poll.line], before, delivery):
+        bounds = NEVER
+    elif before is None:
+        # A client that did not get the reply held it meanwhile, unless this is its first attempt.
+        due = item.add.invoked + item.delay, item.add.ended + item.delay, item.add.ended + item.delay
+        bounds = due if delivery.attempt == 1 and not delivery.poll.dead else NEVER
+    elif (left := _left(before)) and before.life == delivery.life:
+        bounds, asked = _after_settle(judge, before, last, delivery, left)
+    elif delivery.poll.dead and not before.poll.dead and left and left[0].done and left[0].died:
+        bounds = left[0].invoked, left[0].ended, left[0].ended
+    elif before.life == delivery.life and delivery.attempt == before.attempt + (not delivery.poll.dead):
         low, high = before.lease.earliest_end(), before.lease.latest_end()
         high, _ = after_crashes(history.crashes, low, high)
-        ready = high
+        bounds, swept = (low, high, high), SWEPT_SECONDS
     else:
-        # A client that did not get the reply held it meanwhile.
-        low, high, ready = -inf, inf, inf
+        bounds = NEVER
+    bounds, asked = _after_operations(bounds, item, begin, delivery, asked=asked)
+    low, high, ready = bounds
     slack = lag(history.crashes, item.add.invoked, delivery.poll.ended)
     for crash in history.crashes:
         if crash.down < delivery.poll.ended and crash.up > ready:
             ready = crash.up
-    ready += 0.0 if before is None else SWEPT_SECONDS
-    return Stay(delivery, low - slack, high + slack, ready + slack)
+    ready += swept
+    return Stay(delivery, low - slack, high + slack, ready + slack, asked)
+
+
+def _left(before):
+    """Return the calls by which an item that came back may have left the lease of the delivery *before*."""
+    return [each for each in before.exits if each.done or (each.maybe and each.action != "remove")]
+
+
+def _after_settle(judge, before, last, delivery, left):
+    """Return the bounds of an item that was settled, and whether its moment was asked for."""
+    one = left[0]
+    counts = one.action == "fail" and not before.poll.dead
+    if len(left) > 1 or not one.done or one.outcome is not Outcome.OK or one.action not in {"fail", "defer"}:
+        return NEVER, False
+    if (delivery.failures - before.failures, delivery.losses) != (int(counts), before.losses):
+        # A client that did not get the reply held it meanwhile.
+        return NEVER, False
+    if one.delay is not None:
+        high = one.ended + one.delay
+        return (one.invoked + one.delay, high, high), True
+    if one.action == "defer":
+        return (last.low, last.high, one.ended), False
+    queue, setting = delivery.item.add.queue, judge.history.setting
+    base, cap = (
+        setting(queue, name, default) / 1_000
+        for name, default in (("backoff_base_ms", 1_000), ("backoff_cap_ms", 3_600_000))
+    )
+    high = one.ended + min(cap, base * 2 ** (max(1, delivery.failures) - 1))
+    return (one.invoked, high, high), False
+
+
+def _after_operations(bounds, item, begin, delivery, *, asked):
+    """Return the bounds after the operators' calls in this stay, and whether the moment was asked for."""
+    moved = [
+        each
+        for each in item.operations
+        if each.action != "cancel"
+        and (each.done or each.outcome is Outcome.UNKNOWN)
+        and each.invoked < delivery.poll.ended
+        and each.ended > begin
+    ]
+    if not moved or bounds == NEVER:
+        return bounds, asked and bounds != NEVER
+    last = moved[-1]
+    certain = last.done and len(moved) == 1 and begin < last.invoked and last.ended < delivery.poll.invoked
+    if not certain:
+        return NEVER, False
+    low, high, ready = bounds
+    if last.action == "kick":
+        return (min(low, last.invoked), min(high, last.ended), min(ready, last.ended)), asked
+    due = max(last.high, last.ended)
+    return (max(last.low, last.invoked), due, due), True
 
 
 def _may_be_hidden(history, unknown, before, delivery):
@@ -83,6 +180,17 @@ def _may_be_hidden(history, unknown, before, delivery):
         for crash in history.crashes
         if crash.up >= begin
     )
+
+
+def _judge_early(judge, verdicts, stays):
+    """Find items that came back before the moment that a settle or an operator had asked for."""
+    for stay in stays:
+        poll = stay.delivery.poll
+        slack = skew(judge.history.crashes, stay.delivery.item.add.invoked, poll.ended)
+        if stay.asked and poll.ended < stay.low - slack:
+            judge.found(
+                verdicts.EARLY, f"{stay.delivery.item} was given {stay.low - poll.ended:.3f} s before it was due again"
+            )
 
 
 def _judge_late(judge, verdicts, asked, stays, late_seconds):

@@ -3,7 +3,8 @@ Clients with different habits, good and bad, that call until their server is gon
 
 A producer adds contents that no other client uses.  A worker may remove,
 extend, let a lease expire, disconnect, send a call twice, or use a lease that
-has ended or belongs to another worker.
+has ended or belongs to another worker.  `habits` has those of newer calls:
+settles, deaths, sessions, adds that happen once, and operators.
 
 Not `queueber.loadgen`, whose clients only do what they should, stop at the
 first error, and note no times: here every call goes into the history that the
@@ -13,13 +14,18 @@ checker judges, and clients go on after each crash.
 import asyncio
 import os
 import time
+from contextlib import suppress
+from functools import partial
+from math import inf
 
+import habits
 from attrs import define, field
-from history import History, Poll
-from tenure import RESTART_GRACE_SECONDS
+from history import History, Poll, Settle
+from tenure import GONE_SECONDS, RESTART_GRACE_SECONDS, SESSION_RESTART_SECONDS
 from wireclient import Client, Gone, Refused
 
 QUEUES = ("default", "mail", "\N{SNOWMAN}", "jobs/nightly")
+ALL_QUEUES = (*QUEUES, habits.LIMITED, habits.ONCE, habits.PURGED)
 DELAYS = ((0.7, 0.0, 0.0), (0.95, 0.01, 0.3), (1.0, 0.3, 1.5))
 SIZES = ((0.9, 100), (0.99, 3_000), (1.0, 70_000))
 BACKLOG_ITEMS = 1_500
@@ -46,6 +52,17 @@ class Generator:
 
     added: int = 0
     removed: int = 0
+    configured: bool = False
+    sessions: list = field(factory=list)
+    """Sessions whose workers go on in the next life."""
+
+    abandoned: bool = False
+    """Whether a worker in a session has left for ever."""
+
+    unanswered: list = field(factory=list)
+    """Adds with request ids that had no reply: queue, contents, delays, request id."""
+
+    keys_made: int = 0
 
     # Habits
 
@@ -58,7 +75,7 @@ class Generator:
                 self._look(call)
             while len(calls) < window:
                 count = self.random.choice((1, 1, 1, 2, 3, 10))
-                contents = [self._contents() for _ in range(count)]
+                contents = [self.contents() for _ in range(count)]
                 delays = [
                     0.0 if self.random.random() < 0.5 else min(_of(self.random, DELAYS), self.long_span)
                     for _ in range(count)
@@ -74,13 +91,13 @@ class Generator:
     async def work(self, client):
         """Poll items and remove them."""
         while True:
-            taken = await self._take(client, 10, min(self.random.choice((0.5, 1.0, 2.0)), self.long_span), 3.0)
-            await self._all([self._remove(client, each.id, taken.lease) for each in taken.items])
+            taken = await self.take(client, 10, min(self.random.choice((0.5, 1.0, 2.0)), self.long_span), 3.0)
+            await self.together([self._remove(client, each.id, taken.lease) for each in taken.items])
 
     async def linger(self, client):
         """Extend leases to longer and shorter spans, then remove."""
         while True:
-            taken = await self._take(client, 3, 0.4, 1.0)
+            taken = await self.take(client, 3, 0.4, 1.0)
             for _ in range(self.random.randrange(3) if taken.lease else 0):
                 await asyncio.sleep(self.random.random() * 0.3)
                 await client.extend(taken.lease, self.random.choice((0.1, 0.5, 1.0)))
@@ -90,7 +107,7 @@ class Generator:
     async def lapse(self, client):
         """Let leases expire, then remove and extend all the same."""
         while True:
-            taken = await self._take(client, 2, self.random.choice((0.03, 0.1, 0.2)), 1.0)
+            taken = await self.take(client, 2, self.random.choice((0.03, 0.1, 0.2)), 1.0)
             await asyncio.sleep(self.random.random() * 0.4)
             if taken.lease and self.random.random() < 0.5:
                 await client.extend(taken.lease, 0.2)
@@ -100,7 +117,7 @@ class Generator:
     async def hold(self, client):
         """Take long leases, some of which outlast a crash, and use leases of other or earlier polls."""
         while True:
-            taken = await self._take(client, 2, self.long_span, 1.0)
+            taken = await self.take(client, 2, self.long_span, 1.0)
             self.tokens += [(each.id, taken.lease) for each in taken.items]
             await asyncio.sleep(self.random.random() * 0.2)
             for _ in range(min(3, len(self.tokens))):
@@ -115,21 +132,21 @@ class Generator:
     async def repeat(self, client):
         """Send each call twice at once."""
         while True:
-            taken = await self._take(client, 3, 1.0, 1.0)
+            taken = await self.take(client, 3, 1.0, 1.0)
             for each in taken.items:
-                await self._all([self._remove(client, each.id, taken.lease) for _ in range(2)])
+                await self.together([self._remove(client, each.id, taken.lease) for _ in range(2)])
 
     async def glance(self, client):
         """Poll without waiting."""
         while True:
-            taken = await self._take(client, 2, 1.0, 0)
-            await self._all([self._remove(client, each.id, taken.lease) for each in taken.items])
+            taken = await self.take(client, 2, 1.0, 0)
+            await self.together([self._remove(client, each.id, taken.lease) for each in taken.items])
             await asyncio.sleep(self.random.random() * 0.05)
 
     async def vanish(self, client):
         """Poll and disconnect, sometimes at once."""
         while True:
-            lonely = await Client.connect(client.transport.get_extra_info("peername")[1], self.history, client.queue)
+            lonely = await Client.connect(client.port, self.history, client.queue)
             lonely.poll(2, 0.2, 0.5)
             await asyncio.sleep(self.random.choice((0.0, 0.002, 0.02, 0.1)))
             lonely.abort()
@@ -137,16 +154,17 @@ class Generator:
 
     # Steps
 
-    async def _take(self, client, most, span, wait):
+    async def take(self, client, most, span, wait):
+        """Poll up to *most* items."""
         return await client.poll(1 + self.random.randrange(most), span, wait)
 
-    async def _remove(self, client, number, lease):
-        call = await client.remove(number, lease)
+    async def _remove(self, client, number, lease, **more):
+        call = await client.remove(number, lease, **more)
         self.removed += call.done
         return call
 
-    async def _all(self, calls):
-        # Those that fail fail alike.
+    async def together(self, calls):
+        """Wait for all *calls*, and raise the error of one of them; those that fail fail alike."""
         for each in await asyncio.gather(*calls, return_exceptions=True):
             if isinstance(each, BaseException):
                 raise each
@@ -155,7 +173,8 @@ class Generator:
         if isinstance(call.exception(), Gone):
             raise call.exception()
 
-    def _contents(self):
+    def contents(self):
+        """Return contents that no other item has."""
         self.number += 1
         head = b"%d:" % self.number
         return head.ljust(self.random.randrange(len(head), _of(self.random, SIZES, whole=True)), b".")
@@ -164,40 +183,66 @@ class Generator:
 
     async def load(self, port):
         """Run clients of all habits at the server on *port* until it is gone or the task is cancelled."""
-        habits = [(habit, queue) for queue in QUEUES for habit in (self.produce, self.work)]
+        chosen = [(habit, queue) for queue in QUEUES for habit in (self.produce, self.work)]
+        chosen += [(habit, queue) for queue in (habits.PURGED, habits.LIMITED) for habit in (self.produce, self.work)]
         others = [self.linger, self.lapse, self.hold, self.repeat, self.glance]
         if not self.polite:
             others.append(self.vanish)
-        habits += [(habit, self.random.choice(QUEUES)) for habit in others]
+        chosen += [(habit, self.random.choice(QUEUES)) for habit in others]
+        chosen += [(self.work, habits.ONCE)]
+        chosen += [(partial(habit, self), queue or self.random.choice(QUEUES)) for habit, queue in habits.HABITS]
         clients = []
         try:
-            for _, queue in habits:
+            if not self.configured:
+                await self.configure(port)
+            for _, queue in chosen:
                 clients.append(await Client.connect(port, self.history, queue))
-            await asyncio.gather(*[_until_gone(habit, each) for (habit, _), each in zip(habits, clients, strict=True)])
-        except OSError:
+            await asyncio.gather(*[_until_gone(habit, each) for (habit, _), each in zip(chosen, clients, strict=True)])
+        except (OSError, Gone):
             return
         finally:
             for client in clients:
                 client.abort()
 
-    async def drain(self, port):
-        """Poll and remove all items until none can be left."""
-        clients = [await Client.connect(port, self.history, queue) for queue in QUEUES]
+    async def configure(self, port):
+        """Configure the queues that have settings, before anything else."""
+        for queue, settings in habits.SETTINGS.items():
+            client = await Client.connect(port, self.history, queue)
+            await client.configure(**settings)
+            client.abort()
+        self.configured = True
+
+    def longest(self):
+        """Return the moment from which nothing that was leased or put off can be outstanding any more."""
         spans = [(each.ended, each.span) for each in self.history.of(Poll) if each.span < 60]
+        settles = self.history.of(Settle)
+        spans += [(each.ended, entry.delay) for each in settles for entry in each.entries if entry.delay]
         # A lease that ended while the server was down may last its length once more.
         again = time.monotonic() + min(RESTART_GRACE_SECONDS, max((span for _, span in spans), default=0))
-        end = max((ended + span for ended, span in spans), default=0)
-        end = max(end, again) + min(max(delay for _, _, delay in DELAYS), self.long_span) + 0.5
-        await asyncio.gather(*[self._drain(each, end) for each in clients])
+        if self.abandoned:
+            again += SESSION_RESTART_SECONDS + GONE_SECONDS
+        end = max((ended + span for ended, span in spans if ended + span < inf), default=0)
+        return max(end, again) + min(max(delay for _, _, delay in DELAYS), self.long_span) + 0.5
+
+    async def drain(self, port):
+        """Poll and remove all items until none can be left."""
+        clients = [await Client.connect(port, self.history, queue) for queue in ALL_QUEUES]
+        of_queue = {client.queue: client for client in clients}
+        await habits.give_up_sessions(self, port)
+        for queue, *sent in self.unanswered:
+            with suppress(Refused):
+                await of_queue[queue].add(*sent[:2], request=sent[2])
+        end = self.longest()
+        await asyncio.gather(*[self._drain(each, end, dead=dead) for each in clients for dead in (False, True)])
         self.history.drained = time.monotonic()
         for client in clients:
             client.abort()
 
-    async def _drain(self, client, end):
+    async def _drain(self, client, end, *, dead):
         while True:
             began = time.monotonic()
-            taken = await client.poll(1_000, 60.0, QUIET_SECONDS)
-            await self._all([self._remove(client, each.id, taken.lease) for each in taken.items])
+            taken = await client.poll(1_000, 60.0, QUIET_SECONDS, dead=dead)
+            await self.together([self._remove(client, each.id, taken.lease, dead=dead) for each in taken.items])
             if not taken.items and began > end:
                 return
 

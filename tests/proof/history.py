@@ -36,16 +36,44 @@ class Call:
     why: str = ""
     """The text of the exception."""
 
+    dead: bool = False
+    """Whether it was made to the queue's dead items."""
+
+    connection: int = 0
+    """The number of the connection over which it was made."""
+
+    is_decided = True
+    """Whether an answer that it did nothing says something about the lease."""
+
+    @property
+    def line(self):
+        """The queue, or its dead items."""
+        return self.queue, self.dead
+
+    def concerns(self, poll):
+        """Return whether it was made to the queue of *poll*."""
+        return self.line == poll.line
+
 
 @define(eq=False, kw_only=True)
 class Add(Call):
-    """Of items whose contents no other client adds."""
+    """Of items whose contents no other client adds, except one that sends the same call again."""
 
     contents: list[bytes]
     delays: list[float]
     """Seconds."""
 
     ids: list[bytes] = field(factory=list)
+    request: bytes = b""
+    """The request id, the same for each time that the call is sent."""
+
+    keys: list[bytes] = field(factory=list)
+    """The deduplication keys of the items in the same places; empty: none."""
+
+    until_removed: bool = False
+    """Whether the keys count until their items are removed, and not for the queue's window."""
+
+    duplicates: list[int] = field(factory=list)
 
 
 @define(eq=False, kw_only=True)
@@ -55,6 +83,16 @@ class Delivered:
     id: bytes
     contents: bytes
     attempt: int
+    failures: int = 0
+    losses: int | None = None
+    """None: not known."""
+
+    error: str = ""
+    death: str = ""
+    """The reason of its last death; empty for an item that never died."""
+
+    died_at: int = 0
+    """The moment of its last death, ms of the server's time."""
 
 
 @define(eq=False, kw_only=True)
@@ -66,6 +104,9 @@ class Poll(Call):
     lease: bytes = b""
     no_wait: bool = False
     """Whether the poll takes the items that are there and does not wait for more."""
+
+    session: bytes = b""
+    """The session that keeps the lease; its span is infinite then."""
 
 
 @define(eq=False, kw_only=True)
@@ -86,6 +127,112 @@ class Extend(Call):
     done: bool = False
 
 
+@define(eq=False, kw_only=True)
+class Entry:
+    """One entry of a settle."""
+
+    lease: bytes
+    id: bytes
+    """Empty: all items of the lease."""
+
+    action: str
+    """`remove`, `fail`, `defer`, `reject` or `extend`."""
+
+    delay: float | None = None
+    """Seconds."""
+
+    error: str = ""
+    result: str = ""
+    """`done`, `lease_lost` or `not_found`; empty without a reply."""
+
+    died: bool = False
+
+
+@define(eq=False, kw_only=True)
+class Settle(Call):
+    """Several entries in order, perhaps with items that are added in the same commit."""
+
+    entries: list[Entry]
+    everywhere: bool = False
+    """Whether it may settle leases of all queues."""
+
+    to: str = ""
+    """The queue to which items are added."""
+
+    contents: list[bytes] = field(factory=list)
+    delays: list[float] = field(factory=list)
+    ids: list[bytes] = field(factory=list)
+    all_or_nothing: bool = False
+    changed: bool = False
+
+
+@define(eq=False, kw_only=True)
+class Kept:
+    """A lease that a session has."""
+
+    lease: bytes
+    queue: str
+    ids: list[bytes]
+
+
+@define(eq=False, kw_only=True)
+class Attach(Call):
+    """Of a session to the call's connection."""
+
+    session: bytes
+    grace: float
+    """Seconds."""
+
+    leases: list[Kept] = field(factory=list)
+
+
+@define(eq=False, kw_only=True)
+class Ping(Call):
+    """Reports the session leases of its connection that have ended without their worker."""
+
+    leases: list[bytes] = field(factory=list)
+
+
+@define(eq=False, kw_only=True)
+class Operate(Call):
+    """An operator's call on one item."""
+
+    id: bytes
+    action: str
+    """`cancel`, `kick` or `reschedule`."""
+
+    low: float = -inf
+    """The moment to which `reschedule` moves the item, at the earliest."""
+
+    high: float = inf
+    result: str = ""
+    """`done`, `not_found` or `leased`; empty without a reply."""
+
+    @property
+    def done(self):
+        """Return whether it took effect for certain."""
+        return self.result == "done"
+
+
+@define(eq=False, kw_only=True)
+class Purge(Call):
+    """Of all items that are not leased."""
+
+    items: int = 0
+
+
+@define(eq=False, kw_only=True)
+class Configure(Call):
+    """Of the queue, before anything else; the settings are in the history."""
+
+
+@define(eq=False, kw_only=True)
+class Redrive(Call):
+    """Of dead items, back to their queue."""
+
+    moved: int = 0
+
+
 @define(eq=False)
 class Crash:
     """The server was gone from *down* until *up*."""
@@ -100,6 +247,7 @@ class Break:
 
     at: float
     why: str
+    connection: int = 0
 
 
 @define(eq=False)
@@ -116,6 +264,18 @@ class History:
     """
 
     breaks: list[Break] = field(factory=list)
+    ends: dict[int, float] = field(factory=dict)
+    """When each connection that is over ended, by its number, as its client saw it."""
+
+    settings: dict[str, dict[str, float]] = field(factory=dict)
+    """
+    The settings of queues that were configured before anything else.
+
+    Names are those of `queueber.api.control_types.QueueSettings`.
+    """
+
+    connections: int = 0
+    """How many connections were made."""
 
     def of(self, kind):
         """The calls of that kind."""
@@ -130,44 +290,68 @@ class History:
         """Return the number of adds, removes and extends whose outcome is unknown."""
         return sum(1 for call in self.calls if call.outcome is Outcome.UNKNOWN and type(call) is not Poll)
 
+    def setting(self, queue, name, default=0):
+        """Return a setting of a queue."""
+        return self.settings.get(queue, {}).get(name, default)
+
     def save(self, path):
         """Write it where `load` finds it."""
         with Path(path).open("w") as file:
             for call in self.calls:
                 line = json.dumps([type(call).__name__, asdict(call)], default=bytes.hex)
                 print(line, file=file)
-            crashes, breaks = (
-                [[each.down, each.up] for each in self.crashes],
-                [[each.at, each.why] for each in self.breaks],
-            )
-            file.write(json.dumps(["end", crashes, self.drained, breaks]) + "\n")
+            end = {
+                "crashes": [[each.down, each.up] for each in self.crashes],
+                "drained": self.drained,
+                "breaks": [[each.at, each.why, each.connection] for each in self.breaks],
+                "ends": list(self.ends.items()),
+                "settings": self.settings,
+                "connections": self.connections,
+            }
+            file.write(json.dumps(["end", end]) + "\n")
 
 
-KINDS = {kind.__name__: kind for kind in (Add, Poll, Remove, Extend)}
+KINDS = {
+    kind.__name__: kind
+    for kind in (
+        *(Add, Poll, Remove, Extend, Settle, Attach, Ping, Operate, Purge, Configure, Redrive),
+        *(Delivered, Entry, Kept),
+    )
+}
+PARTS = {("Poll", "items"): "Delivered", ("Settle", "entries"): "Entry", ("Attach", "leases"): "Kept"}
+"""The kind of the parts in a field."""
+
+BYTES = {"id", "lease", "contents", "request", "session", "ids", "keys", ("Ping", "leases")}
+"""Fields of bytes, or of lists of bytes."""
 
 
 def load(path):
     """A history that was saved."""
     history = History()
     for line in Path(path).read_text().splitlines():
-        kind, *rest = json.loads(line)
+        kind, values = json.loads(line)
         if kind == "end":
-            history.crashes, history.drained = [Crash(*each) for each in rest[0]], rest[1]
-            history.breaks = [Break(*each) for each in rest[2]]
+            history.crashes = [Crash(*each) for each in values["crashes"]]
+            history.breaks = [Break(*each) for each in values["breaks"]]
+            history.ends = dict(values["ends"])
+            history.drained, history.settings = values["drained"], values["settings"]
+            history.connections = values["connections"]
             continue
-        values = rest[0]
-        values["outcome"] = Outcome(values["outcome"])
-        for name in {"id", "lease"} & values.keys():
-            values[name] = bytes.fromhex(values[name])
-        for name in {"ids", "contents"} & values.keys():
-            values[name] = [bytes.fromhex(each) for each in values[name]]
-        if kind == "Poll":
-            values["items"] = [
-                Delivered(
-                    id=bytes.fromhex(each["id"]), contents=bytes.fromhex(each["contents"]), attempt=each["attempt"]
-                )
-                for each in values["items"]
-            ]
-        assert values.keys() == {each.name for each in fields(KINDS[kind])}
-        history.calls.append(KINDS[kind](**values))
+        history.calls.append(_made(kind, values))
     return history
+
+
+def _made(kind, values):
+    made = {name: _value(kind, name, value) for name, value in values.items()}
+    assert made.keys() == {each.name for each in fields(KINDS[kind])}
+    return KINDS[kind](**made)
+
+
+def _value(kind, name, value):
+    if name == "outcome":
+        return Outcome(value)
+    if (kind, name) in PARTS:
+        return [_made(PARTS[kind, name], each) for each in value]
+    if name in BYTES or (kind, name) in BYTES:
+        return [bytes.fromhex(each) for each in value] if isinstance(value, list) else bytes.fromhex(value)
+    return value

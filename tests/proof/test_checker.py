@@ -5,68 +5,14 @@ from collections import Counter
 
 import pytest
 from checker import Verdict, check
-from history import Add, Break, Crash, Delivered, Extend, History, Outcome, Poll, Remove, load
+from history import Break, Crash, Extend, load
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scripted import REFUSED, UNKNOWN, add, extend, history, poll, refused, remove
+from test_laws import FALSE
 from tiny import BUGS, history_of
 
 from queueber.errors import Kind
-
-OK, REFUSED, UNKNOWN = Outcome.OK, Outcome.REFUSED, Outcome.UNKNOWN
-
-
-def name(text):
-    return text.encode().ljust(16, b".")
-
-
-def add(at, *contents, delay=0.0, outcome=OK, ids=None):
-    ids = (ids or list(contents)) if outcome is OK else []
-    return Add(
-        queue="q",
-        invoked=at,
-        ended=at + 0.01,
-        outcome=outcome,
-        contents=[each.encode() for each in contents],
-        delays=[delay] * len(contents),
-        ids=[name(each) for each in ids],
-    )
-
-
-def poll(at, lease, *items, span=1.0, until=None, outcome=OK, no_wait=False):
-    """Return items from names: an item is "a", or ("a", 2) for its second attempt."""
-    pairs = [each if isinstance(each, tuple) else (each, 1) for each in items]
-    return Poll(
-        queue="q",
-        invoked=at,
-        ended=until or at + 0.01,
-        outcome=outcome,
-        span=span,
-        items=[Delivered(id=name(each), contents=each.encode(), attempt=attempt) for each, attempt in pairs],
-        lease=name(lease) if items else b"",
-        no_wait=no_wait,
-    )
-
-
-def remove(at, item, lease, done=True, outcome=OK):
-    return Remove(queue="q", invoked=at, ended=at + 0.01, outcome=outcome, id=name(item), lease=name(lease), done=done)
-
-
-def extend(at, lease, span, done=True, outcome=OK):
-    return Extend(queue="q", invoked=at, ended=at + 0.01, outcome=outcome, lease=name(lease), span=span, done=done)
-
-
-def refused(call, kind, why="internal error"):
-    call.outcome, call.kind, call.why = REFUSED, kind, why
-    return call
-
-
-def history(*found, drained=1_000.0):
-    """Return a history of calls, crashes and breaks."""
-    crashes = [each for each in found if isinstance(each, Crash)]
-    breaks = [each for each in found if isinstance(each, Break)]
-    calls = [each for each in found if not isinstance(each, Crash | Break)]
-    return History(sorted(calls, key=lambda call: call.invoked), crashes, drained, breaks)
-
 
 BAD = {
     "an acknowledged add that never comes": (Verdict.LOST, [add(0, "a")]),
@@ -267,7 +213,7 @@ def test_it_sees_what_is_wrong(what):
 
 
 def test_every_verdict_has_a_bad_history():
-    assert {verdict for verdict, _ in BAD.values()} == set(Verdict)
+    assert {verdict for verdict, _ in [*BAD.values(), *FALSE.values()]} == set(Verdict)
 
 
 GOOD = {
@@ -329,7 +275,12 @@ GOOD = {
         poll(3, "M", ("a", 2)),
         remove(3.1, "a", "M"),
     ],
-    "an attempt that no client saw": [add(0, "a"), poll(1, "L", ("a", 2)), remove(1.1, "a", "L")],
+    "an attempt that no client saw": [
+        add(0, "a"),
+        poll(0.5, "", outcome=UNKNOWN),
+        poll(1, "L", ("a", 2)),
+        remove(1.1, "a", "L"),
+    ],
     "a lease that was cut short by its holder": [
         add(0, "a"),
         poll(1, "L", "a", span=60),

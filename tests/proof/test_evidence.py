@@ -10,24 +10,40 @@ import evidence
 import failpoints
 import pytest
 import setups
-from history import Add, Delivered, Extend, History, Outcome, Poll, Remove
+from history import Add, Attach, Delivered, Entry, Extend, History, Kept, Operate, Outcome, Poll, Remove, Settle
 from twisted.internet.defer import Deferred, succeed
 from wireclient import Client
 
 OK = Outcome.OK
 
 
+ONES = ("back", "extends", "failures", "hand_offs", "deaths", "kept", "duplicates", "operators")
+TIMES = {"adds": 10, "polls": 10, "removes": 10, **dict.fromkeys(ONES, 1)}
+
+
 def busy(**left_out):
     """Return a life with enough of everything, except for *left_out*."""
-    times = {"adds": 10, "polls": 10, "back": 1, "removes": 10, "extends": 1} | left_out
+    times = TIMES | left_out
     at = {"queue": "q", "invoked": 0.0, "ended": 1.0, "outcome": OK}
     item = {"id": b"", "contents": b""}
+
+    def settled(action, *ids, **more):
+        entry = Entry(lease=b"", id=b"", action=action, result="done", died=action == "reject")
+        return Settle(**at, entries=[entry], changed=True, ids=list(ids), **more)
+
+    kept = Kept(lease=b"", queue="q", ids=[])
     return History(
         [Add(**at, contents=[b""], delays=[0.0], ids=[b""]) for _ in range(times["adds"])]
+        + [Add(**at, contents=[b""], delays=[0.0], duplicates=[0]) for _ in range(times["duplicates"])]
         + [Poll(**at, span=1.0, items=[Delivered(**item, attempt=1)]) for _ in range(times["polls"])]
         + [Poll(**at, span=1.0, items=[Delivered(**item, attempt=2)]) for _ in range(times["back"])]
         + [Remove(**at, id=b"", lease=b"", done=True) for _ in range(times["removes"])]
         + [Extend(**at, lease=b"", span=1.0, done=each < times["extends"]) for each in range(5)]
+        + [settled("fail") for _ in range(times["failures"])]
+        + [settled("remove", b"") for _ in range(times["hand_offs"])]
+        + [settled("reject") for _ in range(times["deaths"])]
+        + [Attach(**at, session=b"", grace=1.0, leases=[kept], connection=each) for each in range(times["kept"])]
+        + [Operate(**at, id=b"", action="kick", result="done") for _ in range(times["operators"])]
     )
 
 
@@ -39,6 +55,12 @@ def busy(**left_out):
         ({"removes": 0}, "removes"),
         ({"extends": 0}, "extends"),
         ({"back": 0}, "items that came back"),
+        ({"failures": 0}, "failures"),
+        ({"hand_offs": 0}, "hand-offs"),
+        ({"deaths": 0}, "deaths"),
+        ({"kept": 0}, "leases that a session kept"),
+        ({"duplicates": 0}, "duplicates"),
+        ({"operators": 0}, "operators' changes"),
     ],
 )
 def test_there_has_to_be_some_of_each_kind(left_out, word):
@@ -48,7 +70,8 @@ def test_there_has_to_be_some_of_each_kind(left_out, word):
 
 
 def test_more_lives_need_more():
-    assert len(evidence.lacking_in(busy(), 3)) == 5
+    assert len(evidence.lacking_in(busy(), 3)) == 6
+    assert len(evidence.lacking_in(busy(), 11)) == len(TIMES)
 
 
 def test_a_life_on_a_busy_machine_lasts_until_there_was_enough(monkeypatch):
