@@ -18,6 +18,9 @@ from queueber.client.client import Client
 MANY = 1_000
 """Items in one call."""
 
+STEP = 500
+"""Queues that are made at once: a multiple of it is."""
+
 SIDES = """
 import sys
 from queueber.client import Action, Settlement, connect, new_item
@@ -25,18 +28,20 @@ from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.internet.task import react
 
 async def make(client, number):
-    queue = client.queue(f"many-{number:06}")
+    name = f"many-{number:06}"
+    queue = client.queue(name)
     await queue.add(b"x")
     if number % 10 == 0:
-        await client.control(queue.name).configure(max_attempts=3, labels={"tenth": "yes"})
+        await client.control(name).configure(max_attempts=3, labels={"tenth": "yes"})
         batch = await queue.poll(1)
-        await queue.settle([Settlement(batch.lease, b"", Action.REJECT)])
-        await queue.add_items([new_item(b"x", dedup_key=b"key", until_removed=True)])
+        await queue.settle(Settlement(batch.lease, b"", Action.REJECT))
+        await queue.add_items(new_item(b"x", dedup_key=b"key", until_removed=True))
 
 async def work(reactor):
     client = connect(reactor, f"127.0.0.1:{sys.argv[1]}")
-    for at in range(0, int(sys.argv[2]), 500):
-        await gatherResults([ensureDeferred(make(client, at + n)) for n in range(500)])
+    step = int(sys.argv[3])
+    for at in range(0, int(sys.argv[2]), step):
+        await gatherResults([ensureDeferred(make(client, at + n)) for n in range(step)])
     await client.close()
 
 react(lambda reactor: ensureDeferred(work(reactor)))
@@ -64,10 +69,12 @@ class Operator:
         for begin in range(0, dead, MANY):
             run_blocking(queue.add(*[b"dead"] * min(MANY, dead - begin)))
             batch = run_blocking(queue.poll(MANY))
-            run_blocking(queue.settle([Settlement(batch.lease, b"", Action.REJECT)]))
+            run_blocking(queue.settle(Settlement(batch.lease, b"", Action.REJECT)))
+        # Without one, no count would have to read rows.
+        run_blocking(queue.add(b"later", delay_ms=24 * 3_600_000))
         for begin in range(0, keyed, MANY):
             keys = range(begin, min(keyed, begin + MANY))
-            run_blocking(queue.add_items([new_item(b"x", dedup_key=b"%d" % key, until_removed=True) for key in keys]))
+            run_blocking(queue.add_items(*[new_item(b"x", dedup_key=b"%d" % key, until_removed=True) for key in keys]))
 
     def last(self):
         """Add an item after all others; return its id."""
@@ -94,13 +101,15 @@ class Operator:
 
 def make_queues(port, count):
     """Make *count* queues with an item each; each tenth also has settings, a dead item and a deduplication key."""
-    process = subprocess.run([sys.executable, "-c", SIDES, str(port), str(count)], check=False)
+    process = subprocess.run([sys.executable, "-c", SIDES, str(port), str(count), str(STEP)], check=False)
     assert process.returncode == 0, "the queues were not made"
 
 
 def times_longer(full, empty, rounds):
     """Yield the name and the median time of each look at *full*, in those of *empty*, with the milliseconds of both."""
     with Operator(full.port) as one, Operator(empty.port) as other:
+        # As much as there is to show in one reply of each kind.
+        run_blocking(other.client.default.add(*[b"x"] * 20))
         names = one.looks(one.last()), other.looks(other.last())
         for name in names[0]:
             times = [(one.seconds(names[0][name]), other.seconds(names[1][name])) for _ in range(rounds)]
