@@ -139,6 +139,9 @@ class Peek:
     """Contents with which the result is long enough, after at least one item."""
 
     done: bool = field(default=False, init=False)
+    wanted: int = field(init=False)
+    """The rows to read next.  Leased items may be among them, so each slice asks for four times as many."""
+
     _start: Key = field(init=False)
     _found: dict[Key, Seen] = field(factory=dict, init=False)
     _log: list[Write] = field(factory=list, init=False)
@@ -146,6 +149,7 @@ class Peek:
 
     def __attrs_post_init__(self) -> None:
         """Begin below all items that are not leased, or above them."""
+        self.wanted = self.limit + 1
         self._start = self.after
         self.after = max(self.after, _below_unleased(self.queue, self.number))
 
@@ -179,6 +183,7 @@ class Peek:
         self._found |= {item.key: self._see(item) for item in items}
         self.after = covered_to
         self._log = [kept for write in self._log if (kept := _above(write, covered_to)) is not None]
+        self.wanted *= 4
         self.done = scan.exhausted or covered_to >= self.end or self._enough()
 
     def _enough(self) -> bool:

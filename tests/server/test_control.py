@@ -10,6 +10,7 @@ from queueber.api.control import (
     write_control_request,
     write_queues_request,
 )
+from queueber.broker.model import LOWEST
 from queueber.errors import Damaged, Kind, Passing
 from queueber.server.core.inspections import COUNTED_KEYS
 from queueber.units import SpanMs
@@ -186,6 +187,23 @@ class TestSettings:
 
 
 class TestPeek:
+    @pytest.mark.parametrize(("leased", "slices"), [(0, [3]), (20, [3, 12, 48])])
+    def test_reads_few_rows_more_than_it_returns(self, server, peer, control, leased, slices):
+        add(server, peer, *[b"%d" % number for number in range(leased)])
+        if leased:
+            take(server, peer, leased)
+        add(server, peer, *[b"x"] * 100)
+        server.broker.queue("default").floor = LOWEST
+        sizes, scan = [], server.store.scan
+
+        def counted(number, after, *, items_max, bytes_max):
+            sizes.append(items_max)
+            return scan(number, after, items_max=items_max, bytes_max=bytes_max)
+
+        server.store.scan = counted
+        assert len(control(types.PEEK, types.PeekRequest(limit=2)).found) == 2
+        assert sizes == slices
+
     def test_shows_items_in_order_and_leases_nothing(self, server, peer, control):
         ids = add(server, peer, b"one", b"two", b"three")
         take(server, peer)

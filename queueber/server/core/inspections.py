@@ -101,7 +101,7 @@ class Inspections:
             read.add(keys, exhausted=len(keys) < COUNTED_KEYS)
             return
         limits = self._limits
-        bounds = {"items_max": limits.refill_items, "bytes_max": limits.refill_bytes}
+        bounds = {"items_max": min(read.wanted, limits.refill_items), "bytes_max": limits.refill_bytes}
         read.add(await self._pool.run(self._store.scan, read.number, read.after, **bounds))
 
     def _end(self, inspection: _Inspection) -> None:
