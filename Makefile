@@ -16,7 +16,7 @@ COVERED := $(addprefix tests/,api broker capnp plyvel rpc store)
 # Tests start hundreds of processes, each of which would compile our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve schema test fast lint types layers baseline bench hostile fuzz guided proof soak clean
+.PHONY: serve schema test fast lint types layers baseline docs bench hostile fuzz guided proof soak clean
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Queueber needs Python 3.11 or newer; set PYTHON=python3.11 or the like")'
@@ -48,6 +48,12 @@ types: $(READY)
 
 layers: $(READY)
 	$(BIN)/lint-imports
+
+# Warnings are errors, so that every link and every docstring of the reference can be read.
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build
+	@echo "built docs/_build/index.html"
 
 # The server that gains are measured against, in an environment of its own; needs the history of the repository.
 BASELINE_COMMIT := e50bb73
@@ -84,4 +90,4 @@ soak: $(READY)
 	$(BIN)/python tests/proof/run.py --soak $(HOURS)
 
 clean:
-	rm -rf $(VENV) dist build
+	rm -rf $(VENV) dist build docs/_build

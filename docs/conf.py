@@ -1,0 +1,84 @@
+"""
+Configuration of Sphinx, which builds the HTML documentation: `make docs`.
+
+The pages are the Markdown files of this directory, which can be read without
+a build, too.  The README and CONTRIBUTING join them as pages, and the
+reference is built from docstrings.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+
+from queueber import __version__
+
+DOCS = Path(__file__).parent
+
+project = "Queueber"
+release = version = __version__
+author = "the authors of Queueber"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+root_doc = "index"
+exclude_patterns = ["_build", "conf.py"]
+html_theme = "furo"
+html_title = "Queueber"
+html_copy_source = False
+
+myst_heading_anchors = 4
+# A console session shows prompts and ids that no lexer knows.
+highlight_language = "none"
+
+# Docstrings mark code by single backticks and arguments by asterisks.
+default_role = "code"
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True, "inherited-members": False}
+napoleon_use_rtype = False
+
+_OUTSIDE = {"readme": "../README.md", "contributing": "../CONTRIBUTING.md"}
+"""Pages of which this directory has only a link, by their names."""
+
+
+def _read(_: Sphinx, name: str, source: list[str]) -> None:
+    """Put in the pages of `_OUTSIDE`, link them, and give the index the list of pages for the sidebar."""
+    text = source[0]
+    if name in _OUTSIDE:
+        text = (DOCS / _OUTSIDE[name]).read_text()
+        text = re.sub(r"\]\((?!https?:|#)", "](../", text).replace("](../docs/", "](")
+        # A directory is no page.
+        text = re.sub(r"\[([^]]+)\]\(\.\./[^)]*/\)", r"\1", text)
+    for page, path in _OUTSIDE.items():
+        text = text.replace(f"]({path}", f"]({page}.md")
+    if name == root_doc:
+        text += _sidebar(text)
+    source[0] = text
+
+
+def _prepare(_: Sphinx, what: str, *arguments: Any) -> None:  # noqa: ANN401  (name, object, options, lines)
+    """Mark indented examples in a docstring, which follow a line that ends with a colon, as code."""
+    lines: list[str] = arguments[-1]
+    if what == "attribute":
+        # Napoleon takes the words up to a colon of the first line for the type.
+        lines.insert(0, "")
+    for at in range(len(lines) - 2):
+        line, blank, example = lines[at : at + 3]
+        if line.endswith(":") and not line.endswith("::") and not blank and example.startswith("    "):
+            lines[at] = line + ":"
+
+
+def _sidebar(index: str) -> str:
+    """Return a hidden table of contents with all pages that *index* links, in the order of its headings."""
+    sections = re.split(r"^\*\*(.+)\*\*$", index, flags=re.MULTILINE)[1:]
+    found = ""
+    for caption, text in zip(sections[::2], sections[1::2], strict=True):
+        pages = dict.fromkeys(re.findall(r"\]\(([\w/-]+)\.md\)", text))
+        found += "\n".join(["", "```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```", ""])
+    return found
+
+
+def setup(app: Sphinx) -> None:
+    """Register the hooks."""
+    app.connect("source-read", _read)
+    app.connect("autodoc-process-docstring", _prepare, priority=1)  # before napoleon
