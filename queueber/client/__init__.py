@@ -4,13 +4,11 @@ A client of Queueber for Twisted programs.
 `connect` returns a `Client`, which has queues.  Their methods return Deferreds, to
 be awaited or given callbacks:
 
-    client = connect(reactor, "127.0.0.1:9090")
-    mail = client.queue("mail")
-    await mail.add(b"hello")
-    batch = await mail.poll()
-    for item in batch.items:
-        await mail.remove(item.id, batch.lease)
-    await client.close()
+    async with connect(reactor, "queueber://127.0.0.1/mail") as client:
+        mail = client.queue()
+        await mail.add(b"hello")
+        async with await mail.poll() as item:
+            print(item.contents)  # removed at the end of the block
 
 The reactor is an argument; this package does not install one.  The calls, their
 checks and the connection's rules are those of `client_core`; this package knows
@@ -31,8 +29,9 @@ from queueber.api import (
 )
 from queueber.client.client import Client
 from queueber.client.connect import connect
-from queueber.client.queue import Batch, Queue
-from queueber.client_core.errors import CallTimedOut, NotConnected, OutcomeUnknown, ReplyTooLong
+from queueber.client.delivery import Batch, Item
+from queueber.client.queue import Queue
+from queueber.client_core.errors import CallTimedOut, LeaseLost, NotConnected, OutcomeUnknown, ReplyTooLong
 from queueber.client_core.items import new_item
 from queueber.client_core.options import Tls
 from queueber.client_core.queue_calls import GIVE_BACK_MS
@@ -48,7 +47,9 @@ __all__ = [
     "ControlOutcome",
     "DeathReason",
     "DeliveryFacts",
+    "Item",
     "ItemState",
+    "LeaseLost",
     "NewItem",
     "NotConnected",
     "Outcome",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 from queueber import api
-from queueber.client.queue import Batch, Queue, batch_of
+from queueber.client.delivery import Batch, batch_of
+from queueber.client.queue import Queue
 from queueber.client_core.broker_calls import BrokerCalls
-from queueber.client_core.queue_calls import LEASE_MS_DEFAULT, SessionRef, checked_name
+from queueber.client_core.queue_calls import GRACE_MS_DEFAULT, LEASE_MS_DEFAULT, SessionRef, checked_name
 from queueber.limits import LISTED_MAX
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from queueber.client.admin import Admin
     from queueber.client.control import QueueControl
     from queueber.client.service import Connector
+    from queueber.client.session import Session
 
 
 class Client:
@@ -34,7 +37,7 @@ class Client:
         self._connector = connector
         self._queue = queue
         self._start = connector.start
-        self._calls = BrokerCalls(lambda _, response: batch_of(response))
+        self._calls = BrokerCalls(lambda name, response: batch_of(Queue(connector, name or None), response))
         self.default = Queue(connector, None)
         """The server's default queue."""
 
@@ -142,6 +145,35 @@ class Client:
             Fires with the session leases that have ended otherwise since the last ping.
         """
         return self._start(self._calls.ping, timeout_ms)
+
+    def session(self, grace_ms: int = GRACE_MS_DEFAULT, *, on_lost: Callable[[bytes], None] | None = None) -> Session:
+        """
+        Return a session that is attached to each connection, and pinged, until it is closed.
+
+        Pass it to polls: their leases last as long as the session, and *grace_ms*, 10 s to 7 days, longer than a lost
+        connection.  *on_lost* is called with each lease that ends in another way while it is held.
+
+            async with client.session() as session:
+                batch = await queue.poll(session=session)
+
+        Raises:
+            InvalidRequest: an argument is of the wrong type or out of range.
+        """
+        # Imported here, because blocking clients do without Twisted.
+        from queueber.client.session import Session  # noqa: PLC0415
+
+        return Session(self._connector, grace_ms, on_lost)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        closing = self.close()
+        if not isinstance(error, GeneratorExit):
+            # A coroutine that is being closed cannot wait.
+            await closing
 
     def close(self) -> Deferred[None]:
         """

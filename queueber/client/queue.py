@@ -3,51 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from attrs import frozen
-
 from queueber import api
-from queueber.api import AddTo, DeliveryFacts, NewItem, PolledItem, Settled, Settlement
-from queueber.client_core.queue_calls import LEASE_MS_DEFAULT, QueueCalls, SessionRef, dead_letters
+from queueber.api import AddTo, NewItem, Settled, Settlement
+from queueber.client.delivery import Batch, batch_of
+from queueber.client_core.queue_calls import DEFAULT_QUEUE, LEASE_MS_DEFAULT, QueueCalls, SessionRef, dead_letters
 from queueber.client_core.routes import DeadLetters
-from queueber.units import WallMs
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from typing_extensions import Buffer
 
     from queueber.client.service import Connector
-
-_NO_FACTS = DeliveryFacts()
-
-
-@frozen
-class Batch:
-    """The result of one poll: items under one lease, or none."""
-
-    items: tuple[PolledItem, ...]
-    """Items in the order in which they became due; empty if the wait ended first."""
-
-    lease: bytes
-    """The lease's id, 16 bytes, which permits to remove and extend; empty without items.  Keep it secret."""
-
-    deadline: WallMs
-    """
-    When the lease ends, by the server's clock.
-
-    0 without items, for a session lease, or if an old server does not send it.
-    """
-
-    session: bool = False
-    """Whether the lease lasts as long as the session of the poll.  False from a server that does not know sessions."""
-
-    facts: tuple[DeliveryFacts, ...] = ()
-    """Facts of the items in the same places; fewer if those of the rest are all defaults.  `facts_of` fills them up."""
-
-    def facts_of(self, place: int) -> DeliveryFacts:
-        """Return the facts of the item at *place*: failures, losses, last error, headers and the like."""
-        return self.facts[place] if place < len(self.facts) else _NO_FACTS
+    from queueber.client.stream import Items
 
 
 class Queue:
@@ -74,12 +44,16 @@ class Queue:
         self._connector = connector
         self._place = place
         self._start = connector.start
-        self._calls = QueueCalls(place, batch_of, held=connector.held, request_ids=connector.request_ids)
+        self._calls = QueueCalls(place, partial(batch_of, self), held=connector.held, request_ids=connector.request_ids)
+
+    @property
+    def name(self) -> str:
+        """The queue's name; for dead items, that of their queue."""
+        return (self._place.queue if isinstance(self._place, DeadLetters) else self._place) or DEFAULT_QUEUE
 
     def __repr__(self) -> str:
-        if isinstance(self._place, DeadLetters):
-            return f"<Queue of the dead items of {self._place.queue or 'default'}>"
-        return f"<Queue {self._place or 'default'}>"
+        of = "of the dead items of " if isinstance(self._place, DeadLetters) else ""
+        return f"<Queue {of}{self.name}>"
 
     def add(self, *contents: Buffer, delay_ms: int = 0, timeout_ms: int | None = None) -> Deferred[list[bytes]]:
         """
@@ -133,6 +107,28 @@ class Queue:
             ends the wait; items that were already sent go back.
         """
         return self._start(lambda: self._calls.poll(n, lease_ms=lease_ms, wait_ms=wait_ms, session=session), timeout_ms)
+
+    def items(
+        self, prefetch: int = 0, *, lease_ms: int = LEASE_MS_DEFAULT, session: Buffer | SessionRef = b""
+    ) -> Items:
+        """
+        Return an iteration over the queue's items, which waits for the next one.
+
+        Up to *prefetch* items, at most 1,000, are polled for in advance; their leases run from then on.  An item whose
+        lease has ended in stock is left out.
+
+            async with queue.items(10) as items:
+                async for item in items:
+                    async with item:
+                        ...
+        """
+        # Imported here, because blocking clients do without Twisted.
+        from queueber.client.stream import Items  # noqa: PLC0415
+
+        return Items(self, self._connector.clock, prefetch, lease_ms, session)
+
+    def __aiter__(self) -> Items:
+        return self.items()
 
     def remove(self, item_id: Buffer, lease: Buffer, *, timeout_ms: int | None = None) -> Deferred[bool]:
         """
@@ -226,8 +222,3 @@ class Queue:
             InvalidRequest: this is such a queue already.
         """
         return Queue(self._connector, dead_letters(self._place))
-
-
-def batch_of(response: api.PollResponse) -> Batch:
-    """Return the batch that a poll's *response* has."""
-    return Batch(tuple(response.items), response.lease, response.deadline, response.session, tuple(response.facts))

@@ -6,12 +6,13 @@ The faces add the methods that settle an item, in their own way of waiting.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from attrs import define, field, frozen
 
-from queueber.api import Action, DeliveryFacts, PolledItem
+from queueber.api import Action, DeliveryFacts, PolledItem, PollResponse
+from queueber.client_core.errors import LeaseLost
 from queueber.errors import InvalidRequest
 from queueber.limits import ERROR_BYTES_MAX
 from queueber.units import WallMs
@@ -24,7 +25,7 @@ _NO_FACTS: Final = DeliveryFacts()
 _NO_DEADLINE: Final = WallMs(0)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Delivered:
     """One item under a lease."""
 
@@ -35,6 +36,9 @@ class Delivered:
     facts: DeliveryFacts = _NO_FACTS
     settled: bool = False
     """Whether one of the item's own methods has ended its lease, or was called to."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.polled.id.hex()}, attempt {self.polled.attempt}>"
 
     @property
     def id(self) -> bytes:
@@ -97,7 +101,7 @@ class DeliveredBatch(Generic[I]):
     items: Sequence[I]
     """Items in the order in which they became due; empty if the wait ended first."""
 
-    lease: bytes = b""
+    lease: bytes = field(default=b"", repr=False)
     """The lease's id, 16 bytes, which permits to remove and extend; empty without items.  Keep it secret."""
 
     deadline: WallMs = _NO_DEADLINE
@@ -165,3 +169,28 @@ def text_of(error: BaseException) -> str:
     found = f"{type(error).__name__}: {text}" if text else type(error).__name__
     encoded = found.encode(errors="replace")
     return encoded[:ERROR_BYTES_MAX].decode(errors="ignore")
+
+
+def items_of(response: PollResponse, make: Callable[[PolledItem, bytes, DeliveryFacts], I]) -> tuple[I, ...]:
+    """Return the items of a poll's *response*, each made by *make* from itself, its lease and its facts."""
+    lease, facts = response.lease, response.facts
+    if not facts:
+        return tuple(make(each, lease, _NO_FACTS) for each in response.items)
+    return tuple(
+        make(each, lease, facts[at] if at < len(facts) else _NO_FACTS) for at, each in enumerate(response.items)
+    )
+
+
+def lease_lost(item: Delivered) -> LeaseLost:
+    """Return the error of a context that has ended with success after the lease on *item*."""
+    # Imported here, because it takes a while, and most programs do without.
+    from uuid import UUID  # noqa: PLC0415
+
+    return LeaseLost(
+        f"the lease on item {UUID(bytes=item.id)} ended before it was removed: another worker may get it, or has it"
+    )
+
+
+def note(error: BaseException, why: BaseException) -> None:
+    """Add to *error*, with which a context ends, that its item was not settled because of *why*."""
+    error.add_note(f"The item was not settled, and comes back when its lease ends: {why or type(why).__name__}")

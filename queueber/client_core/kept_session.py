@@ -1,7 +1,7 @@
 """
 A session that is kept for as long as its program wants it.
 
-| State | connected | answer | refused | connection lost | `close` |
+| State | connected | answer | refused | connection lost | `end` |
 |---|---|---|---|---|---|
 | DETACHED | ATTACHING | | | | CLOSED |
 | ATTACHING | | ATTACHED | REFUSED, or UNSUPPORTED: an old server | DETACHED | CLOSED |
@@ -31,13 +31,12 @@ from queueber.client_core.connection import ClientConnection
 from queueber.client_core.errors import NotConnected
 from queueber.client_core.held_leases import HeldLeases
 from queueber.client_core.items import settle_content
-from queueber.client_core.queue_calls import SessionRef
+from queueber.client_core.queue_calls import GRACE_MS_DEFAULT, SessionRef
 from queueber.client_core.reconnect import Link
 from queueber.errors import InvalidRequest, QueueberError, Unimplemented
 from queueber.limits import SETTLEMENTS_MAX
 from queueber.units import DAY, MS_PER_SECOND, SECOND, SpanMs
 
-GRACE_MS_DEFAULT: Final = 30_000
 GRACE_MS_MIN: Final = 10 * SECOND
 GRACE_MS_MAX: Final = 7 * DAY
 
@@ -210,7 +209,7 @@ class KeptSession(SessionRef):
 
         self._connection.call(_CALLS.ping(), pinged)
 
-    def close(self, on_done: Callable[[object], None]) -> None:
+    def end(self, on_done: Callable[[object], None]) -> None:
         """
         Give back the leases that the program still holds, and do not attach again.
 

@@ -193,6 +193,10 @@ WRONG = {
         "more": NOT_A_FLAG,
         "timeout_ms": NOT_A_LIMIT,
     },
+    "Client.session": {
+        "grace_ms": [*NOT_A_NUMBER, None, 0, 9_999, 8 * 24 * 3_600_000],
+        "on_lost": NOT_A_FUNCTION,
+    },
     "Client.ping": {"timeout_ms": NOT_A_LIMIT},
     "Client.close": {},
     "Client.limits": {},
@@ -248,6 +252,11 @@ WRONG = {
         "timeout_ms": NOT_A_LIMIT,
     },
     "Queue.dead_letters": {},
+    "Queue.items": {
+        "prefetch": [*NOT_A_NUMBER, None, -1, 1_001],
+        "lease_ms": [*NOT_A_NUMBER, None, 0, -1, SPAN_MAX + 1],
+        "session": NOT_A_SESSION,
+    },
     "QueueControl.stats": {"exact": NOT_A_FLAG},
     "QueueControl.settings": {},
     "QueueControl.configure": {"reset": [5, None, "ttl_ms", ["lease"], [5], [[]]]},
@@ -306,6 +315,8 @@ RIGHT = {
 
 NOT_CALLED = {
     "ControlOutcome",
+    "Item",
+    "LeaseLost",
     "ItemState",
     "Action",
     "AddTo",

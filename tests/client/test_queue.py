@@ -49,7 +49,9 @@ def test_poll_gives_items_and_their_lease(network, client, success):
     network.turn()
     item = api.PolledItem(b"contents", ID, 3, 1_000)
     answer(network, api.write_poll_responses([api.PollResponse([item], LEASE, 31_000)])[0], api.POLL)
-    assert success(polling) == Batch((item,), LEASE, 31_000)
+    batch = success(polling)
+    assert [each.polled for each in batch] == [item]
+    assert evolve(batch, items=()) == Batch((), LEASE, 31_000)
 
 
 def test_remove_and_extend_say_whether_they_did(network, client, success):

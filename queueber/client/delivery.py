@@ -1,0 +1,119 @@
+"""Items and batches of the Twisted client, whose methods return Deferreds."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from attrs import define, field, frozen
+
+from queueber.api import Action, Outcome, PollResponse, Settled
+from queueber.client_core.delivery import EXIT_MS, Delivered, DeliveredBatch, exit_for, items_of, lease_lost, note
+from queueber.errors import QueueberError
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+    from twisted.python.failure import Failure
+
+    from queueber.client.queue import Queue
+
+T = TypeVar("T")
+
+
+@define(eq=False, repr=False)
+class Item(Delivered):
+    """
+    One item under a lease, and the ways to settle it.
+
+    As a context manager it settles itself: success removes it, an exception
+    fails it with its text and goes on, a cancellation defers it.  That takes at
+    most 10 s.  An item that was settled inside is left as it is.
+
+    The methods are those of `Queue`, with the item's id and lease.
+    """
+
+    _queue: Queue = field(kw_only=True)
+
+    def remove(self, *, timeout_ms: int | None = None) -> Deferred[bool]:
+        """Remove the item.  Fires with False if the lease has ended."""
+        return self._settling(self._queue.remove(self.id, self.lease, timeout_ms=timeout_ms))
+
+    def fail(self, error: str = "", *, delay_ms: int | None = None, timeout_ms: int | None = None) -> Deferred[Settled]:
+        """Return the item to the queue, after *delay_ms* or the queue's backoff, and count a failure."""
+        return self._settling(self._queue.fail(self.id, self.lease, error, delay_ms=delay_ms, timeout_ms=timeout_ms))
+
+    def defer(self, *, delay_ms: int | None = None, timeout_ms: int | None = None) -> Deferred[Settled]:
+        """Return the item to the queue, after *delay_ms* or to its own place, and count nothing."""
+        return self._settling(self._queue.defer(self.id, self.lease, delay_ms=delay_ms, timeout_ms=timeout_ms))
+
+    def reject(self, error: str = "", *, timeout_ms: int | None = None) -> Deferred[Settled]:
+        """Move the item to the dead items now."""
+        return self._settling(self._queue.reject(self.id, self.lease, error, timeout_ms=timeout_ms))
+
+    def extend(self, lease_ms: int, *, timeout_ms: int | None = None) -> Deferred[bool]:
+        """Set the end of the lease, which it shares with the other items of its batch, to *lease_ms* from now."""
+        return self._queue.extend(self.lease, lease_ms, timeout_ms=timeout_ms)
+
+    def _settling(self, settling: Deferred[T]) -> Deferred[T]:
+        self.settled = True
+        return settling.addErrback(self._not_settled)
+
+    def _not_settled(self, failure: Failure) -> Failure:
+        self.settled = False
+        return failure
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.settled:
+            return
+        if isinstance(error, GeneratorExit):
+            # A coroutine that is being closed cannot wait.
+            self.defer(timeout_ms=EXIT_MS).addErrback(lambda _: None)
+            return
+        # Imported here, because blocking clients do without Twisted.
+        from twisted.internet.defer import CancelledError  # noqa: PLC0415
+
+        action, text = exit_for(error, (CancelledError,))
+        try:
+            if action is Action.REMOVE:
+                done = await self.remove(timeout_ms=EXIT_MS)
+            elif action is Action.FAIL:
+                done = (await self.fail(text, timeout_ms=EXIT_MS)).outcome is Outcome.DONE
+            else:
+                done = (await self.defer(timeout_ms=EXIT_MS)).outcome is Outcome.DONE
+        except (QueueberError, CancelledError) as why:
+            if error is None:
+                raise
+            note(error, why)
+        else:
+            if error is None and not done:
+                raise lease_lost(self)
+
+
+@frozen
+class Batch(DeliveredBatch[Item]):
+    """
+    The result of one poll: items under one lease, or none.
+
+    A batch of one, or none, is a context manager that enters its item, or None.
+    """
+
+    async def __aenter__(self) -> Item | None:
+        return self.only()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        item = self.only()
+        if item is not None:
+            await item.__aexit__(kind, error, trace)
+
+
+def batch_of(queue: Queue, response: PollResponse) -> Batch:
+    """Return the batch that a poll's *response* has, of *queue*."""
+    items = items_of(response, lambda polled, lease, facts: Item(polled, lease, facts, queue=queue))
+    return Batch(items, response.lease, response.deadline, response.session, tuple(response.facts))

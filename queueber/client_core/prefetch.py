@@ -1,0 +1,76 @@
+"""
+Items in stock for an iteration over a queue, without I/O.
+
+An iteration polls for the next items while its program works on the present
+one.  An item whose lease ended in stock is not handed out: the server has given
+it to another worker, or will.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
+
+from queueber.api import Action, Settlement
+from queueber.client_core.arguments import integer
+from queueber.client_core.delivery import Delivered, DeliveredBatch
+from queueber.errors import Overloaded, QueueberError, Stopping
+from queueber.units import MS_PER_SECOND
+
+I = TypeVar("I", bound=Delivered)  # noqa: E741  (an item)
+
+PREFETCH_MAX: Final = 1_000
+
+_LEFT: Final = 0.9
+"""The part of a lease that is counted on: it began before its reply arrived."""
+
+RETRY_SECONDS: Final = 1.0
+"""The wait after a poll that failed for a passing reason."""
+
+
+class Prefetch(Generic[I]):
+    """The stock of one iteration."""
+
+    def __init__(self, count: int, lease_ms: int, clock: Callable[[], float]) -> None:
+        """
+        Keep up to *count* items in stock, with leases of *lease_ms*.  *clock* returns monotonic seconds.
+
+        Raises:
+            InvalidRequest: *count* is not 0 to 1,000.
+        """
+        self.count = integer("prefetch", count, 0, PREFETCH_MAX, "items")
+        """The most items in stock; 0: each is polled for when it is asked for."""
+
+        self._lease_seconds = lease_ms / MS_PER_SECOND
+        self._clock = clock
+        self._stock: deque[tuple[I, float | None]] = deque()
+        """Items, and the ends of their leases; None for a session lease."""
+
+    def wanted(self) -> int:
+        """Return the number of items to poll for now; 0 for no poll.  An empty stock wants one at least."""
+        if len(self._stock) > self.count // 2:
+            return 0
+        return max(self.count - len(self._stock), 0 if self._stock else 1)
+
+    def put(self, batch: DeliveredBatch[I]) -> None:
+        """Add a *batch* that has just arrived."""
+        until = None if batch.session else self._clock() + self._lease_seconds * _LEFT
+        self._stock.extend((item, until) for item in batch.items)
+
+    def take(self) -> I | None:
+        """Return the next item whose lease still lives; None without one."""
+        while self._stock:
+            item, until = self._stock.popleft()
+            if until is None or self._clock() < until:
+                return item
+        return None
+
+    def give_back(self) -> list[Settlement]:
+        """Empty the stock, and return the entries of a `settle` that returns its items to their queue."""
+        entries = [Settlement(item.lease, item.id, Action.DEFER) for item, _ in self._stock]
+        self._stock.clear()
+        return entries
+
+
+def passes(error: QueueberError) -> bool:
+    """Return whether an iteration goes on after *error* of a poll: the server is stopping, or has no room now."""
+    return isinstance(error, Stopping | Overloaded)
