@@ -63,8 +63,11 @@ def target_of(url: str, **arguments: Any) -> Target:  # noqa: ANN401
     found = _URL.fullmatch(url)
     if found is None or not url.isprintable() or " " in url:
         raise InvalidRequest("the URL has a space or a character that does not print: write it in percent-encoding")
-    if "@" in found["host"]:
-        raise InvalidRequest("the URL has a user or a password, and there is no login: remove all up to the @")
+    if "@" in found["host"] + found["path"]:
+        # A password may have a slash.
+        raise InvalidRequest(
+            "the URL has a user or a password, and there is no login: remove all up to the @, or write it %40 in a name"
+        )
     scheme = found["scheme"].lower()
     if scheme not in _SCHEMES:
         raise InvalidRequest(f"the scheme of the URL is {found['scheme']!r}; it must be one of {', '.join(_SCHEMES)}")

@@ -1,66 +1,14 @@
 """The Python client and a server, both real, joined in memory: every method that is newer than the original schema."""
 
 import pytest
-from attrs import define, field
-from twisted.internet.defer import CancelledError, succeed
-from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.testing import StringTransportWithDisconnection
-from zope.interface import implementer
+from joined import Joined
+from twisted.internet.defer import CancelledError
 
-from queueber.client import Action, AddTo, Batch, DeathReason, DeliveryFacts, Outcome, Settlement, connect, new_item
+from queueber.client import Action, AddTo, Batch, DeathReason, DeliveryFacts, Outcome, Settlement, new_item
 from queueber.errors import InvalidRequest
-from queueber.testing import InProcessServer
 from queueber.values import ControlOutcome, ItemState
 
 SESSION, LEASE_MS = b"s" * 16, 1_000
-
-
-@implementer(IStreamClientEndpoint)
-@define(eq=False)
-class Joined:
-    """A server, and clients whose connections end at it."""
-
-    server: InProcessServer = field(factory=InProcessServer)
-    links: list = field(factory=list)
-
-    def connect(self, factory):
-        protocol, transport = factory.buildProtocol(None), StringTransportWithDisconnection()
-        transport.protocol = protocol
-        self.links.append((protocol, transport, *self.server.connect()))
-        protocol.makeConnection(transport)
-        return succeed(protocol)
-
-    def client(self):
-        return connect(self.server.reactor, self, retry_policy=lambda _: 1.0)
-
-    def settle(self):
-        """Pass bytes between all ends until nothing moves."""
-        moved = True
-        while moved:
-            self.server.settle()
-            moved = False
-            for protocol, transport, peer, peer_transport in self.links:
-                for source, sink in ((transport, peer), (peer_transport, protocol)):
-                    data = source.value()
-                    if data:
-                        source.clear()
-                        sink.dataReceived(data)
-                        moved = True
-
-    def result(self, deferred):
-        """Return the result of *deferred* once everything has been passed on."""
-        self.settle()
-        found = []
-        deferred.addBoth(found.append)
-        assert found, "it has not fired"
-        if hasattr(found[0], "raiseException"):
-            found[0].raiseException()
-        return found[0]
-
-    def pass_time(self, seconds):
-        self.server.reactor.advance(seconds)
-        self.server.sweeper.sweep()
-        self.settle()
 
 
 @pytest.fixture

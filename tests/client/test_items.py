@@ -1,0 +1,275 @@
+"""Items and batches as context managers, and iteration over a queue, against a real server."""
+
+import gc
+
+import pytest
+from joined import Joined
+from twisted.internet.defer import CancelledError, Deferred
+
+from queueber.client import LeaseLost, OutcomeUnknown
+from queueber.client_core.delivery import EXIT_MS
+from queueber.errors import InvalidRequest
+
+
+@pytest.fixture
+def joined():
+    return Joined()
+
+
+@pytest.fixture
+def queue(joined):
+    return joined.client().queue("mail")
+
+
+def run(joined, coroutine):
+    """Return the result of *coroutine*, which waits for the server alone."""
+    return joined.result(Deferred.fromCoroutine(coroutine))
+
+
+def rest(joined, queue):
+    """Return the contents that can be polled now, and hold them."""
+    return [item.contents for item in joined.result(queue.poll(100, wait_ms=0))]
+
+
+def test_success_removes_the_item(joined, queue):
+    joined.result(queue.add(b"x", delay_ms=0))
+
+    async def work():
+        async with await queue.poll() as item:
+            assert (item.contents, item.attempt, item.failures, item.losses, item.headers) == (b"x", 1, 0, 0, {})
+
+    run(joined, work())
+    assert joined.server.broker.stats().items == 0
+
+
+def test_an_exception_fails_the_item_with_its_text_and_goes_on(joined, queue):
+    joined.result(queue.add(b"x"))
+
+    async def work():
+        async with await queue.poll():
+            raise ValueError("no picture")
+
+    with pytest.raises(ValueError, match="no picture"):
+        run(joined, work())
+    joined.pass_time(10)
+    (item,) = joined.result(queue.poll())
+    assert (item.attempt, item.failures, item.last_error) == (2, 1, "ValueError: no picture")
+
+
+def test_a_cancellation_defers_the_item(joined, queue):
+    joined.result(queue.add(b"x"))
+
+    async def work():
+        async with await queue.poll():
+            await Deferred()
+
+    working = Deferred.fromCoroutine(work())
+    joined.settle()
+    working.cancel()
+    with pytest.raises(CancelledError):
+        joined.result(working)
+    (item,) = joined.result(queue.poll(wait_ms=0))
+    assert (item.attempt, item.failures) == (1, 0)
+
+
+def test_a_cancellation_that_the_server_does_not_answer_takes_ten_seconds(joined, queue):
+    joined.result(queue.add(b"x"))
+
+    async def work():
+        async with await queue.poll():
+            await Deferred()
+
+    working = Deferred.fromCoroutine(work())
+    joined.settle()
+    working.cancel()
+    failures = []
+    working.addErrback(failures.append)
+    joined.server.reactor.advance(EXIT_MS / 1_000 - 1)
+    assert not failures
+    joined.server.reactor.advance(1)
+    (found,) = failures
+    assert found.check(CancelledError)
+    assert "no answer within 10,000 ms" in found.value.__notes__[0]
+
+
+@pytest.mark.parametrize("method", ["remove", "fail", "defer", "reject"])
+def test_an_item_that_was_settled_inside_is_left_as_it_is(joined, queue, method):
+    joined.result(queue.add(b"x"))
+
+    async def work():
+        async with await queue.poll() as item:
+            await getattr(item, method)()
+            raise ValueError("after that")
+
+    with pytest.raises(ValueError, match="after that"):
+        run(joined, work())
+    joined.pass_time(10)
+    found = joined.result(queue.poll(wait_ms=0)).items
+    facts = [(item.attempt, item.failures, item.last_error) for item in found]
+    assert facts == {"remove": [], "reject": [], "fail": [(2, 1, "")], "defer": [(1, 0, "")]}[method]
+    assert len(joined.result(queue.dead_letters().poll(wait_ms=0))) == (method == "reject")
+
+
+def test_success_after_the_lease_has_ended_is_an_error(joined, queue):
+    joined.result(queue.add(b"x"))
+
+    async def work():
+        async with await queue.poll(lease_ms=1_000) as item:
+            joined.pass_time(2)
+            return item
+
+    with pytest.raises(LeaseLost, match="ended before it was removed"):
+        run(joined, work())
+
+
+def test_an_exception_keeps_its_place_when_the_item_cannot_be_failed(joined):
+    queue = joined.client(attempts=1).queue("mail")
+    joined.result(queue.add(b"x"))
+
+    async def work():
+        async with await queue.poll():
+            joined.refusing = True
+            joined.break_link()
+            raise ValueError("broken")
+
+    working = Deferred.fromCoroutine(work())
+    joined.settle()
+    joined.server.reactor.advance(1)
+    with pytest.raises(ValueError, match="broken") as caught:
+        joined.result(working)
+    (note,) = caught.value.__notes__
+    assert note.startswith("The item was not settled, and comes back when its lease ends: cannot connect: ")
+
+
+def test_a_batch_of_none_enters_as_none_and_one_of_several_is_refused(joined, queue):
+    async def work():
+        async with await queue.poll(2, wait_ms=0) as item:
+            return item
+
+    assert run(joined, work()) is None
+    joined.result(queue.add(b"x", b"y"))
+    with pytest.raises(InvalidRequest, match="the batch has 2 items; enter each of them, or poll for one"):
+        run(joined, work())
+
+
+def test_a_batch_is_iterated_and_each_item_entered(joined, queue):
+    joined.result(queue.add(b"x", b"y"))
+
+    async def work():
+        batch = await queue.poll(2)
+        assert len(batch) == 2
+        for item in batch:
+            async with item:
+                pass
+
+    run(joined, work())
+    assert joined.server.broker.stats().items == 0
+
+
+def test_a_coroutine_that_is_closed_defers_its_item(joined, queue):
+    """Without waiting for it, which Python forbids there."""
+    joined.result(queue.add(b"x"))
+
+    async def work():
+        async with await queue.poll():
+            await Deferred()
+
+    working = work()
+    running = Deferred.fromCoroutine(working)
+    joined.settle()
+    assert not running.called
+    working.close()
+    assert rest(joined, queue) == []
+    joined.settle()
+    assert rest(joined, queue) == [b"x"]
+
+
+def test_items_come_one_by_one(joined, queue):
+    joined.result(queue.add(b"1", b"2"))
+    seen = []
+
+    async def work():
+        async for item in queue:
+            async with item:
+                seen.append(item.contents)
+            if item.contents == b"3":
+                return
+
+    working = Deferred.fromCoroutine(work())
+    joined.settle()
+    assert seen == [b"1", b"2"]
+    joined.result(queue.add(b"3"))
+    joined.result(working)
+    assert seen == [b"1", b"2", b"3"]
+    assert joined.server.broker.stats().items == 0
+
+
+def test_items_are_polled_for_in_advance_and_given_back_at_the_end(joined, queue):
+    joined.result(queue.add(*[bytes([number]) for number in range(9)]))
+    calls = []
+    poll = queue.poll
+    queue.poll = lambda n, **options: calls.append(n) or poll(n, **options)
+
+    async def work():
+        async with queue.items(4) as items:
+            async for item in items:
+                async with item:
+                    return
+
+    run(joined, work())
+    assert calls == [4]
+    queue.poll = poll
+    assert len(rest(joined, queue)) == 8
+
+
+def test_an_iteration_that_is_left_gives_back_its_stock_and_cancels_its_poll(joined, queue):
+    joined.result(queue.add(b"1", b"2"))
+
+    async def work():
+        async for item in queue.items(4):
+            await item.remove()
+            break
+
+    run(joined, work())
+    gc.collect()
+    joined.settle()
+    joined.result(queue.add(b"3"))
+    assert rest(joined, queue) == [b"2", b"3"]
+
+
+def test_a_stocked_item_whose_lease_ends_is_left_out(joined, queue):
+    joined.result(queue.add(b"1", b"2"))
+    items = queue.items(2, lease_ms=1_000)
+    first = joined.result(Deferred.fromCoroutine(items.__anext__()))
+    assert first.contents == b"1"
+    joined.pass_time(2)
+    found = [joined.result(Deferred.fromCoroutine(items.__anext__())) for _ in range(2)]
+    assert [(item.contents, item.attempt) for item in found] == [(b"1", 2), (b"2", 2)]
+    joined.result(items.close())
+
+
+def test_a_cancelled_wait_for_the_next_item_leaves_nothing_leased(joined, queue):
+    items = queue.items()
+    waiting = Deferred.fromCoroutine(items.__anext__())
+    joined.settle()
+    waiting.cancel()
+    with pytest.raises(CancelledError):
+        joined.result(waiting)
+    joined.result(queue.add(b"x"))
+    assert rest(joined, queue) == [b"x"]
+
+
+def test_the_error_of_a_poll_ends_the_iteration(joined):
+    client = joined.client()
+    items = client.queue("mail").items()
+    waiting = Deferred.fromCoroutine(items.__anext__())
+    joined.settle()
+    client.close()
+    with pytest.raises(OutcomeUnknown):
+        joined.result(waiting)
+
+
+def test_a_queue_has_its_name(joined):
+    client = joined.client()
+    assert (client.queue("mail").name, client.default.name) == ("mail", "default")
+    assert client.queue("mail").dead_letters().name == "mail"

@@ -1,0 +1,252 @@
+"""A session that the client keeps: attached to each connection, pinged, compared, and given back, at a real server."""
+
+import pytest
+from attrs import evolve
+from joined import Joined
+from twisted.internet.defer import CancelledError, Deferred
+
+from queueber.client import NotConnected
+from queueber.client_core.kept_session import SessionState
+from queueber.errors import InvalidRequest, Overloaded
+from queueber.limits import DEFAULTS
+from queueber.testing import InProcessServer
+from queueber.units import SpanMs
+
+GRACE_MS = 20_000
+PING_SECONDS = GRACE_MS / 4 / 1_000
+
+
+@pytest.fixture
+def joined():
+    return Joined()
+
+
+@pytest.fixture
+def client(joined):
+    return joined.client()
+
+
+@pytest.fixture
+def lost():
+    return []
+
+
+@pytest.fixture
+def session(joined, client, lost):
+    session = client.session(GRACE_MS, on_lost=lost.append)
+    joined.result(session.attached())
+    return session
+
+
+def passes(joined, seconds):
+    """Let *seconds* pass in steps in which everything is delivered."""
+    for _ in range(round(seconds)):
+        joined.pass_time(1)
+
+
+def reconnect(joined, after=1):
+    joined.break_link()
+    passes(joined, after)
+
+
+def test_a_session_lease_outlives_lost_connections(joined, client, session, lost):
+    queue = client.queue("mail")
+    joined.result(queue.add(b"x"))
+    batch = joined.result(queue.poll(session=session, lease_ms=1))
+    assert (batch.session, batch.deadline) == (True, 0)
+    for _ in range(3):
+        reconnect(joined)
+        passes(joined, 3 * GRACE_MS / 1_000)
+    assert session.state is SessionState.ATTACHED
+    assert joined.result(batch.items[0].remove()) is True
+    assert lost == []
+
+
+def test_it_is_pinged_each_quarter_and_says_until_when_its_leases_are_safe(joined, session):
+    clock = joined.server.reactor
+    assert session.safe_until == clock.seconds() + GRACE_MS / 1_000
+    passes(joined, PING_SECONDS - 1)
+    assert session.safe_until < clock.seconds() + GRACE_MS / 1_000
+    passes(joined, 1)
+    assert session.safe_until == clock.seconds() + GRACE_MS / 1_000
+    joined.refusing = True
+    joined.break_link()
+    until = session.safe_until
+    passes(joined, 2 * GRACE_MS / 1_000)
+    assert (session.safe_until, session.state) == (until, SessionState.DETACHED)
+
+
+def test_a_poll_that_waits_in_a_session_waits_on_after_a_reconnection(joined, client, session):
+    """The session is attached first, or the server would refuse the poll."""
+    queue = client.queue("mail")
+    polling = queue.poll(session=session)
+    joined.settle()
+    reconnect(joined)
+    joined.result(queue.add(b"x"))
+    batch = joined.result(polling)
+    assert (batch.session, len(batch)) == (True, 1)
+
+
+def test_leases_that_ended_while_the_connection_was_lost_are_reported(joined, client, session, lost):
+    queue = client.queue("mail")
+    joined.result(queue.add(b"x", b"y"))
+    batches = [joined.result(queue.poll(session=session)) for _ in range(2)]
+    joined.refusing = True
+    reconnect(joined, after=GRACE_MS / 1_000 + 5)
+    assert lost == []
+    joined.refusing = False
+    passes(joined, 1)
+    assert lost == sorted(each.lease for each in batches)
+    assert [item.attempt for item in joined.result(queue.poll(2))] == [2, 2]
+
+
+def test_a_lease_that_an_operator_ends_is_reported_by_a_ping(joined, client, session, lost):
+    queue = client.queue("mail")
+    joined.result(queue.add(b"x"))
+    batch = joined.result(queue.poll(session=session))
+    assert joined.result(client.control("mail").end_lease(batch.lease)) is True
+    passes(joined, PING_SECONDS + 1)
+    assert lost == [batch.lease]
+
+
+@pytest.mark.parametrize(
+    "settle",
+    [
+        lambda item, queue: item.remove(),
+        lambda item, queue: queue.remove(item.id, item.lease),
+        lambda item, queue: queue.fail(item.id, item.lease),
+        lambda item, queue: item.extend(60_000),
+        lambda item, queue: queue.reject(item.id, item.lease),
+    ],
+)
+def test_a_settled_item_is_not_reported_as_lost(joined, client, session, lost, settle):
+    queue = client.queue("mail")
+    joined.result(queue.add(b"x"))
+    (item,) = joined.result(queue.poll(session=session))
+    joined.result(settle(item, queue))
+    assert len(client._connector.held) == 0  # noqa: SLF001
+    reconnect(joined)
+    passes(joined, PING_SECONDS + 1)
+    assert lost == []
+
+
+def test_a_lease_whose_reply_was_lost_is_given_back_after_attaching(joined, client, session):
+    """A lease of an attached session would not end by itself."""
+    queue = client.queue("mail")
+    joined.result(queue.add(b"x"))
+    polling = queue.poll(session=session)
+    joined.server.reactor.advance(0)
+    _, transport, peer, peer_transport = joined.links[-1]
+    peer.dataReceived(transport.value())
+    joined.server.settle()
+    assert joined.server.broker.stats().leases == 1
+    peer_transport.clear()
+    reconnect(joined)
+    batch = joined.result(polling)
+    assert [(item.contents, item.attempt) for item in batch] == [(b"x", 1)]
+
+
+def test_closing_gives_back_what_is_left(joined, client, session):
+    queue = client.queue("mail")
+    joined.result(queue.add(b"x", b"y"))
+    batch = joined.result(queue.poll(2, session=session))
+    joined.result(batch.items[0].remove())
+    joined.result(session.close())
+    assert [item.contents for item in joined.result(queue.poll(2, wait_ms=0))] == [b"y"]
+    with pytest.raises(InvalidRequest, match="session is closed"):
+        joined.result(queue.poll(session=session))
+    joined.result(session.close())
+
+
+def test_the_connection_of_a_closed_session_is_not_taken_for_silent(joined, client, session):
+    joined.result(session.close())
+    polling = client.queue("mail").poll()
+    passes(joined, 3 * DEFAULTS.session_silence_ms / 1_000)
+    assert len(joined.server.connections) == 1
+    assert not polling.called
+    polling.cancel()
+    polling.addErrback(lambda failure: failure.trap(CancelledError))
+
+
+def test_closing_without_a_connection_says_that_the_items_were_not_given_back(joined, client, session):
+    queue = client.queue("mail")
+    joined.result(queue.add(b"x"))
+    joined.result(queue.poll(session=session))
+    joined.refusing = True
+    joined.break_link()
+    with pytest.raises(NotConnected, match="the session's items were not given back"):
+        joined.result(session.close())
+
+
+def test_as_a_context_manager(joined, client):
+    queue = client.queue("mail")
+    joined.result(queue.add(b"x", b"y"))
+
+    async def work():
+        async with client.session() as session:
+            assert session.state is SessionState.ATTACHED
+            async with await queue.poll(session=session):
+                pass
+            await queue.poll(session=session)
+
+    joined.result(Deferred.fromCoroutine(work()))
+    assert [item.contents for item in joined.result(queue.poll(2, wait_ms=0))] == [b"y"]
+
+
+def test_without_a_server_its_context_is_not_entered(joined):
+    joined.refusing = True
+    client = joined.client(attempts=2)
+    session = client.session()
+    attached = session.attached()
+    passes(joined, 2)
+    with pytest.raises(NotConnected):
+        joined.result(attached)
+    client.close()
+    assert joined.server.reactor.getDelayedCalls() == []
+
+
+def test_a_server_without_room_for_sessions_is_asked_again(joined):
+    joined = Joined(InProcessServer(evolve(DEFAULTS, sessions=1)))
+    other = joined.client()
+    first = other.session()
+    joined.result(first.attached())
+    client = joined.client()
+    second = client.session()
+    attached = second.attached()
+    joined.settle()
+    assert second.state is SessionState.REFUSED
+    assert isinstance(second.error, Overloaded)
+    other.close()
+    joined.break_link(0)
+    passes(joined, 40)
+    joined.result(attached)
+    assert second.state is SessionState.ATTACHED
+
+
+def test_closing_the_client_leaves_no_timer(joined, client, session):
+    client.close()
+    joined.settle()
+    assert session.state is SessionState.DETACHED
+    assert joined.server.reactor.getDelayedCalls() == []
+
+
+def test_many_leases_come_in_pieces(joined, client, session, lost, monkeypatch):
+    monkeypatch.setattr("queueber.broker.sessions.ATTACH_BYTES", 64)
+    queue = client.queue("mail")
+    joined.result(queue.add(*[b"x"] * 5))
+    batches = [joined.result(queue.poll(session=session)) for _ in range(5)]
+    reconnect(joined)
+    joined.settle()
+    assert lost == []
+    assert [joined.result(each.items[0].remove()) for each in batches] == [True] * 5
+
+
+def test_spans_of_the_server_are_used(joined):
+    joined = Joined(InProcessServer(evolve(DEFAULTS, session_silence_ms=SpanMs(4_000))))
+    client = joined.client()
+    session = client.session()
+    joined.result(session.attached())
+    assert session.next_at == joined.server.reactor.seconds() + 1
+    passes(joined, 60)
+    assert session.state is SessionState.ATTACHED
+    assert len(joined.server.connections) == 1
