@@ -10,9 +10,12 @@ The classes are named tuples, because each call and item makes an instance.
 
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from queueber.units import SpanMs, WallMs
+
+DEFAULT_QUEUE: Final = "default"
+"""The name of the queue that a connection bootstraps."""
 
 Header: TypeAlias = tuple[str, bytes]
 """The name and value of a header of an item."""

@@ -18,7 +18,7 @@ _ADMIN = schema().interfaces["Admin"]
 
 ADMIN_INTERFACE_ID: Final = _ADMIN.id
 
-STATS: Final = _ADMIN.methods.index("stats")
+SERVER_STATS: Final = _ADMIN.methods.index("stats")
 CHECK: Final = _ADMIN.methods.index("check")
 BACKUP: Final = _ADMIN.methods.index("backup")
 BACKUP_PROGRESS: Final = _ADMIN.methods.index("backupProgress")
@@ -119,12 +119,12 @@ def write_stats_response(stats: ServerStats) -> bytes:
     """Write the results of `stats`."""
     fields: dict[str, Any] = {field_name(name): value for name, value in asdict(stats).items()}
     fields["limitHits"] = [{"limit": limit, "count": count} for limit, count in stats.limit_hits.items()]
-    return layout(_ADMIN.results[STATS]).build(stats=fields)
+    return layout(_ADMIN.results[SERVER_STATS]).build(stats=fields)
 
 
 def read_stats_response(results: Results) -> ServerStats:
     """Read the results of `stats`."""
-    found = values_of(results.content, _ADMIN.results[STATS])["stats"] or {}
+    found = values_of(results.content, _ADMIN.results[SERVER_STATS])["stats"] or {}
     fields = {name: found[field_name(name)] for name in asdict(ServerStats()) if field_name(name) in found}
     fields["limit_hits"] = {each["limit"]: each["count"] for each in fields.get("limit_hits", ())}
     return ServerStats(**fields)

@@ -43,11 +43,9 @@ from queueber.capnp.reader import (
     struct_list_at,
 )
 from queueber.errors import RemoteProtocolError
-from queueber.limits import Limits
+from queueber.limits import ID_BYTES, Limits
 from queueber.rpc.messages import ImportId, Results
 from queueber.units import WallMs
-
-ID_BYTES = 16
 
 _ADD = layout("AddResponse")
 _POLL = layout("PollResponse")

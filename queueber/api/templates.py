@@ -25,11 +25,10 @@ from queueber.api.requests import (
 from queueber.capnp.builder import BYTE_LIST, LIST_COUNT_SHIFT
 from queueber.capnp.layout import layout
 from queueber.capnp.reader import WORD, bytes_at, struct_list_at
-from queueber.limits import Limits
+from queueber.limits import ID_BYTES, Limits
 from queueber.rpc.messages import Params
 from queueber.rpc.patterns import Template, TemplateReaders
 
-ID_BYTES: Final = 16
 _ITEMS: Final = layout("AddRequest").slots["items"]
 _FORWARD: Final = (1 << 31) - 4
 """The bits of a list pointer with its offset, if it leads forward."""

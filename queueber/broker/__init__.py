@@ -8,7 +8,7 @@ or draws a random number.  Start at `broker`, then `claims`.
 
 from queueber.broker.adds import Ids
 from queueber.broker.allocation import ClaimBounds
-from queueber.broker.broker import DEFAULT_QUEUE, Broker
+from queueber.broker.broker import Broker
 from queueber.broker.claims import Delivery
 from queueber.broker.leases import Lease
 from queueber.broker.model import Item, ItemId, Key, LeaseId, TimeMark
@@ -20,7 +20,6 @@ from queueber.broker.storage import Scan, Store, StoreStalled, Write
 from queueber.broker.waiter import Peer, Waiter
 
 __all__ = [
-    "DEFAULT_QUEUE",
     "Broker",
     "ClaimBounds",
     "Delivery",

@@ -55,7 +55,6 @@ from queueber.errors import InvalidRequest, QueueberError
 from queueber.limits import DEFAULTS, ID_BYTES, Limits
 from queueber.units import SpanMs, WallMs, counted
 
-DEFAULT_QUEUE = "default"
 DEFAULT_BOUNDS = ClaimBounds()
 
 _from_bytes: Final = int.from_bytes

@@ -16,6 +16,7 @@ from attrs import field, fields, frozen
 
 from queueber.broker.storage import SettingFields, SettingValue
 from queueber.errors import InvalidRequest
+from queueber.limits import LABEL_BYTES_MAX, LABELS_MAX
 from queueber.units import YEAR, SpanMs, Unit, counted, quantity
 
 SPAN_MAX: Final = SpanMs(100 * YEAR)
@@ -25,9 +26,6 @@ _U32_MAX: Final = 2**32 - 1
 _COUNT_MAX: Final = 10**15
 _BYTES_MAX: Final = 1 << 60
 """Beyond any disk, and easier to read than the largest number of 64 bits."""
-
-LABELS_MAX: Final = 16
-LABEL_BYTES_MAX: Final = 63
 
 NOT_CONFIGURED: SettingFields = MappingProxyType({})
 
@@ -119,7 +117,7 @@ FIELDS: Final[Mapping[str, str]] = {each.metadata["setting"].wire: each.name for
 READ_ONLY: Final = frozenset({"addsPaused", "pollsPaused"})
 """Fields that `configure` does not change, but `pause` and `resume`."""
 
-SETTINGS: Final[Mapping[str, Setting]] = {each.name: each.metadata["setting"] for each in fields(Settings)}
+DEFINITIONS: Final[Mapping[str, Setting]] = {each.name: each.metadata["setting"] for each in fields(Settings)}
 """The definitions by the name of the attribute."""
 
 
@@ -147,7 +145,7 @@ def _check_name(parameter: str, wire: str) -> None:
 
 
 def _check(wire: str, value: SettingValue) -> None:
-    setting = SETTINGS[FIELDS[wire]]
+    setting = DEFINITIONS[FIELDS[wire]]
     if wire == "labels":
         assert isinstance(value, tuple), "labels are pairs"
         _check_labels(value)

@@ -12,7 +12,7 @@ from queueber.cli.output import bytes_of, encoded, moment, printable, uuid
 from queueber.errors import InvalidRequest, one_line
 from queueber.server.core.clock import QueueClock
 from queueber.store import inspect as inspect_directory
-from queueber.store.maintenance.inspection import Inspection, ItemView
+from queueber.store.maintenance.inspection import InspectedItem, Inspection
 from queueber.units import WallMs, counted
 
 
@@ -111,7 +111,7 @@ def _summary(path: Path, found: Inspection) -> dict[str, Any]:
     }
 
 
-def _row(view: ItemView, *, contents: bool) -> dict[str, Any]:
+def _row(view: InspectedItem, *, contents: bool) -> dict[str, Any]:
     item = view.item
     return {
         "id": uuid(item.key.id),
@@ -132,7 +132,7 @@ def _state(found: Inspection) -> str:
     return "a backup, on which no server has run" if found.never_served else "its server ended without closing it"
 
 
-def _line(view: ItemView, *, contents: bool) -> str:
+def _line(view: InspectedItem, *, contents: bool) -> str:
     item = view.item
     shown = f": {printable(item.contents)}" if contents else ""
     return (

@@ -23,7 +23,7 @@ from queueber.client.control import QueueControl
 from queueber.units import counted, parse
 from queueber.values import ControlOutcome
 
-SETTINGS: Final = {name: field.default for name, field in fields_dict(QueueSettings).items() if name != "labels"}
+CHANGEABLE: Final = {name: field.default for name, field in fields_dict(QueueSettings).items() if name != "labels"}
 """The settings that NAME=VALUE can change, with their defaults.  `pause` and `resume` change the last two."""
 
 _YES_AND_NO: Final = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
@@ -41,8 +41,8 @@ def setting(text: str) -> tuple[str, int | bool]:
     given, equals, value = text.partition("=")
     if not equals:
         raise click.BadParameter(f"{text!r} is not NAME=VALUE.")
-    name = _name(given, SETTINGS)
-    if isinstance(SETTINGS[name], bool):
+    name = _name(given, CHANGEABLE)
+    if isinstance(CHANGEABLE[name], bool):
         if value not in _YES_AND_NO:
             raise click.BadParameter(f"{given} is {value!r}; it must be yes or no.")
         return name, _YES_AND_NO[value]
@@ -64,7 +64,7 @@ def _name(given: str, known: Collection[str]) -> str:
 
 
 def _reset(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> list[str]:
-    return list(dict.fromkeys(_name(value, (*SETTINGS, "labels")) for value in values))
+    return list(dict.fromkeys(_name(value, (*CHANGEABLE, "labels")) for value in values))
 
 
 def _settings(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from queueber.cli.arguments import PATH, time_limit
 from queueber.cli.output import printable
 from queueber.client import Client, Queue, Tls
 from queueber.units import MS_PER_SECOND
+from queueber.values import DEFAULT_QUEUE
 
 if TYPE_CHECKING:
     from queueber.client.control import QueueControl
@@ -34,9 +35,6 @@ Runner = Callable[..., Any]
 """Run work against the server at an address: `queueber.cli.session.run`, or a replacement in tests."""
 
 ADDRESS_DEFAULT: Final = "127.0.0.1:9090"
-
-DEFAULT_QUEUE: Final = "default"
-"""The name of a server's default queue."""
 
 _EPILOG = "The options of `queueber` itself, such as --addr, --queue and --tls-ca, are accepted here too."
 

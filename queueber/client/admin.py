@@ -36,7 +36,9 @@ class Admin:
 
     def stats(self) -> Deferred[admin.ServerStats]:
         """Ask for the numbers of queues, items, leases, connections and more."""
-        return self._start(lambda: _call(admin.STATS, admin.write_no_params(admin.STATS), admin.read_stats_response))
+        return self._start(
+            lambda: _call(admin.SERVER_STATS, admin.write_no_params(admin.SERVER_STATS), admin.read_stats_response)
+        )
 
     def check(self, *, force: bool = False) -> Deferred[admin.Checked]:
         """

@@ -21,7 +21,7 @@ from queueber.client_core.message_limits import MessageLimits
 from queueber.client_core.routes import Routes
 from queueber.errors import Kind, Overloaded, QueueberError, RemoteProtocolError, Unimplemented, reason
 from queueber.limits import DEFAULTS
-from queueber.rpc.messages import Outcome
+from queueber.rpc.messages import CallOutcome
 from queueber.transport.keepalive import keep_socket_alive
 from queueber.transport.protocol_detection import FIRST_BYTES, protocol_of
 from queueber.units import MS_PER_SECOND
@@ -183,7 +183,7 @@ class BlockingConnector:
             raise TimeoutError
         return left if most is None else min(left, most)
 
-    def _receive_answer(self, to: socket.socket, question: rpc.QuestionId) -> Outcome:
+    def _receive_answer(self, to: socket.socket, question: rpc.QuestionId) -> CallOutcome:
         lost = self._send(to)
         while True:
             to.settimeout(self._left(None))
@@ -195,7 +195,7 @@ class BlockingConnector:
             if outcome is not None:
                 return outcome
 
-    def _process(self, data: bytes, question: rpc.QuestionId) -> Outcome | None:
+    def _process(self, data: bytes, question: rpc.QuestionId) -> CallOutcome | None:
         """Process *data*.  Return the outcome of *question* if *data* completes it."""
         try:
             if len(self._first) < FIRST_BYTES:

@@ -18,13 +18,13 @@ from queueber.rpc.messages import (
     AnswerId,
     Bootstrap,
     Call,
+    CallOutcome,
     Canceled,
     Disembargo,
     ExportId,
     Finish,
     ImportId,
     Message,
-    Outcome,
     Params,
     PromisedAnswer,
     QuestionId,
@@ -192,7 +192,7 @@ def _target(frame: Frame, target: StructAt) -> ExportId | PromisedAnswer | None:
 
 def _return(frame: Frame, body: StructAt) -> Return:
     which = _RETURN.which(frame, body)
-    outcome: Outcome | None = None
+    outcome: CallOutcome | None = None
     if which == "results":
         outcome = _results(frame, slot_at(frame, body, _RETURN.slots["results"]))
     elif which == "exception":

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from attrs import define
 
-from queueber.rpc.messages import AnswerId, Outcome, Params, QuestionId
+from queueber.rpc.messages import AnswerId, CallOutcome, Params, QuestionId
 
 
 class Calls(NamedTuple):
@@ -78,7 +78,7 @@ class Returned:
     """A call of ours was returned.  Finish it in the end."""
 
     question: QuestionId
-    outcome: Outcome
+    outcome: CallOutcome
 
 
 @define

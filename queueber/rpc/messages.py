@@ -139,7 +139,7 @@ class Canceled:
     """The outcome of a call of ours that ended early because we finished it."""
 
 
-Outcome: TypeAlias = Results | RemoteException | Canceled
+CallOutcome: TypeAlias = Results | RemoteException | Canceled
 
 
 @define
@@ -147,7 +147,7 @@ class Return:
     """The peer returns a call of ours."""
 
     answer: QuestionId
-    outcome: Outcome | None
+    outcome: CallOutcome | None
     """None for a kind that we never ask for."""
 
     finish_needed: bool

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import deferLater
 
 from queueber.broker.leases import Lease
-from queueber.broker.settings import SETTINGS
+from queueber.broker.settings import DEFINITIONS
 from queueber.errors import QueueberError
 from queueber.limits import Limits
 from queueber.server.app.composition import assemble
@@ -247,10 +247,10 @@ class Core:
         Raises:
             QueueberError: a setting is unknown or out of range.
         """
-        unknown = [each for each in settings if each not in SETTINGS]
+        unknown = [each for each in settings if each not in DEFINITIONS]
         if unknown:
-            raise TypeError(f"a queue has no setting {unknown[0]!r}; there are {', '.join(SETTINGS)}")
-        changes = {SETTINGS[each].wire: value for each, value in settings.items()}
+            raise TypeError(f"a queue has no setting {unknown[0]!r}; there are {', '.join(DEFINITIONS)}")
+        changes = {DEFINITIONS[each].wire: value for each, value in settings.items()}
         plan = self.broker.lifecycle.configure(self.broker.queue(name), changes)
         if isinstance(plan.reply, QueueberError):
             raise plan.reply

@@ -1,7 +1,7 @@
 """`TestServer`: a server for the tests of programs that use Queueber."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from queueber.testing.core import Core
 from queueber.testing.faults import Fault, Switch, checked_methods
@@ -9,8 +9,7 @@ from queueber.testing.inspection import StoredItem
 from queueber.testing.life import RunningServer
 from queueber.testing.matching import ANY, Expected, Wanted, describe
 from queueber.units import counted
-
-DEFAULT_QUEUE: Final = "default"
+from queueber.values import DEFAULT_QUEUE
 
 
 class TestServer(RunningServer):

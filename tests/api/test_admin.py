@@ -49,7 +49,7 @@ def test_the_force_of_a_check_there_and_back(force):
 
 
 def test_a_check_without_the_field_is_not_forced():
-    assert not admin.read_check_request(content(admin.write_no_params(admin.STATS)))
+    assert not admin.read_check_request(content(admin.write_no_params(admin.SERVER_STATS)))
 
 
 def test_findings_there_and_back():

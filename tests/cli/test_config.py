@@ -5,7 +5,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from queueber.broker.settings import SETTINGS
+from queueber.broker.settings import DEFINITIONS
 from queueber.cli.config import as_file, config
 from queueber.limits import PEER_LIMITS
 from queueber.server.config.settings import OPTIONS, option_name
@@ -69,7 +69,7 @@ FIGURES = {
     },
     **{
         option_name(name, "queue"): st.integers(0, setting.high)
-        for name, setting in SETTINGS.items()
+        for name, setting in DEFINITIONS.items()
         if setting.description and setting.high is not None
     },
 }

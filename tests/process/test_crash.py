@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from queueber.broker import DEFAULT_QUEUE
 from queueber.broker.model import LOWEST, Item, ItemId, Key, QueueNumber, QueueRecord, TimeMark
 from queueber.broker.storage import PutItems, PutQueue
 from queueber.store import open_store
 from queueber.units import WallMs
+from queueber.values import DEFAULT_QUEUE
 from tests.process.conftest import HERE, TIMEOUT_SECONDS, Traffic, foreign
 
 pytestmark = pytest.mark.slow

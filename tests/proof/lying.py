@@ -29,7 +29,7 @@ from queueber.broker import ClaimBounds
 from queueber.broker.model import LOWEST
 from queueber.limits import Limits
 from queueber.server.core.clock import JUMP_MAX_SECONDS
-from queueber.store.rows.keys import ITEMS, decode_item_key, item_key
+from queueber.store.rows.keys import ITEMS_TABLE, decode_item_key, item_key
 from queueber.units import SpanMs
 from tests.support.queue_model import BrokenPromise, ModelStore, must
 
@@ -450,7 +450,7 @@ class Example:
         """Make a row unreadable, either one under a lease or any."""
         log, rows = self.machine.disk.log, self.decided
         leased = [item_key(lease.queue, key) for lease in rows.leases.values() for key in lease.keys]
-        items = [row for row in log.keys if row[:1] == ITEMS]
+        items = [row for row in log.keys if row[:1] == ITEMS_TABLE]
         candidates = [row for row in leased if row in log.rows] if self.rng.random() < 0.5 else items
         if candidates:
             self.machine.disk.spoil(self.rng.choice(candidates))

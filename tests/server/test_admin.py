@@ -88,7 +88,7 @@ def test_stats(door, server):
     server.settle()
     server.broker.limit_hits["connections"] += 2
     server.reactor.advance(1.5)
-    question = door.ask(admin.STATS)
+    question = door.ask(admin.SERVER_STATS)
     stats = admin.read_stats_response(door.outcomes()[question])
     assert (stats.items, stats.queues, stats.connections, stats.commits, stats.uptime_ms) == (2, 1, 2, 1, 1_500)
     assert (stats.free_bytes, stats.reserve_bytes, stats.refusing_adds) == (70, 30, False)
@@ -100,7 +100,7 @@ def test_the_public_methods_are_there_too(door):
     items = api.AddRequest([api.NewItem(b"one", 0)])
     added = door.ask(api.ADD, api.write_add_request(items), api.QUEUE_INTERFACE_ID)
     named = door.ask(api.QUEUE, api.write_queue_request("mail"), api.BROKER_INTERFACE_ID)
-    unknown = door.ask(99, admin.write_no_params(admin.STATS))
+    unknown = door.ask(99, admin.write_no_params(admin.SERVER_STATS))
     outcomes = door.outcomes()
     assert len(api.read_add_response(outcomes[added]).ids) == 1
     assert api.read_queue_response(outcomes[named]) is not None
@@ -113,7 +113,9 @@ def test_a_queue_from_the_control_socket_is_an_ordinary_one(door):
     queue = rpc.ImportedCap(api.read_queue_response(door.outcomes()[named]))
     items = api.write_add_request(api.AddRequest([api.NewItem(b"one", 0)]))
     added = door.connection.call(queue, api.QUEUE_INTERFACE_ID, api.ADD, items)
-    stats = door.connection.call(queue, admin.ADMIN_INTERFACE_ID, admin.STATS, admin.write_no_params(admin.STATS))
+    stats = door.connection.call(
+        queue, admin.ADMIN_INTERFACE_ID, admin.SERVER_STATS, admin.write_no_params(admin.SERVER_STATS)
+    )
     door.protocol.dataReceived(door.connection.data_to_send())
     outcomes = door.outcomes()
     assert len(api.read_add_response(outcomes[added]).ids) == 1
@@ -124,7 +126,7 @@ def test_other_connections_do_not_have_the_administrator_s_methods(server):
     peer = server.connect()
     peer.send()
     question = peer.connection.call(
-        peer.root, admin.ADMIN_INTERFACE_ID, admin.STATS, admin.write_no_params(admin.STATS)
+        peer.root, admin.ADMIN_INTERFACE_ID, admin.SERVER_STATS, admin.write_no_params(admin.SERVER_STATS)
     )
     peer.send()
     server.settle()
@@ -135,7 +137,7 @@ def test_it_is_open_at_the_limit_of_connections(make_server):
     server = make_server(connections=1)
     server.connect().send()
     door = Door(server)
-    question = door.ask(admin.STATS)
+    question = door.ask(admin.SERVER_STATS)
     assert admin.read_stats_response(door.outcomes()[question]).connections == 2
 
 

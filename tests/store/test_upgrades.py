@@ -15,7 +15,7 @@ from queueber.errors import Passing, Stopping
 from queueber.store import Encoding, open_store
 from queueber.store.datadir.database import open_database
 from queueber.store.rows import upgrades
-from queueber.store.rows.keys import PLACES, QUEUES, item_key, queue_key
+from queueber.store.rows.keys import PLACES_TABLE, QUEUES_TABLE, item_key, queue_key
 from queueber.store.rows.meta import Format, read_format, upgrade, write_format
 from queueber.store.rows.records import encode_writes
 from queueber.store.rows.side_records import decode_place
@@ -57,7 +57,7 @@ class Killed(BaseException):
 
 def first_format(writes, mark) -> dict[bytes, bytes]:
     """Return the rows that format 1 has for *writes*."""
-    rows = {key: value for key, value in encode_writes(writes, mark, Encoding.UNPACKED) if key[:1] != PLACES}
+    rows = {key: value for key, value in encode_writes(writes, mark, Encoding.UNPACKED) if key[:1] != PLACES_TABLE}
     for write in writes:
         if isinstance(write, PutQueue):
             number, name, added, removed, floor, *_ = write.record
@@ -105,11 +105,13 @@ def convert(rows, **options) -> dict[bytes, bytes]:
 def test_places_and_counters_are_written(old_rows):
     before = dict(old_rows)
     rows = convert(old_rows)
-    queues = {row[1]: row for row in [decode_queue(key, value) for key, value in rows.items() if key[:1] == QUEUES]}
+    queues = {
+        row[1]: row for row in [decode_queue(key, value) for key, value in rows.items() if key[:1] == QUEUES_TABLE]
+    }
     assert queues["mail"][5:] == (sum(range(8)) + 5 * 5, 0, 0, 4)
     assert queues["emptied"][5:] == (0, 0, 0, 0)
     assert queues["other"][5:] == (100, 0, 0, 1)
-    places = [decode_place(key, value) for key, value in rows.items() if key[:1] == PLACES]
+    places = [decode_place(key, value) for key, value in rows.items() if key[:1] == PLACES_TABLE]
     assert sorted((queue, key.due) for queue, key in places) == [
         (MAIL, 30),
         (MAIL, 40),
@@ -117,7 +119,7 @@ def test_places_and_counters_are_written(old_rows):
         (MAIL, 2**63),
         (OTHER, 9),
     ]
-    unchanged = {key: value for key, value in before.items() if key[:1] != QUEUES and key != b"mformat"}
+    unchanged = {key: value for key, value in before.items() if key[:1] != QUEUES_TABLE and key != b"mformat"}
     assert unchanged.items() <= rows.items()
     assert read_format(DictEngine(rows)) == Format(2, "")
 
@@ -152,7 +154,9 @@ def test_damaged_items_are_skipped_and_other_errors_end_the_conversion(old_rows,
     old_rows[item_key(MAIL, make.key(2))] += b"?"
     old_rows[item_key(OTHER, make.key(9, 9))] = b"?"
     rows = convert(dict(old_rows))
-    queues = {row[1]: row for row in [decode_queue(key, value) for key, value in rows.items() if key[:1] == QUEUES]}
+    queues = {
+        row[1]: row for row in [decode_queue(key, value) for key, value in rows.items() if key[:1] == QUEUES_TABLE]
+    }
     assert (queues["mail"].bytes, queues["mail"].off_time) == (sum(range(8)) + 5 * 5 - 2, 4)
     assert (queues["other"].bytes, queues["other"].off_time) == (0, 0)
 

@@ -74,7 +74,11 @@ def test_periodic_work_runs_once_its_timers_are_started():
 def test_the_control_socket_is_served_too_but_makes_no_backup(tmp_path):
     server = InProcessServer()
     stats = call(
-        server, server.parts.control, admin.ADMIN_INTERFACE_ID, admin.STATS, admin.write_no_params(admin.STATS)
+        server,
+        server.parts.control,
+        admin.ADMIN_INTERFACE_ID,
+        admin.SERVER_STATS,
+        admin.write_no_params(admin.SERVER_STATS),
     )
     assert admin.read_stats_response(stats).connections == 1
     request = admin.write_backup_request(admin.BackupRequest(bytes(tmp_path / "copy")))

@@ -85,7 +85,7 @@ class AdminHandlers:
             RemoteProtocolError: the parameters cannot be read.
         """
         mine = {
-            admin.STATS: self._stats,
+            admin.SERVER_STATS: self._stats,
             admin.CHECK: self._check,
             admin.BACKUP: self._backup,
             admin.BACKUP_PROGRESS: self._backup_progress,

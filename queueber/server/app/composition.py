@@ -36,6 +36,7 @@ from queueber.server.core.inspections import Inspections
 from queueber.server.core.keyed_adds import KeyedAdds
 from queueber.server.core.log_rate_limit import SPAN_SECONDS
 from queueber.server.core.lookups import LookupRunner
+from queueber.server.core.poll_handlers import PollHandlers
 from queueber.server.core.pool import Pool
 from queueber.server.core.reads import Reads
 from queueber.server.core.redrives import Redrives
@@ -235,7 +236,8 @@ def _queue_handlers(
     others = {REDRIVE: redrives.redrive}
     control = ControlHandlers(broker, committer, reads, clock, limits, replies, lookups, inspections, addresses, others)
     keyed_adds = KeyedAdds(broker, store, reads, clock, committer, dispatcher, replies, flush)
-    more = {**sessions.methods, **settles.methods, **control.methods}
+    polls = PollHandlers(broker, committer, dispatcher, clock, limits, replies)
+    more = {**polls.methods, **sessions.methods, **settles.methods, **control.methods}
     return QueueHandlers(broker, committer, dispatcher, clock, limits, reserve.refuse, replies, keyed_adds, more)
 
 

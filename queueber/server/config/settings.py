@@ -21,7 +21,7 @@ from typing import Any, Self
 from attrs import evolve, field, fields, frozen
 
 from queueber.broker import ClaimBounds
-from queueber.broker.settings import DEFAULT_SETTINGS, SETTINGS, Setting
+from queueber.broker.settings import DEFAULT_SETTINGS, DEFINITIONS, Setting
 from queueber.broker.settings import Settings as QueueSettings
 from queueber.limits import DEFAULTS, PEER_LIMITS, Limits, PeerLimit
 from queueber.server.config.console_access import ConsoleAccess, PasswordFileError, parse_access, read_password
@@ -323,7 +323,7 @@ OPTION_TABLES: dict[str, tuple[type[Any], tuple[Option, ...]]] = {
     "limits": (Limits, tuple(map(_limit, PEER_LIMITS))),
     "queue_defaults": (
         QueueSettings,
-        tuple([_queue_setting(name, setting) for name, setting in SETTINGS.items() if setting.description]),
+        tuple([_queue_setting(name, setting) for name, setting in DEFINITIONS.items() if setting.description]),
     ),
 }
 """The attributes of `Settings` that have a table of options of their own, each with its class and those options."""

@@ -9,7 +9,7 @@ from queueber.broker import Item, Queue
 from queueber.server.core.log_rate_limit import LogRateLimiter
 from queueber.values import DeathReason
 
-REASONS = {
+CAUSES = {
     DeathReason.ATTEMPTS: "its last attempt failed",
     DeathReason.LOST: "the lease of its last attempt ended by itself",
     DeathReason.REJECTED: "a worker rejected it",
@@ -34,5 +34,5 @@ class DeathLog:
         more = self._limiter.passes(queue.name, "died")
         if more is not None:
             line = "Item {item} of queue {queue!r} is among the dead items now: {why}; attempts: {attempts}{more}"
-            name, why = queue.name, REASONS[reason]
+            name, why = queue.name, CAUSES[reason]
             self.log.warn(line, item=item.key.id.hex(), queue=name, why=why, attempts=item.attempts, more=more)

@@ -1,5 +1,5 @@
 """
-The methods of the objects that a peer can call.
+The methods of the objects that a peer can call: the table of all, and adds, removes and extends.
 
 Calls come in batches.  A handler admits the calls of a batch, reads their
 requests, lets the broker decide them into one plan, submits the plan, and
@@ -23,23 +23,22 @@ from attrs import define, field
 
 from queueber import api, rpc
 from queueber.api.control_types import CONTROL_INTERFACE_ID
-from queueber.broker import DEFAULT_QUEUE, Broker, Peer, Queue
+from queueber.broker import Broker, Peer, Queue
 from queueber.errors import Overloaded, QueueberError, RemoteProtocolError, Stopping, Unimplemented
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
 from queueber.server.core.control_handlers import Controlled
-from queueber.server.core.delivery_facts import delivery_facts
-from queueber.server.core.dispatcher import Dispatcher, EndedPoll
+from queueber.server.core.dispatcher import Dispatcher
 from queueber.server.core.keyed_adds import KeyedAdds
 from queueber.server.core.replies import Handler, Methods, Replies, ReplySink
 from queueber.server.core.stats import METHODS, OTHER_METHOD, CallStats
 from queueber.server.core.write_methods import (
-    ADD,
-    EXTEND,
+    ADDS,
+    EXTENDS,
     ITEM_BYTES,
     ITEM_MESSAGE_BYTES,
-    REMOVE,
+    REMOVES,
     SHARED_BYTES,
     Collected,
     Share,
@@ -47,12 +46,10 @@ from queueber.server.core.write_methods import (
     release_unwritten,
     reply_with_refusals,
 )
-from queueber.units import SpanMs, WallMs
+from queueber.values import DEFAULT_QUEUE
 
 _new: Final = tuple.__new__
 """Makes a named tuple out of a plain one, in a third of the time that its class takes."""
-
-_NO_WAIT: Final = SpanMs(0)
 
 
 class Handlers(Protocol):
@@ -123,13 +120,11 @@ class QueueHandlers:
         self.stats, self.request_bytes = self._replies.stats, self._replies.request_bytes
         queue, broker = api.QUEUE_INTERFACE_ID, api.BROKER_INTERFACE_ID
         handlers: dict[tuple[int, int], Handler] = {
-            (queue, api.ADD): partial(self._write, ADD),
-            (queue, api.REMOVE): partial(self._write, REMOVE),
-            (queue, api.POLL): self._poll,
-            (queue, api.EXTEND): partial(self._write, EXTEND),
+            (queue, api.ADD): partial(self._write, ADDS),
+            (queue, api.REMOVE): partial(self._write, REMOVES),
+            (queue, api.EXTEND): partial(self._write, EXTENDS),
             (broker, api.QUEUE): self._queue,
             (broker, api.LIMITS): self._return_limits,
-            (broker, api.POLL_ANY): self._poll_any,
             **self._more,
         }
         self._handlers = {method: (METHODS[method], handler) for method, handler in handlers.items()}
@@ -210,7 +205,7 @@ class QueueHandlers:
             self._replies.charge(sink.peer, size)
             self._keyed_adds.add(sink, queue, calls.answers[0], requests, size)
             return
-        if method is ADD and len(requests) == 1 and ITEM_BYTES * len(requests[0]) > sizes[0]:
+        if method is ADDS and len(requests) == 1 and ITEM_BYTES * len(requests[0]) > sizes[0]:
             # An add counts its message, or its items if these are many and small.
             sizes = [ITEM_BYTES * len(requests[0])]
             self._require_room(sink, sizes[0])
@@ -256,7 +251,7 @@ class QueueHandlers:
             return
         (method, queue, requests, shares, began), self._collected = self._collected, None
         try:
-            if queue.timed_out and method is ADD:
+            if queue.timed_out and method is ADDS:
                 # Polls that wait no longer get none of the items that are added after them.
                 self._dispatcher.serve_no_wait(queue)
             plan = method.decide(self._broker)(queue, requests, self._clock.now())
@@ -268,7 +263,7 @@ class QueueHandlers:
             ((sink, answers, sizes),) = shares
             self.request_bytes[sink.peer] = self.request_bytes.get(sink.peer, 0) + plan.size - sum(sizes)
             shares = [_new(Share, (sink, answers, [plan.size]))]
-        elif method is ADD and not (all(plan.reply) and ADD.reply_types.issuperset(map(type, plan.reply))):
+        elif method is ADDS and not (all(plan.reply) and ADDS.reply_types.issuperset(map(type, plan.reply))):
             shares = release_unwritten(self._replies, shares, plan.reply)
         self._committer.submit(plan, partial(self._reply, method, shares, began), calls=len(requests))
 
@@ -287,7 +282,7 @@ class QueueHandlers:
                 for the commits before them.
         """
         committer = self._committer
-        if method is ADD:
+        if method is ADDS:
             self._refuse_adds(sum(calls.sizes))
             if committer.stalled:
                 raise Overloaded("the storage engine has to catch up first; try again later")
@@ -317,84 +312,3 @@ class QueueHandlers:
         contents, at = method.encode(replies), 0
         for sink, answers, _ in shares:
             sink.results(answers, contents[at : (at := at + len(answers))])
-
-    def _poll(self, sink: ReplySink, queue: Queue, calls: rpc.Calls) -> None:
-        began = self._clock.monotonic()
-        requests = api.read_poll_requests(calls, self._limits)
-        now, take = self._clock.now(), partial(self._return_polls, sink)
-        for answer, request in zip(calls.answers, requests, strict=True):
-            try:
-                waiter = self._broker.poll(
-                    queue,
-                    wanted=request.num_items,
-                    lease_duration=request.lease,
-                    wait=_NO_WAIT if request.no_wait else request.wait,
-                    peer=sink.peer,
-                    now=now,
-                    session=request.session,
-                )
-            except QueueberError as why:
-                self._replies.refuse(sink, answer, why, "poll")
-                continue
-            except Exception as why:
-                self._committer.bug(why)
-                raise
-            sink.waits(answer, waiter)
-            self._dispatcher.wait(waiter, answer, began, take)
-
-    def _poll_any(self, sink: ReplySink, root: Root, calls: rpc.Calls) -> None:  # noqa: ARG002
-        began = self._clock.monotonic()
-        queues, strict, request = api.read_poll_any_request(calls.params, self._limits)
-        queue, *others = [self._broker.queue(name) for name, _ in queues]
-        try:
-            waiter = self._broker.poll(
-                queue,
-                wanted=request.num_items,
-                lease_duration=request.lease,
-                wait=_NO_WAIT if request.no_wait else request.wait,
-                peer=sink.peer,
-                now=self._clock.now(),
-                session=request.session,
-                others=others,
-                weights=() if strict else [weight for _, weight in queues],
-            )
-        except QueueberError:
-            raise
-        except Exception as why:
-            self._committer.bug(why)
-            raise
-        sink.waits(calls.answer, waiter)
-        self._dispatcher.wait(waiter, calls.answer, began, partial(self._return_polls, sink))
-
-    def _return_polls(self, sink: ReplySink, polls: list[EndedPoll]) -> None:
-        """Return the replies of *polls*, which have ended together."""
-        now, seconds = self._clock.monotonic(), self.stats.seconds["poll"]
-        answers: list[rpc.AnswerId] = []
-        responses: list[api.PollResponse] = []
-        for answer, arrived_at, delivery in polls:
-            if delivery is None:
-                sink.canceled(answer)
-            elif delivery.error is not None:
-                self._replies.refuse(sink, answer, delivery.error, "poll")
-            else:
-                seconds.observe(now - arrived_at)
-                items: list[api.PolledItem] = []
-                has_facts = False
-                for key, contents, added_at, attempts, facts in delivery.items:
-                    items.append(_new(api.PolledItem, (contents, key.id, attempts + 1, added_at)))
-                    if attempts or facts is not None:
-                        has_facts = True
-                all_facts = tuple(map(delivery_facts, delivery.items)) if has_facts else ()
-                lease = delivery.lease
-                in_session = lease is not None and lease.session != b""
-                lease_id = b"" if lease is None else lease.id
-                deadline = WallMs(0) if lease is None or in_session else lease.deadline
-                response = _new(api.PollResponse, (items, lease_id, deadline, in_session, all_facts))
-                if delivery.waiter.choice is not None:
-                    name = delivery.waiter.queue.name if items else ""
-                    sink.results([answer], [api.write_poll_any_response(api.PollAnyResponse(name, response))])
-                    continue
-                answers.append(answer)
-                responses.append(response)
-        if answers:
-            sink.results(answers, api.write_poll_responses(responses))

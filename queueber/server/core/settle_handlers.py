@@ -30,7 +30,7 @@ from queueber.server.core.log_rate_limit import LogRateLimiter
 from queueber.server.core.reads import Reads
 from queueber.server.core.replies import Methods, Replies, ReplySink
 
-SETTLE = "settle"
+METHOD_NAME = "settle"
 
 READ_ROWS: Final = 100
 """Rows that are read between two looks at whether the server stops."""
@@ -182,11 +182,11 @@ class SettleHandlers:
         """Return *reply*, which is durable."""
         self._replies.release(settle.sink.peer, settle.size)
         if isinstance(reply, QueueberError):
-            self._replies.refuse(settle.sink, settle.answer, reply, SETTLE)
+            self._replies.refuse(settle.sink, settle.answer, reply, METHOD_NAME)
             return
         added = [api.AddResponse(ids) for ids in reply.added]
         response = api.SettleResponse(reply.settled, added, reply.changed)
-        self._replies.stats.seconds[SETTLE].observe(self._clock.monotonic() - settle.began)
+        self._replies.stats.seconds[METHOD_NAME].observe(self._clock.monotonic() - settle.began)
         settle.sink.results([settle.answer], [api.write_settle_response(response)])
 
     def _refuse_unreadable(self, settle: _Settle, why: Failure) -> None:
@@ -201,4 +201,4 @@ class SettleHandlers:
         # The engine's text names files and keys, which a peer must not see.
         kind = Unreadable if why.check(Damaged) and not why.check(Withheld) else UnreadableNow
         error = kind("items cannot be read at the moment; the server's log says why")
-        self._replies.refuse(settle.sink, settle.answer, error, SETTLE)
+        self._replies.refuse(settle.sink, settle.answer, error, METHOD_NAME)

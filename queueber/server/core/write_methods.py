@@ -66,7 +66,7 @@ def _read_adds(calls: rpc.Calls, limits: Limits) -> list[Sequence[api.NewItem]] 
     return [request.items]
 
 
-ADD: Final = WriteMethod(
+ADDS: Final = WriteMethod(
     "add",
     (api.QUEUE_INTERFACE_ID, api.ADD),
     attrgetter("add"),
@@ -76,7 +76,7 @@ ADD: Final = WriteMethod(
     ITEM_BYTES,
     shared=True,
 )
-REMOVE: Final = WriteMethod(
+REMOVES: Final = WriteMethod(
     "remove",
     (api.QUEUE_INTERFACE_ID, api.REMOVE),
     attrgetter("remove"),
@@ -86,7 +86,7 @@ REMOVE: Final = WriteMethod(
     None,
     shared=True,
 )
-EXTEND: Final = WriteMethod(
+EXTENDS: Final = WriteMethod(
     "extend",
     (api.QUEUE_INTERFACE_ID, api.EXTEND),
     attrgetter("extend"),

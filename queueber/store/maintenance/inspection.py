@@ -21,10 +21,10 @@ from queueber.store.datadir.directory import DATABASE, LOCK, READY, SYNCED, dire
 from queueber.store.datadir.synced import SyncedFile
 from queueber.store.rows.engine_port import KeyValueEngine
 from queueber.store.rows.keys import (
-    LEASES,
-    QUEUES,
-    RETIRED,
-    SETTINGS,
+    LEASES_TABLE,
+    QUEUES_TABLE,
+    RETIRED_TABLE,
+    SETTINGS_TABLE,
     TIME_KEY,
     decode_queue_key,
     item_key,
@@ -69,7 +69,7 @@ class QueueView:
 
 
 @frozen
-class ItemView:
+class InspectedItem:
     """One item."""
 
     item: Item
@@ -106,7 +106,7 @@ class Inspection:
     """Numbers of queues that were purged or deleted, and whose items are yet to be deleted."""
 
     queues: list[QueueView]
-    items: list[ItemView]
+    items: list[InspectedItem]
 
 
 def inspect(
@@ -169,13 +169,13 @@ def _never_served(path: Path) -> bool:
 def _inspect(
     path: Path, db: KeyValueEngine, at: Callable[[TimeMark | None], WallMs], queue: str | None, limit: int
 ) -> Inspection:
-    with db.iterator(prefix=QUEUES) as rows:
+    with db.iterator(prefix=QUEUES_TABLE) as rows:
         records = [decode_queue(row_key, value) for row_key, value in rows]
-    with db.iterator(prefix=LEASES) as rows:
+    with db.iterator(prefix=LEASES_TABLE) as rows:
         leases = [decode_lease(row_key, value) for row_key, value in rows]
-    with db.iterator(prefix=SETTINGS) as rows:
+    with db.iterator(prefix=SETTINGS_TABLE) as rows:
         settings = {decode_queue_key(row_key): decode_settings(row_key, value) for row_key, value in rows}
-    with db.iterator(prefix=RETIRED, include_value=False) as keys:
+    with db.iterator(prefix=RETIRED_TABLE, include_value=False) as keys:
         retired = sum(1 for _ in keys)
     found = db.get(TIME_KEY)
     mark = None if found is None else decode_time(TIME_KEY, found)
@@ -221,10 +221,10 @@ def _queue_view(
 
 def _item_views(
     db: KeyValueEngine, record: QueueRecord, leases: list[LeaseRecord], now: WallMs, limit: int
-) -> Iterator[ItemView]:
+) -> Iterator[InspectedItem]:
     leased = {key for lease in leases if lease.queue == record.number for key in lease.keys}
     with db.iterator(prefix=items_prefix(record.number)) as rows:
         for row_key, value in islice(rows, limit):
             item = decode_item(row_key, value)
             state = "leased" if item.key in leased else "delayed" if item.key.due > now else "ready"
-            yield ItemView(item, state)
+            yield InspectedItem(item, state)

@@ -36,18 +36,18 @@ from queueber.store.maintenance.places import PlaceCheck
 from queueber.store.rows.engine_port import KeyValueEngine
 from queueber.store.rows.keys import (
     CLEAN_KEY,
-    DEDUP,
-    ENDS,
+    DEDUP_TABLE,
+    ENDS_TABLE,
     FORMAT_KEY,
-    ITEMS,
-    LEASES,
-    META,
+    ITEMS_TABLE,
+    LEASES_TABLE,
+    META_TABLE,
     NUMBERS_KEY,
-    PLACES,
-    QUEUES,
-    REQUESTS,
-    RETIRED,
-    SETTINGS,
+    PLACES_TABLE,
+    QUEUES_TABLE,
+    REQUESTS_TABLE,
+    RETIRED_TABLE,
+    SETTINGS_TABLE,
     TABLES,
     TIME_KEY,
     decode_dedup_key,
@@ -200,7 +200,7 @@ class _Verification:
             if found.version > FORMAT:
                 raise StorageError(f"the data is of format {found.version}; this Queueber knows up to {FORMAT}")
             self._counted = found.version > 1
-        for row_key, value in self._rows(META):
+        for row_key, value in self._rows(META_TABLE):
             with self._reporting(row_key):
                 if row_key == TIME_KEY:
                     self.result.as_of = decode_time(row_key, value).queue_time
@@ -222,7 +222,7 @@ class _Verification:
     def _check_queues(self) -> None:
         names: set[tuple[str, bool]] = set()
         ids: set[tuple[QueueNumber, bool]] = set()
-        for row_key, value in self._rows(QUEUES):
+        for row_key, value in self._rows(QUEUES_TABLE):
             self.result.queues += 1
             with self._reporting(row_key):
                 record = decode_queue(row_key, value)
@@ -243,7 +243,7 @@ class _Verification:
                     )
 
     def _check_leases(self) -> None:
-        for row_key, value in self._rows(LEASES):
+        for row_key, value in self._rows(LEASES_TABLE):
             self.result.leases += 1
             with self._reporting(row_key):
                 decode_lease_key(row_key)
@@ -251,13 +251,13 @@ class _Verification:
 
     def _check_settings_and_numbers(self) -> None:
         ids = {record.id or record.number: number for number, record in self._queues.items()}
-        for row_key, value in self._rows(SETTINGS):
+        for row_key, value in self._rows(SETTINGS_TABLE):
             with self._reporting(row_key):
                 decode_settings(row_key, value)
                 queue = decode_queue_key(row_key)
                 if queue not in ids:
                     raise StorageError(f"it belongs to a queue with the id {queue}, which does not exist")
-        for row_key, value in self._rows(RETIRED):
+        for row_key, value in self._rows(RETIRED_TABLE):
             with self._reporting(row_key):
                 number = decode_queue_key(row_key)
                 self._retired[number] = ids.get(decode_retired(row_key, value), NO_QUEUE)
@@ -279,9 +279,9 @@ class _Verification:
         expected = sum(record.added - record.removed for record in self._queues.values())
         counts: defaultdict[QueueNumber, list[int]] = defaultdict(lambda: [0, 0, 0])
         places = PlaceCheck(self._db, self.result.add)
-        for row_key, value in self._rows(ITEMS):
+        for row_key, value in self._rows(ITEMS_TABLE):
             self.result.items += 1
-            queue = QueueNumber(int.from_bytes(row_key[len(ITEMS) :][:_QUEUE_BYTES], "big"))
+            queue = QueueNumber(int.from_bytes(row_key[len(ITEMS_TABLE) :][:_QUEUE_BYTES], "big"))
             count = counts[self._owner(queue, row_key) if queue in self._retired else queue]
             count[0] += 1
             try:  # `_reporting` costs a microsecond
@@ -298,7 +298,7 @@ class _Verification:
                 self._progress(self.result.items, max(expected, self.result.items))
         self._progress(self.result.items, self.result.items)
         places.finish()
-        for row_key, value in self._rows(PLACES):
+        for row_key, value in self._rows(PLACES_TABLE):
             with self._reporting(row_key):
                 places.check_row(row_key, value)
         places.finish()
@@ -329,16 +329,16 @@ class _Verification:
                 )
 
     def _check_deduplication(self) -> None:
-        for table in (DEDUP, REQUESTS):
+        for table in (DEDUP_TABLE, REQUESTS_TABLE):
             for row_key, value in self._rows(table):
                 with self._reporting(row_key):
                     queue, key = (
-                        decode_dedup_key(row_key) if table == DEDUP else (NO_QUEUE, decode_request_key(row_key))
+                        decode_dedup_key(row_key) if table == DEDUP_TABLE else (NO_QUEUE, decode_request_key(row_key))
                     )
                     record = decode_dedup(row_key, value)
                     if self._db.get(end_key(Ended(record.indexed_at, queue, key))) is None:
                         raise StorageError("it is not in the index of ends, so it would stay for ever")
-        for row_key, value in self._rows(ENDS):
+        for row_key, value in self._rows(ENDS_TABLE):
             with self._reporting(row_key):
                 decode_end(row_key, value)
 
@@ -356,7 +356,7 @@ class _Verification:
         passes = min(_PASSES_MAX, -(-self.result.items // at_once))
         for turn in range(passes):
             seen: set[bytes] = set()
-            with self._db.iterator(prefix=ITEMS, include_value=False) as rows:
+            with self._db.iterator(prefix=ITEMS_TABLE, include_value=False) as rows:
                 for row_key in rows:
                     item = row_key[-ID_BYTES:]
                     if item[-1] % passes == turn:

@@ -9,40 +9,40 @@ returns items in the order in which they are to be delivered.
 from struct import Struct
 from typing import Final
 
-from queueber.broker.model import ItemId, Key, LeaseId, QueueNumber
+from queueber.broker.model import TIME_BYTES, ItemId, Key, LeaseId, QueueNumber
 from queueber.broker.storage import Digest, Ended, RequestId
 from queueber.errors import Damaged
 from queueber.limits import ID_BYTES
 from queueber.units import WallMs
 
-DEDUP: Final = b"d"
-ENDS: Final = b"e"
-ITEMS: Final = b"i"
-LEASES: Final = b"l"
-META: Final = b"m"
-PLACES: Final = b"w"
-QUEUES: Final = b"q"
-REQUESTS: Final = b"a"
-RETIRED: Final = b"r"
-SETTINGS: Final = b"s"
+DEDUP_TABLE: Final = b"d"
+ENDS_TABLE: Final = b"e"
+ITEMS_TABLE: Final = b"i"
+LEASES_TABLE: Final = b"l"
+META_TABLE: Final = b"m"
+PLACES_TABLE: Final = b"w"
+QUEUES_TABLE: Final = b"q"
+REQUESTS_TABLE: Final = b"a"
+RETIRED_TABLE: Final = b"r"
+SETTINGS_TABLE: Final = b"s"
 
 TABLES: Final = {
-    DEDUP: "dedup",
-    ENDS: "ends",
-    ITEMS: "items",
-    LEASES: "leases",
-    META: "meta",
-    PLACES: "places",
-    QUEUES: "queues",
-    REQUESTS: "requests",
-    RETIRED: "retired",
-    SETTINGS: "settings",
+    DEDUP_TABLE: "dedup",
+    ENDS_TABLE: "ends",
+    ITEMS_TABLE: "items",
+    LEASES_TABLE: "leases",
+    META_TABLE: "meta",
+    PLACES_TABLE: "places",
+    QUEUES_TABLE: "queues",
+    REQUESTS_TABLE: "requests",
+    RETIRED_TABLE: "retired",
+    SETTINGS_TABLE: "settings",
 }
 
-FORMAT_KEY: Final = META + b"format"
-NUMBERS_KEY: Final = META + b"numbers"
-TIME_KEY: Final = META + b"time"
-CLEAN_KEY: Final = META + b"clean"
+FORMAT_KEY: Final = META_TABLE + b"format"
+NUMBERS_KEY: Final = META_TABLE + b"numbers"
+TIME_KEY: Final = META_TABLE + b"time"
+CLEAN_KEY: Final = META_TABLE + b"clean"
 
 _QUEUE = Struct(">cI")
 _ITEM = Struct(">cIQ")
@@ -69,9 +69,6 @@ _ID_KEY_BYTES: Final = 1 + ID_BYTES
 _DEDUP_KEY_BYTES: Final = _QUEUE.size + ID_BYTES
 _END = Struct(f">cQI{ID_BYTES}s")
 
-TIME_BYTES: Final = 6
-"""Length of the time at the start of an item's id, in milliseconds."""
-
 TIMES: Final = 1 << 8 * TIME_BYTES
 """The lowest due that no id has room for."""
 
@@ -81,7 +78,7 @@ _new: Final = tuple.__new__
 
 def item_key(queue: QueueNumber, key: Key) -> bytes:
     """Return the row key of the item at *key* in *queue*."""
-    return pack_item_prefix(ITEMS, queue, key.due) + key.id
+    return pack_item_prefix(ITEMS_TABLE, queue, key.due) + key.id
 
 
 def decode_item_key(row_key: bytes) -> Key:
@@ -93,7 +90,7 @@ def decode_item_key(row_key: bytes) -> Key:
 
 def items_prefix(queue: QueueNumber) -> bytes:
     """Return the prefix that the row keys of all items of *queue* have, and no others."""
-    return pack_queue_prefix(ITEMS, queue)
+    return pack_queue_prefix(ITEMS_TABLE, queue)
 
 
 def items_end(queue: QueueNumber) -> bytes:
@@ -109,7 +106,7 @@ def time_of(item: ItemId) -> WallMs:
 
 def lease_key(lease: LeaseId) -> bytes:
     """Return the row key of *lease*."""
-    return LEASES + lease
+    return LEASES_TABLE + lease
 
 
 def decode_lease_key(row_key: bytes) -> LeaseId:
@@ -119,7 +116,7 @@ def decode_lease_key(row_key: bytes) -> LeaseId:
 
 def queue_key(queue: QueueNumber) -> bytes:
     """Return the row key of *queue*."""
-    return pack_queue_prefix(QUEUES, queue)
+    return pack_queue_prefix(QUEUES_TABLE, queue)
 
 
 def decode_queue_key(row_key: bytes) -> QueueNumber:
@@ -130,7 +127,7 @@ def decode_queue_key(row_key: bytes) -> QueueNumber:
 
 def place_key(item: ItemId) -> bytes:
     """Return the key of the row with the place of *item*."""
-    return PLACES + item
+    return PLACES_TABLE + item
 
 
 def decode_place_key(row_key: bytes) -> ItemId:
@@ -140,17 +137,17 @@ def decode_place_key(row_key: bytes) -> ItemId:
 
 def settings_key(queue: QueueNumber) -> bytes:
     """Return the key of the row with the settings of the queue with the id *queue*."""
-    return pack_queue_prefix(SETTINGS, queue)
+    return pack_queue_prefix(SETTINGS_TABLE, queue)
 
 
 def retired_key(number: QueueNumber) -> bytes:
     """Return the key of the row of the retired *number*."""
-    return pack_queue_prefix(RETIRED, number)
+    return pack_queue_prefix(RETIRED_TABLE, number)
 
 
 def dedup_key(queue: QueueNumber, digest: Digest) -> bytes:
     """Return the row key of a deduplication key of the queue with the id *queue*."""
-    return pack_queue_prefix(DEDUP, queue) + digest
+    return pack_queue_prefix(DEDUP_TABLE, queue) + digest
 
 
 def decode_dedup_key(row_key: bytes) -> tuple[QueueNumber, Digest]:
@@ -161,7 +158,7 @@ def decode_dedup_key(row_key: bytes) -> tuple[QueueNumber, Digest]:
 
 def request_key(request: RequestId) -> bytes:
     """Return the row key of a request id."""
-    return REQUESTS + request
+    return REQUESTS_TABLE + request
 
 
 def decode_request_key(row_key: bytes) -> RequestId:
@@ -171,12 +168,12 @@ def decode_request_key(row_key: bytes) -> RequestId:
 
 def end_key(entry: Ended) -> bytes:
     """Return the row key of an entry of the index of ends."""
-    return _END.pack(ENDS, *entry)
+    return _END.pack(ENDS_TABLE, *entry)
 
 
 def ends_after(now: WallMs) -> bytes:
     """Return a key above all entries of the index of ends that are not after *now*, and below all others."""
-    return ENDS + (now + 1).to_bytes(8, "big")
+    return ENDS_TABLE + (now + 1).to_bytes(8, "big")
 
 
 def decode_end_key(row_key: bytes) -> Ended:

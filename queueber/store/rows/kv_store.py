@@ -22,12 +22,12 @@ from queueber.broker.storage import (
 from queueber.errors import Damaged, Stalled, Stopping, Withheld
 from queueber.store.rows.engine_port import KeyValueEngine
 from queueber.store.rows.keys import (
-    ENDS,
-    LEASES,
+    ENDS_TABLE,
+    LEASES_TABLE,
     NUMBERS_KEY,
-    QUEUES,
-    RETIRED,
-    SETTINGS,
+    QUEUES_TABLE,
+    RETIRED_TABLE,
+    SETTINGS_TABLE,
     TIME_KEY,
     decode_item_key,
     decode_lease_key,
@@ -122,17 +122,17 @@ class KeyValueStore:
             StorageError: a row cannot be read; the text names it.
             Stopping: `cancel_recovery` was called.
         """
-        with self._db.iterator(prefix=QUEUES) as rows:
+        with self._db.iterator(prefix=QUEUES_TABLE) as rows:
             queues = [decode_queue(row_key, value) for row_key, value in rows]
-        with self._db.iterator(prefix=LEASES) as rows:
+        with self._db.iterator(prefix=LEASES_TABLE) as rows:
             records: list[tuple[LeaseId, LeaseRecord]] = []
             for row_key, value in rows:
                 records.append((decode_lease_key(row_key), decode_lease(row_key, value)))
                 self.recovered_leases += 1
                 self._check_cancelled()
-        with self._db.iterator(prefix=SETTINGS) as rows:
+        with self._db.iterator(prefix=SETTINGS_TABLE) as rows:
             settings = {decode_queue_key(row_key): decode_settings(row_key, value) for row_key, value in rows}
-        with self._db.iterator(prefix=RETIRED) as rows:
+        with self._db.iterator(prefix=RETIRED_TABLE) as rows:
             retired = {decode_queue_key(row_key): decode_retired(row_key, value) for row_key, value in rows}
         mark, numbers = self._db.get_many([TIME_KEY, NUMBERS_KEY])
         return Recovered(
@@ -263,7 +263,7 @@ class KeyValueStore:
 
     def ended(self, now: WallMs, *, entries_max: int) -> Sequence[tuple[Ended, DedupRecord | None]]:
         """Return the first entries of the index whose ends are not after *now*, each with its record."""
-        with self._db.iterator(start=ENDS, stop=ends_after(now)) as rows:
+        with self._db.iterator(start=ENDS_TABLE, stop=ends_after(now)) as rows:
             entries = [decode_end(row_key, value) for row_key, value in islice(rows, entries_max)]
         return list(zip(entries, self._dedup_records([record_key(entry) for entry in entries]), strict=True))
 

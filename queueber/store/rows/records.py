@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 from zlib import crc32
 
-from queueber.broker.model import Item, Key, TimeMark
+from queueber.broker.model import TIME_BYTES, Item, Key, TimeMark
 from queueber.broker.storage import DeleteItem, DeleteLease, PutItems, PutLease, PutQueue, Write
 from queueber.capnp.builder import BYTE_LIST, LIST_COUNT_SHIFT, PADDING
 from queueber.capnp.reader import WORD
@@ -21,11 +21,10 @@ from queueber.store.rows.keys import (
     ITEM_ENTRY_AT,
     ITEM_ID_AT,
     ITEM_KEY_BYTES,
-    ITEMS,
-    LEASES,
-    PLACES,
-    QUEUES,
-    TIME_BYTES,
+    ITEMS_TABLE,
+    LEASES_TABLE,
+    PLACES_TABLE,
+    QUEUES_TABLE,
     TIME_KEY,
     TIMES,
     decode_item_key,
@@ -35,7 +34,7 @@ from queueber.store.rows.keys import (
 from queueber.store.rows.side_records import encode_place, encode_side_write
 from queueber.store.rows.state_records import build_lease, build_queue
 from queueber.store.rows.structs import (
-    FORMAT,
+    FORMAT_STRUCT,
     LIST_TAG_MASK,
     STORED_ITEM,
     SYNC_MARK,
@@ -80,7 +79,7 @@ def encode_writes(  # noqa: C901, PLR0912 -- a call for each row would cost more
             for (this_due, item_id), contents, this_added_at, this_attempts, facts in items:
                 if this_queue != queue or this_due != due:
                     queue, due = this_queue, this_due
-                    key_start = pack_item_prefix(ITEMS, queue, due)
+                    key_start = pack_item_prefix(ITEMS_TABLE, queue, due)
                     id_time = key_start[_TIME_AT:] if due < TIMES else b""
                     key_checksum = crc32(key_start)
                 if len(contents) != size or this_added_at != added_at or this_attempts != attempts:
@@ -101,17 +100,17 @@ def encode_writes(  # noqa: C901, PLR0912 -- a call for each row would cost more
                     append(encode_place(item_id, this_queue, due, encoding))
         elif isinstance(write, DeleteItem):
             other_queue, (other_due, item_id) = write
-            row_key = pack_item_prefix(ITEMS, other_queue, other_due) + item_id
+            row_key = pack_item_prefix(ITEMS_TABLE, other_queue, other_due) + item_id
             append((row_key, None))
             if row_key[_TIME_AT:ITEM_ID_AT] != item_id[:TIME_BYTES] or other_due >= TIMES:
-                append((PLACES + item_id, None))
+                append((PLACES_TABLE + item_id, None))
         elif isinstance(write, DeleteLease):
-            append((LEASES + write.id, None))
+            append((LEASES_TABLE + write.id, None))
         elif isinstance(write, PutLease):
-            row_key = LEASES + write.id
+            row_key = LEASES_TABLE + write.id
             append((row_key, encode_row(row_key, build_lease(write.record), encoding)))
         elif isinstance(write, PutQueue):
-            row_key = pack_queue_prefix(QUEUES, write.record.number)
+            row_key = pack_queue_prefix(QUEUES_TABLE, write.record.number)
             append((row_key, encode_row(row_key, build_queue(write.record), encoding)))
         else:
             rows += encode_side_write(write, encoding)
@@ -161,10 +160,10 @@ def decode_sync_mark(row_key: bytes, value: bytes) -> tuple[int, bool]:
 
 def encode_format(version: int, durability: str) -> bytes:
     """Return the value of the row with the format version."""
-    return encode_row(FORMAT_KEY, FORMAT.build(version=version, durability=durability))
+    return encode_row(FORMAT_KEY, FORMAT_STRUCT.build(version=version, durability=durability))
 
 
 def decode_format(value: bytes) -> tuple[int, str]:
     """Return the version and the durability in the row with the format version."""
-    fields = decode_row(FORMAT_KEY, value, FORMAT)
+    fields = decode_row(FORMAT_KEY, value, FORMAT_STRUCT)
     return fields["version"], fields["durability"]

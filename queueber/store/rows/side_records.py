@@ -43,7 +43,14 @@ from queueber.store.rows.keys import (
     retired_key,
     settings_key,
 )
-from queueber.store.rows.structs import DEDUP_RECORD, NUMBERS, PLACE, RETIRED, SETTINGS, STORED_SETTINGS
+from queueber.store.rows.structs import (
+    DEDUP_RECORD,
+    NUMBERS_STRUCT,
+    PLACE_STRUCT,
+    RETIRED_STRUCT,
+    SETTINGS_STRUCT,
+    STORED_SETTINGS,
+)
 from queueber.store.rows.values import Encoding, decode_row, encode_row
 
 _NO_QUEUE: Final = QueueNumber(0)
@@ -73,12 +80,12 @@ def encode_side_write(write: Any, encoding: Encoding) -> list[KeyWrite]:  # noqa
 def encode_place(item: ItemId, queue: QueueNumber, due: int, encoding: Encoding) -> KeyWrite:
     """Return the row with the place of *item*: at *due* in *queue*."""
     row_key = place_key(item)
-    return row_key, encode_row(row_key, PLACE.build(queue=queue, dueMs=due), encoding)
+    return row_key, encode_row(row_key, PLACE_STRUCT.build(queue=queue, dueMs=due), encoding)
 
 
 def decode_place(row_key: bytes, value: bytes) -> tuple[QueueNumber, Key]:
     """Return the queue and the key of the item whose place is in the row at *row_key*."""
-    fields = decode_row(row_key, value, PLACE)
+    fields = decode_row(row_key, value, PLACE_STRUCT)
     return fields["queue"], Key(fields["dueMs"], decode_place_key(row_key))
 
 
@@ -86,7 +93,7 @@ def decode_settings(row_key: bytes, value: bytes) -> SettingFields:
     """Return the configured settings in the row at *row_key*."""
     row = decode_row(row_key, value, STORED_SETTINGS)
     try:
-        fields = SETTINGS.read(row["settings"])
+        fields = SETTINGS_STRUCT.read(row["settings"])
     except RemoteProtocolError as error:
         raise damaged(row_key, str(error)) from error
     configured = [name.decode(errors="replace") for name in row["configured"]]
@@ -98,12 +105,12 @@ def decode_settings(row_key: bytes, value: bytes) -> SettingFields:
 
 def decode_retired(row_key: bytes, value: bytes) -> QueueNumber:
     """Return the id of the queue that had the retired number at *row_key*; 0 if it was deleted."""
-    return QueueNumber(decode_row(row_key, value, RETIRED)["queue"])
+    return QueueNumber(decode_row(row_key, value, RETIRED_STRUCT)["queue"])
 
 
 def decode_numbers(row_key: bytes, value: bytes) -> QueueNumber:
     """Return the lowest number that no queue ever had."""
-    return QueueNumber(decode_row(row_key, value, NUMBERS)["next"])
+    return QueueNumber(decode_row(row_key, value, NUMBERS_STRUCT)["next"])
 
 
 def decode_dedup(row_key: bytes, value: bytes) -> DedupRecord:
@@ -128,7 +135,9 @@ def decode_end(row_key: bytes, value: bytes) -> Ended:
 
 def _settings_struct(configured: SettingFields) -> bytes:
     fields = {name: _schema_value(value) for name, value in configured.items()}
-    return STORED_SETTINGS.build(settings=SETTINGS.build(**fields), configured=[name.encode() for name in configured])
+    return STORED_SETTINGS.build(
+        settings=SETTINGS_STRUCT.build(**fields), configured=[name.encode() for name in configured]
+    )
 
 
 def _schema_value(value: SettingValue) -> Any:  # noqa: ANN401 -- as `Layout.build` takes it
@@ -165,9 +174,9 @@ _ENCODERS: Final[Mapping[type, Callable[[Any], list[KeyWrite]]]] = {
     DeleteQueue: lambda write: [(queue_key(write.number), None)],
     PutSettings: lambda write: [(settings_key(write.queue), _settings_struct(write.configured))],
     DeleteSettings: lambda write: [(settings_key(write.queue), None)],
-    PutRetired: lambda write: [(retired_key(write.number), RETIRED.build(queue=write.queue))],
+    PutRetired: lambda write: [(retired_key(write.number), RETIRED_STRUCT.build(queue=write.queue))],
     DeleteRetired: lambda write: [(retired_key(write.number), None)],
-    PutNumbers: lambda write: [(NUMBERS_KEY, NUMBERS.build(next=write.next))],
+    PutNumbers: lambda write: [(NUMBERS_KEY, NUMBERS_STRUCT.build(next=write.next))],
     PutDedup: _put_dedup,
     DeleteDedup: lambda write: [(dedup_key(write.queue, write.digest), None)],
     PutRequest: _put_request,

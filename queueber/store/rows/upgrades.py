@@ -15,7 +15,7 @@ from typing import Final
 from queueber.broker.model import LOWEST, Item, QueueNumber, QueueRecord, off_time
 from queueber.errors import Passing, StorageError
 from queueber.store.rows.engine_port import KeyValueEngine, KeyWrite, write_retrying
-from queueber.store.rows.keys import QUEUES, queue_key
+from queueber.store.rows.keys import QUEUES_TABLE, queue_key
 from queueber.store.rows.scanning import Scanner
 from queueber.store.rows.side_records import encode_place
 from queueber.store.rows.state_records import build_queue, decode_queue
@@ -39,7 +39,7 @@ def add_places(db: KeyValueEngine, progress: Progress) -> None:
 
     Unreadable items are skipped, as they are by every scan.
     """
-    with db.iterator(prefix=QUEUES) as rows:
+    with db.iterator(prefix=QUEUES_TABLE) as rows:
         queues = [decode_queue(row_key, value) for row_key, value in rows]
     total = sum(record.added - record.removed for record in queues)
     done = 0
