@@ -67,7 +67,7 @@ def run_program(*arguments, **options):
 def test_every_block_is_a_program_a_snippet_or_a_command():
     assert {language for language, _ in BLOCKS} == {"python", "console"}
     assert list(PROGRAMS) == ["producer.py", "worker.py", "secured.py"]
-    assert len(SNIPPETS) == 7
+    assert len(SNIPPETS) == 11
     for each in SNIPPETS:
         ast.parse("async def snippet():\n" + textwrap.indent(each, " "))
     assert [command.split()[0] for command in COMMANDS].count("openssl") == 5
@@ -113,7 +113,8 @@ def test_the_producer_the_worker_and_the_snippets_do_what_is_said(start, tmp_pat
 
     together = "".join(f"    if True:\n{textwrap.indent(each, ' ' * 8)}\n" for each in SNIPPETS)
     out = run_program(tmp_path, "snippets.py", IN_A_PROGRAM.format(snippet=together), address=address)
-    assert re.fullmatch(r"1 items, 1 to 1 of them ready\nadded [0-9a-f-]{36}\n", out)
+    entered = "b'cat.jpg' 1 {}\nb'1.jpg'\nb'2.jpg'\nb'last'\n"
+    assert re.fullmatch(entered + r"1 items, 1 to 1 of them ready\nadded [0-9a-f-]{36}\n", out)
 
 
 def command(address, *arguments):
