@@ -94,7 +94,7 @@ class Adds:
         queue.bytes += size
         if delayed or not ids[0][:TIME_BYTES] == ids[-1][:TIME_BYTES] == now.to_bytes(TIME_BYTES, "big"):
             queue.off_time += sum([off_time(item.key) for item in added])
-        self._queues.enforce_budget(queue)
+        self._queues.windows.enforce(queue)
         if self._polls.waiting:
             self._polls.mark_runnable(queue)
         write = new_tuple(PutItems, (number, added))

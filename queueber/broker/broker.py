@@ -311,7 +311,7 @@ class Broker:
             leases=len(self.leases),
             leased_items=self.leases.items,
             waiting_polls=self.polls.waiting,
-            window_bytes=self.queues.window_bytes,
+            window_bytes=self.queues.windows.bytes,
             uncommitted_plans=len(self._uncommitted),
         )
 

@@ -120,7 +120,7 @@ class Claims:
         if writes:
             queue.raise_floor(highest)
             queue.refilled = False
-            self._queues.touch(queue)
+            self._queues.windows.touch(queue)
         if budget.full_replies:
             self._limit_hits["poll_bytes"] += budget.full_replies
             budget.full_replies = 0

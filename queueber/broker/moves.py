@@ -75,6 +75,6 @@ class Moves:
         """Make the plan."""
         queue = changes.queue
         for each in (queue, *changes.others):
-            self._queues.enforce_budget(each)
+            self._queues.windows.enforce(each)
             self._polls.mark_runnable(each)
         return self._uncommitted.plan(queue, changes.writes, reply, changes.size, others=changes.others)

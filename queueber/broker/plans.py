@@ -200,8 +200,8 @@ class UncommittedPlans:
         queue.note_unreadable(scan.gaps)
         queue.refilled = True
         # Polls wait for these items, so other windows are dropped first if memory is short.
-        self._queues.touch(queue)
-        self._queues.enforce_budget(queue)
+        self._queues.windows.touch(queue)
+        self._queues.windows.enforce(queue)
 
 
 def _concerns(plan: Plan[Any], number: QueueNumber) -> bool:

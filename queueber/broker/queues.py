@@ -1,12 +1,11 @@
 """
-All queues, by name and by number, and the memory budget that their windows share.
+All queues, by name and by number, and the numbers that were retired.
 
 A queue's *number* names its rows, and its *id* is the first number that it had.
 Settings and dead items belong to the id.  A number is never reused, so rows,
 scans and leases of a retired number are never taken for another queue's.
 """
 
-from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator
 from weakref import WeakValueDictionary
 
@@ -26,13 +25,11 @@ from queueber.broker.storage import (
     SettingFields,
     Write,
 )
-from queueber.broker.window import Meter, Window
+from queueber.broker.window import Window
+from queueber.broker.window_budget import WindowBudget
 from queueber.errors import InvalidRequest, Overloaded
 from queueber.limits import QUEUE_NAME_BYTES_MAX, Limits
 from queueber.units import counted
-
-# A window smaller than this is dropped whole when memory is short: half of it would free next to nothing.
-_TRIM_WHOLE_BYTES = 64 << 10
 
 
 @define(eq=False)
@@ -77,9 +74,8 @@ class Queues:
         self.watched: dict[Queue, None] = {}
         """The queues that have a number and whose settings end idle queues or dead items."""
         self._next_number = 1
-        self._meter = Meter(limits.item_overhead)
-        # Queues whose windows may hold items, the least recently claimed from first.
-        self._lru: OrderedDict[Queue, None] = OrderedDict()
+        self.windows = WindowBudget(limits)
+        """The memory of their windows."""
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -97,11 +93,6 @@ class Queues:
                 yield queue.dead
         yield from list(self._unnumbered_dead.values())
 
-    @property
-    def window_bytes(self) -> int:
-        """The memory that all windows together use."""
-        return self._meter.bytes
-
     def named(self, name: str) -> Queue:
         """
         Return the queue of that name, which may be new.
@@ -115,7 +106,7 @@ class Queues:
             if not 1 <= size <= QUEUE_NAME_BYTES_MAX:
                 raise InvalidRequest(f"name is {size} bytes of UTF-8; it must be 1 to {QUEUE_NAME_BYTES_MAX}")
             # It has no rows, so its window covers everything.
-            queue = self._unnumbered[name] = Queue(name, Window(HIGHEST, self._meter))
+            queue = self._unnumbered[name] = Queue(name, Window(HIGHEST, self.windows.meter))
             if self.defaults is not DEFAULT_SETTINGS:
                 queue.apply_settings(self.defaults, NOT_CONFIGURED)
         return queue
@@ -129,7 +120,7 @@ class Queues:
         assert queue.owner is None, "dead items do not die"
         dead = queue.dead or self._unnumbered_dead.get(queue.name)
         if dead is None:
-            dead = Queue(queue.name, Window(HIGHEST, self._meter), owner=queue, checks_adds=True)
+            dead = Queue(queue.name, Window(HIGHEST, self.windows.meter), owner=queue, checks_adds=True)
             self._unnumbered_dead[queue.name] = dead
         return dead
 
@@ -159,7 +150,7 @@ class Queues:
     def _restored(self, record: QueueRecord) -> Queue:
         queue = Queue(
             record.name,
-            Window(record.floor, self._meter),
+            Window(record.floor, self.windows.meter),
             number=record.number,
             id=record.id or record.number,
             dead_of=record.dead_of,
@@ -277,7 +268,7 @@ class Queues:
                 self._hold_retired(number, gone, kept)
                 writes.append(PutRetired(number, NO_QUEUE))
             line.restart(None)
-            self._lru.pop(line, None)
+            self.windows.forget(line)
             line.id, line.dead_of, line.held, line.formers = None, NO_QUEUE, {}, frozenset()
             line.added = line.removed = line.bytes = line.off_time = 0
         if queue.dead is not None:
@@ -290,7 +281,7 @@ class Queues:
 
     def _gone_line(self, name: str) -> Queue:
         """Return a queue that only holds leases until they end."""
-        return Queue(name, Window(HIGHEST, self._meter), gone=True)
+        return Queue(name, Window(HIGHEST, self.windows.meter), gone=True)
 
     def _hold_retired(self, number: QueueNumber, queue: Queue, kept: set[ItemId]) -> None:
         """Keep a number whose leases are *queue*'s from now on."""
@@ -309,42 +300,15 @@ class Queues:
         del self._by_number[number]
         return [DeleteRetired(number)]
 
-    def touch(self, queue: Queue) -> None:
-        """Note a claim from *queue*: windows of other queues are dropped before its own."""
-        self._lru[queue] = None
-        self._lru.move_to_end(queue)
-
-    def enforce_budget(self, queue: Queue) -> None:
-        """Drop the tails of windows if that of *queue*, which has grown, or all together exceed a limit."""
-        if queue not in self._lru:
-            # No claim has been made from it, so its window is the first to be dropped.
-            self._lru[queue] = None
-            self._lru.move_to_end(queue, last=False)
-        if queue.window.bytes > self._limits.queue_window_bytes:
-            # To half of the limit and not just below it, so that the next put does not sort everything again.
-            # The head stays whatever its size: the claim that waits for it takes it.
-            queue.window.trim(self._limits.queue_window_bytes // 2, queue.floor, keep=1)
-        # Other windows that the same plan has grown may not be in the order yet: their turn comes.
-        while self._lru and self._meter.bytes > self._limits.window_bytes:
-            victim = next(iter(self._lru))
-            if victim is queue and len(self._lru) == 1:
-                victim.window.trim(self._limits.window_bytes // 2, victim.floor, keep=1)
-                break
-            half = victim.window.bytes // 2
-            victim.window.trim(half if half > _TRIM_WHOLE_BYTES else 0, victim.floor)
-            if not victim.window:
-                del self._lru[victim]
-
     def check(self) -> None:
         """Raise AssertionError if the parts disagree.  O(n); for tests."""
         lines = list(self.lines())
-        assert self._meter.bytes == sum(queue.window.bytes for queue in lines)
+        self.windows.check(lines)
         assert self._by_name.keys().isdisjoint(self._unnumbered.keys())
         numbered = {queue.number: queue for queue in lines if queue.number is not None}
         assert self._by_number == numbered | {number: each.queue for number, each in self.retired.items()}
         for queue in lines:
             queue.check()
-            assert not queue.window or queue in self._lru
             assert queue.number is None or queue.number < self._next_number
             assert queue.dead is None or queue.dead.dead_of == queue.id
         for number, retired in self.retired.items():

@@ -205,7 +205,7 @@ def object_count(broker: Broker, limits: Limits) -> int:
     """Return the number of objects that a self-check visits."""
     size = len(broker.queues) + broker.leases.items + broker.polls.waiting
     # The memory of all windows is bounded, but the number of their items can be large.
-    return size + broker.queues.window_bytes // limits.item_overhead
+    return size + broker.queues.windows.bytes // limits.item_overhead
 
 
 def check(broker: Broker, seconds: Callable[[], float]) -> SelfCheck:

@@ -200,7 +200,7 @@ def _queues(stats: QueueStats, diagnostics: Diagnostics) -> Iterator[Metric]:
     yield deaths
     yield _gauge("queueber_waiting_polls", "Waiting polls", diagnostics.broker.polls.waiting)
     yield _gauge(
-        "queueber_window_bytes", "Memory for the windows of all queues", diagnostics.broker.queues.window_bytes
+        "queueber_window_bytes", "Memory for the windows of all queues", diagnostics.broker.queues.windows.bytes
     )
     yield _gauge("queueber_survey_seconds", "The reactor's time for the last statistics of all queues", stats.seconds)
 

@@ -244,7 +244,7 @@ class Commands:
             ("commits", f"{load.seconds.count:,}; {len(recent) / 10:,.1f} a second lately"),
             ("commit under way", rounded_span(age * MS_PER_SECOND) if committer.committing else "none"),
             ("waits for a commit", counted(committer.pending_bytes, "byte")),
-            ("windows in memory", counted(diagnostics.broker.queues.window_bytes, "byte")),
+            ("windows in memory", counted(diagnostics.broker.queues.windows.bytes, "byte")),
             ("pool", pool),
             ("reactor lag", f"{rounded_span(diagnostics.lag.worst(60) * MS_PER_SECOND)} at worst in the last minute"),
             ("free space", free),
