@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from queueber import rpc
 from queueber.api import admin
-from queueber.client_core.arguments import flag, path
-from queueber.client_core.calls import Call
-from queueber.client_core.errors import DifferentDirectory
-from queueber.process import directory_identity
+from queueber.client_core.admin_calls import AdminCalls
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from queueber.client.service import Connector
-
-T = TypeVar("T")
 
 
 class Admin:
@@ -33,12 +25,11 @@ class Admin:
     def __init__(self, connector: Connector) -> None:
         """Created by `Client`."""
         self._start = connector.start
+        self._calls = AdminCalls()
 
     def stats(self) -> Deferred[admin.ServerStats]:
         """Ask for the numbers of queues, items, leases, connections and more."""
-        return self._start(
-            lambda: _call(admin.SERVER_STATS, admin.write_no_params(admin.SERVER_STATS), admin.read_stats_response)
-        )
+        return self._start(self._calls.stats)
 
     def check(self, *, force: bool = False) -> Deferred[admin.Checked]:
         """
@@ -46,14 +37,7 @@ class Admin:
 
         If the server holds so much that the check takes long, *force* is needed; otherwise `InvalidRequest`.
         """
-        return self._start(
-            lambda: _call(
-                admin.CHECK,
-                admin.write_check_request(force=flag("force", force)),
-                admin.read_check_response,
-                wait_ms=None,
-            )
-        )
+        return self._start(lambda: self._calls.check(force=force))
 
     def backup(self, target: str | os.PathLike[str]) -> Deferred[None]:
         """
@@ -63,55 +47,8 @@ class Admin:
             Fires when the backup is on disk and visible to this process.  Fails with `DifferentDirectory` if the
             server has another directory at that path.
         """
-
-        def build() -> Call[None]:
-            where = path("target", target).absolute()
-            content = admin.write_backup_request(admin.BackupRequest(os.fsencode(where), *_identity(where)))
-
-            def read(results: rpc.Results) -> None:
-                _check_same_directory(where, admin.read_backup_response(results))
-
-            return _call(admin.BACKUP, content, read, wait_ms=None)
-
-        return self._start(build)
+        return self._start(lambda: self._calls.backup(target))
 
     def backup_progress(self) -> Deferred[tuple[int, int]]:
         """Ask for the progress of the backup under way: bytes copied, and bytes in all."""
-        return self._start(
-            lambda: _call(
-                admin.BACKUP_PROGRESS, admin.write_no_params(admin.BACKUP_PROGRESS), admin.read_progress_response
-            )
-        )
-
-
-def _call(method: int, content: bytes, read: Callable[[rpc.Results], T], *, wait_ms: int | None = 0) -> Call[T]:
-    return Call(None, admin.ADMIN_INTERFACE_ID, method, content, read, wait_ms)
-
-
-def _identity(where: Path) -> tuple[int, int]:
-    try:
-        return directory_identity(where)
-    except OSError:
-        return 0, 0
-
-
-def _check_same_directory(where: Path, made: admin.BackupMade) -> None:
-    """
-    Check that the directory at *where* is the backup that was *made*.
-
-    Raises:
-        DifferentDirectory: it is another directory; the server may have made a backup or refused for that reason.
-    """
-    if made.elsewhere:
-        raise DifferentDirectory(
-            f"{where} is another directory for the server, which has its own view of the file system"
-            " (a container, or PrivateTmp= and the like in its unit): nothing was done"
-        )
-    try:
-        found = where.stat()
-    except OSError as why:
-        raise DifferentDirectory(
-            f"the server has made a backup at its {where}, which cannot be seen here: {why.strerror}"
-        ) from None
-    if (made.device or made.inode) and (made.device, made.inode) != (found.st_dev, found.st_ino):
-        raise DifferentDirectory(f"the server has made a backup at its {where}, which is another directory here")
+        return self._start(self._calls.backup_progress)

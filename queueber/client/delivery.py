@@ -90,8 +90,10 @@ class Item(Delivered):
                 raise
             note(error, why)
         else:
-            if error is None and not done:
+            if not done and error is None:
                 raise lease_lost(self)
+            if not done and error is not None:
+                note(error, lease_lost(self))
 
 
 @frozen

@@ -162,6 +162,11 @@ class ClientConnection:
         """Whether the server has sent any data."""
         return bool(self._first)
 
+    @property
+    def settling(self) -> bool:
+        """Whether an answer is awaited that returns items: of a cancelled poll, or of a settle of its items."""
+        return bool(self._cancelled) or any(each.internal for each in self._sent.values())
+
     def call(self, call: Call[T], on_done: Callable[[T | QueueberError], None]) -> PendingCall:
         """
         Make *call*.

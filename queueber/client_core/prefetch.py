@@ -51,9 +51,10 @@ class Prefetch(Generic[I]):
             return 0
         return max(self.count - len(self._stock), 0 if self._stock else 1)
 
-    def put(self, batch: DeliveredBatch[I]) -> None:
-        """Add a *batch* that has just arrived."""
-        until = None if batch.session else self._clock() + self._lease_seconds * _LEFT
+    def put(self, batch: DeliveredBatch[I], arrived: float | None = None) -> None:
+        """Add a *batch* that has *arrived* at that time by the clock; None for now."""
+        since = self._clock() if arrived is None else arrived
+        until = None if batch.session else since + self._lease_seconds * _LEFT
         self._stock.extend((item, until) for item in batch.items)
 
     def take(self) -> I | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from queueber import api, rpc
 from queueber.api import Action, AddTo, NewItem, Settled, Settlement
 from queueber.client_core.arguments import SPAN_MS_MAX, buffers, identifier, integer, wrong
 from queueber.client_core.calls import Call, Resend
+from queueber.client_core.delivery import DeliveredBatch
 from queueber.client_core.held_leases import HeldLeases
 from queueber.client_core.items import checked_items, checked_settlements, error_text, settle_content
 from queueber.client_core.routes import DeadLetters, Place
@@ -240,3 +241,16 @@ def _only(response: api.SettleResponse) -> Settled:
     if len(settled) != 1:
         raise RemoteProtocolError(f"a settle of one entry has {len(settled)} outcomes")
     return settled[0]
+
+
+def undelivered(call: Call[Any], outcome: object, held: HeldLeases) -> Call[api.SettleResponse] | None:
+    """
+    Return the call that gives back the items in *outcome*, with which *call* ended after its program had given it up.
+
+    None if *outcome* has no items.  *held* are the client's session leases.
+    """
+    batch = outcome[-1] if isinstance(outcome, tuple) and outcome else outcome
+    if not isinstance(batch, DeliveredBatch) or not batch.items:
+        return None
+    calls: QueueCalls[None] = QueueCalls(call.place, lambda _: None, held=held)
+    return calls.settle(Settlement(batch.lease, b"", Action.DEFER))

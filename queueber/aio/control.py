@@ -1,0 +1,136 @@
+"""Looking into a queue and changing it, for operators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from queueber.api.control_types import (
+    ItemView,
+    LeaseView,
+    Listed,
+    QueueCounts,
+    QueueSettings,
+    Redriven,
+    SettingsInForce,
+)
+from queueber.client_core.control_calls import ControlCalls
+from queueber.limits import LISTED_MAX
+from queueber.values import ControlOutcome, DeathReason, ItemState
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from queueber.aio.connector import Connector
+
+
+class QueueControl:
+    """
+    One queue, for operators; no method leases an item.
+
+    All methods raise `Unimplemented` on a server that is older than this
+    interface, and otherwise as those of queues do.
+    """
+
+    def __init__(self, connector: Connector, queue: str) -> None:
+        """Created by `Client.control`."""
+        self._connector = connector
+        self._calls = ControlCalls(queue)
+        self.name = queue
+
+    def __repr__(self) -> str:
+        return f"<QueueControl {self.name}>"
+
+    async def stats(self, *, exact: bool = False) -> QueueCounts:
+        """
+        Count the queue's items by their state, and their bytes.
+
+        Ready and delayed items are given as bounds where they are not known.  With *exact* they are counted, which
+        takes a while.
+        """
+        return await self._connector.call(self._calls.stats(exact=exact))
+
+    async def settings(self) -> SettingsInForce:
+        """Return the settings in force, and the names of those that were never configured."""
+        return await self._connector.call(self._calls.settings())
+
+    async def configure(self, **changes: Any) -> QueueSettings:  # noqa: ANN401
+        """
+        Change the settings with these names, the fields of `QueueSettings`, and return all.
+
+        `labels` may be a mapping.  Raises `InvalidRequest` for an unknown name, or a value that cannot be had; nothing
+        is changed then.
+        """
+        return await self._connector.call(self._calls.configure(**changes))
+
+    async def peek(
+        self,
+        state: ItemState | None = None,
+        *,
+        after: Buffer = b"",
+        limit: int = 10,
+        contents_bytes: int | None = None,
+    ) -> Listed[ItemView]:
+        """
+        Show up to *limit* items, at most 1,000, in the order in which they become due.
+
+        *state* is `READY`, `DELAYED` or `DEAD`; None for ready and delayed items.  *after* is the `place` of the last
+        item that was seen.  *contents_bytes* cuts off the contents; None for all.
+        """
+        call = self._calls.peek(state, after=after, limit=limit, contents_bytes=contents_bytes)
+        return await self._connector.call(call)
+
+    async def get(self, item_id: Buffer) -> ItemView | None:
+        """Return one item, wherever it is, with the reason why it waits; None if there is none."""
+        return await self._connector.call(self._calls.get(item_id))
+
+    async def cancel(self, item_id: Buffer) -> ControlOutcome:
+        """Remove an item that is not leased, for ever."""
+        return await self._connector.call(self._calls.cancel(item_id))
+
+    async def kick(self, item_id: Buffer) -> ControlOutcome:
+        """Make a delayed item ready."""
+        return await self._connector.call(self._calls.kick(item_id))
+
+    async def reschedule(self, item_id: Buffer, due_ms: int) -> ControlOutcome:
+        """Move an item that is not leased to *due_ms*, milliseconds since the Unix epoch; to now if that has passed."""
+        return await self._connector.call(self._calls.reschedule(item_id, due_ms))
+
+    async def purge(self, *, dead: bool = False) -> int:
+        """Remove all ready and delayed items, or with *dead* the dead ones; return how many."""
+        return await self._connector.call(self._calls.purge(dead=dead))
+
+    async def pause(self, *, adds: bool = False, polls: bool = True) -> None:
+        """Refuse *adds*, or hand out nothing to *polls*, until `resume`."""
+        return await self._connector.call(self._calls.pause(adds=adds, polls=polls))
+
+    async def resume(self, *, adds: bool = True, polls: bool = True) -> None:
+        """End a pause of *adds*, or of *polls*."""
+        return await self._connector.call(self._calls.resume(adds=adds, polls=polls))
+
+    async def redrive(
+        self,
+        ids: Iterable[Buffer] = (),
+        *,
+        reason: DeathReason = DeathReason.NONE,
+        limit: int = LISTED_MAX,
+        to: str = "",
+    ) -> Redriven:
+        """
+        Move up to *limit* dead items, at most 1,000, to the queue *to*, or back to this one.
+
+        Only those in *ids* if there are any, and only those that died of *reason* unless it is `NONE`.
+        """
+        return await self._connector.call(self._calls.redrive(ids, reason=reason, limit=limit, to=to))
+
+    async def leases(self, *, after: Buffer = b"", limit: int = LISTED_MAX) -> Listed[LeaseView]:
+        """Show up to *limit* leases on items of this queue, from the first above the handle *after*."""
+        return await self._connector.call(self._calls.leases(after=after, limit=limit))
+
+    async def end_lease(self, lease: Buffer) -> bool:
+        """End the lease with this handle or id now, as if it had run out; return whether there was one."""
+        return await self._connector.call(self._calls.end_lease(lease))
+
+    async def delete(self, *, force: bool = False) -> ControlOutcome:
+        """Delete the queue with its settings and dead items; without *force* only one without items and polls."""
+        return await self._connector.call(self._calls.delete(force=force))

@@ -1,0 +1,249 @@
+"""Items and batches, whose methods talk to the server, and the iteration over items."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from attrs import define, field, frozen
+
+from queueber.api import Action, Outcome, Settled, Settlement, SettleResponse
+from queueber.client_core.calls import Call
+from queueber.client_core.delivery import EXIT_MS, Delivered, DeliveredBatch, exit_for, lease_lost, note
+from queueber.client_core.prefetch import RETRY_SECONDS, Prefetch, passes
+from queueber.client_core.queue_calls import QueueCalls, SessionRef
+from queueber.errors import QueueberError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from queueber.aio.connector import Connector
+
+
+@define(eq=False, repr=False)
+class Item(Delivered):
+    """
+    One delivered item, and the ways in which it leaves its lease.
+
+    As a context manager it settles the item at the end of the block: success removes it, an exception fails it with
+    the exception's text and goes on, and a cancellation returns it uncounted.  Nothing happens if a method of the
+    item has settled it already.  Success raises `LeaseLost` if the lease has ended meanwhile.
+    """
+
+    _connector: Connector = field(kw_only=True, repr=False)
+    _calls: QueueCalls[Batch] = field(kw_only=True, repr=False)
+
+    async def remove(self, *, timeout_ms: int | None = None) -> bool:
+        """Remove the item; return False if that changed nothing, because its lease has ended."""
+        done = await self._connector.call(self._calls.remove(self.id, self.lease), timeout_ms)
+        self.settled = True
+        return done
+
+    async def fail(self, error: str = "", *, delay_ms: int | None = None, timeout_ms: int | None = None) -> Settled:
+        """Return the item to its queue and count a failure, as `Queue.fail` does."""
+        call = self._calls.fail(self.id, self.lease, error, delay_ms=delay_ms)
+        done = await self._connector.call(call, timeout_ms)
+        self.settled = True
+        return done
+
+    async def defer(self, *, delay_ms: int | None = None, timeout_ms: int | None = None) -> Settled:
+        """Return the item to its queue and count nothing, as `Queue.defer` does."""
+        done = await self._connector.call(self._calls.defer(self.id, self.lease, delay_ms=delay_ms), timeout_ms)
+        self.settled = True
+        return done
+
+    async def reject(self, error: str = "", *, timeout_ms: int | None = None) -> Settled:
+        """Move the item to the dead items now, as `Queue.reject` does."""
+        done = await self._connector.call(self._calls.reject(self.id, self.lease, error), timeout_ms)
+        self.settled = True
+        return done
+
+    async def extend(self, lease_ms: int, *, timeout_ms: int | None = None) -> bool:
+        """Set the end of the item's lease, with all that it holds, to *lease_ms* from now, as `Queue.extend` does."""
+        return await self._connector.call(self._calls.extend(self.lease, lease_ms), timeout_ms)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.settled:
+            return
+        action, text = exit_for(error, (asyncio.CancelledError,))
+        if error is None:
+            if not await self.remove(timeout_ms=EXIT_MS):
+                raise lease_lost(self)
+        elif action is Action.FAIL:
+            await self._return(self._start(self._calls.fail(self.id, self.lease, text)), error)
+        else:
+            # On its way from here on, whether or not it is waited for.
+            returning = self._start(self._calls.defer(self.id, self.lease))
+            if not isinstance(error, GeneratorExit):
+                try:
+                    await self._return(returning, error)
+                except asyncio.CancelledError:
+                    # A second cancellation.  The first one goes on, without the wait.
+                    return
+
+    def _start(self, call: Call[Settled]) -> asyncio.Future[Settled]:
+        self.settled = True
+        return self._connector.start(call, EXIT_MS, background=True)
+
+    async def _return(self, returning: asyncio.Future[Settled], error: BaseException) -> None:
+        """Wait for the end of the call *returning*, and add to *error* why the item was not returned."""
+        await asyncio.wait((returning,))
+        why = returning.exception()
+        if why is None and returning.result().outcome is not Outcome.DONE:
+            why = lease_lost(self)
+        if why is not None:
+            note(error, why)
+
+
+@frozen
+class Batch(DeliveredBatch[Item]):
+    """
+    The result of one poll: items under one lease, or none.
+
+    As a context manager it is its only item, or None without items.  Entering a batch of several items raises
+    `InvalidRequest`: enter each of its items.
+    """
+
+    async def __aenter__(self) -> Item | None:
+        return self.only()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if (item := self.only()) is not None:
+            await item.__aexit__(kind, error, trace)
+
+
+class Items:
+    """
+    The items of a queue, one by one, without an end; made by `Queue.items`.
+
+    Settle each item, most easily as a context manager.  As a context manager itself, or with `close`, the iteration
+    gives back its stock at the end; so it does when it is no longer referenced.
+
+    A server that is stopping, or has no room for a poll, is asked again after a second.  Any other error of a poll is
+    raised.  The iteration may go on after it, and after a cancellation.
+    """
+
+    def __init__(
+        self,
+        connector: Connector,
+        calls: QueueCalls[Batch],
+        prefetch: int,
+        lease_ms: int,
+        session: Buffer | SessionRef,
+    ) -> None:
+        """Created by `Queue.items`."""
+        self._closed = True
+        self._connector = connector
+        self._calls = calls
+        self._poll = partial(calls.poll, lease_ms=lease_ms, session=session)
+        self._poll(1)  # checks the arguments
+        self._stock: Prefetch[Item] = Prefetch(prefetch, lease_ms, time.monotonic)
+        self._polling: asyncio.Future[Batch] | None = None
+        self._closed = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Item:
+        while not self._closed:
+            if (item := self._stock.take()) is not None:
+                if self._stock.count:
+                    self._start_poll()
+                return item
+            polling = self._polling or self._start_poll()
+            assert polling is not None, "an empty stock wants an item"
+            try:
+                await asyncio.wait((polling,))
+            except asyncio.CancelledError:
+                if not self._stock.count:
+                    polling.cancel()
+                raise
+            why = None if polling.cancelled() else polling.exception()
+            if why is not None:
+                if not isinstance(why, QueueberError) or not passes(why):
+                    raise why
+                await asyncio.sleep(RETRY_SECONDS)
+        raise StopAsyncIteration
+
+    def _start_poll(self) -> asyncio.Future[Batch] | None:
+        """Poll for as many items as the stock lacks, and return the poll; None if enough are here or on their way."""
+        wanted = self._stock.wanted()
+        if self._polling is not None or not wanted:
+            return None
+        self._polling = polling = self._connector.start(self._poll(wanted))
+        # The poll does not keep the iteration alive, so that one that was left ends.
+        polling.add_done_callback(partial(_arrived, weakref.ref(self), self._connector, self._calls))
+        return polling
+
+    def arrived(self, batch: Batch | None) -> None:
+        """Add *batch* to the stock; None: the poll has failed or was cancelled."""
+        self._polling = None
+        if batch is not None:
+            self._stock.put(batch)
+            if self._closed:
+                _give_back(self._connector, self._calls, self._stock.give_back())
+
+    async def close(self) -> None:
+        """End the iteration, and give back the stock; without a connection its items come back with their leases."""
+        self._closed = True
+        if self._polling is not None:
+            self._polling.cancel()
+        returning = _give_back(self._connector, self._calls, self._stock.give_back())
+        if returning is not None:
+            await asyncio.wait((returning,))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __del__(self) -> None:
+        # Closed, too, if an argument was invalid.
+        if not self._closed:
+            self._closed = True
+            rest = self._stock.give_back()
+            if self._polling is not None or rest:
+                self._connector.call_from_any_thread(
+                    partial(_abandon, self._connector, self._calls, self._polling, rest)
+                )
+
+
+def _arrived(
+    me: weakref.ref[Items], connector: Connector, calls: QueueCalls[Batch], polling: asyncio.Future[Batch]
+) -> None:
+    """Hand the batch of *polling* to its iteration, or give it back if that is gone."""
+    batch = None if polling.cancelled() or polling.exception() is not None else polling.result()
+    items = me()
+    if items is not None:
+        items.arrived(batch)
+    elif batch is not None:
+        _give_back(connector, calls, [Settlement(batch.lease, item.id, Action.DEFER) for item in batch])
+
+
+def _abandon(
+    connector: Connector, calls: QueueCalls[Batch], polling: asyncio.Future[Batch] | None, rest: list[Settlement]
+) -> None:
+    if polling is not None:
+        polling.cancel()
+    _give_back(connector, calls, rest)
+
+
+def _give_back(
+    connector: Connector, calls: QueueCalls[Batch], entries: list[Settlement]
+) -> asyncio.Future[SettleResponse] | None:
+    """Return the call that returns items to their queue; None without *entries*."""
+    return connector.start(calls.settle(*entries), EXIT_MS, background=True) if entries else None

@@ -1,0 +1,352 @@
+"""
+The thread that moves the bytes of one client, in one process.
+
+All of `client_core` runs in this thread alone, so that a signal, which may
+interrupt the main thread anywhere, never finds it halfway.  Other threads leave
+functions with `post`, and wait for a `Pending`.
+
+The names of hosts are looked up by calls that block, so another thread makes each
+connection and hands it over.  After its loss the next attempt waits for the
+back-off of `Link`.  `close` waits for the answers to what returns items, sends
+what is pending, and waits for the server to end the connection.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from threading import Thread
+from typing import Any, TypeVar
+
+from queueber.client_core.calls import Call
+from queueber.client_core.connection import ClientConnection
+from queueber.client_core.delivery import EXIT_MS
+from queueber.client_core.endpoint import Endpoint, attempt_problem, loss_problem, refusal_of
+from queueber.client_core.errors import NotConnected, OutcomeUnknown
+from queueber.client_core.held_leases import HeldLeases
+from queueber.client_core.queue_calls import undelivered
+from queueber.client_core.reconnect import Link, timed_out
+from queueber.errors import QueueberError, reason
+from queueber.sync.pending import Pending, Result
+from queueber.sync.stream import Stream, connect
+from queueber.sync.timers import Timers
+from queueber.units import MS_PER_SECOND
+
+T = TypeVar("T")
+
+CONNECT_SECONDS = 30.0
+"""Time limit of an attempt to connect to one address, and of its TLS handshake."""
+
+CLOSE_SECONDS = 5.0
+"""Time limit for the answers to what returns items, and then for the last messages, of a client that is closed."""
+
+WAKE_BYTES = 4_096
+
+# A kernel's object for many sockets, such as that of epoll, would be shared with forked processes.
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
+class IoThread:
+    """The thread, the link and the connection of a client."""
+
+    def __init__(self, endpoint: Endpoint, link: Link, held: HeldLeases) -> None:
+        """Connect *link* to *endpoint* once the thread is started.  *held* are the client's session leases."""
+        self.link = link
+        self.timers = Timers()
+        """For the thread itself: functions that it calls later."""
+
+        self.waiting: set[Result[Any]] = set()
+        """The calls without an outcome, and other results to come."""
+
+        self._endpoint = endpoint
+        self._held = held
+        self._commands: deque[Callable[[], object]] = deque()
+        self._woken, self._waking = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waking.setblocking(False)
+        self._selector: selectors.BaseSelector = _Selector()
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._stream: Stream | None = None
+        self._connection: ClientConnection | None = None
+        self._closing = False
+        self._half_closed = False
+        self._over = False
+        """The thread takes no further turn."""
+
+        self._thread = Thread(target=self._run, name="queueber", daemon=True)
+
+    # For other threads
+
+    def start(self) -> None:
+        """
+        Start the thread.
+
+        Raises:
+            RuntimeError: the interpreter is ending, or the system has no more threads.
+        """
+        self._thread.start()
+
+    def post(self, function: Callable[[], object]) -> None:
+        """Have the thread call *function* soon.  Safe in any thread, and in a signal handler."""
+        self._commands.append(function)
+        with suppress(OSError):
+            # Without room in the pipe a wake-up is there already; without a pipe the thread has ended.
+            self._waking.send(b"\0")
+        if self._over and not self._thread.is_alive():
+            self._run_commands()
+
+    def ask(self, function: Callable[[], T]) -> T:
+        """Have the thread call *function*, and return its result or raise its error.  Not for the thread itself."""
+
+        def answer(result: Result[T]) -> None:
+            try:
+                result.set(function())
+            except Exception as why:  # noqa: BLE001  (raised where it is waited for)
+                result.set(why)
+
+        return self.wait_for(answer)
+
+    def wait_for(self, function: Callable[[Result[T]], object]) -> T:
+        """Have the thread call *function* with a result that it sets sooner or later; wait for that and return it."""
+        result: Result[T] = Result()
+        self.waiting.add(result)
+        try:
+            self.post(partial(function, result))
+            return result.result()
+        finally:
+            self.waiting.discard(result)
+
+    def make(self, pending: Pending[Any]) -> None:
+        """Have the thread make the call of *pending*."""
+        self.waiting.add(pending)
+        self.post(partial(self._make, pending))
+
+    def abandon(self, pending: Pending[Any]) -> None:
+        """Have the thread cancel the call of *pending*.  A poll leaves nothing leased, even if its answer is there."""
+        self.post(partial(self._abandon, pending))
+
+    def close(self) -> None:
+        """Have the thread close the connection and end.  Calls in flight fail with `OutcomeUnknown`."""
+        self.post(self._close)
+
+    def join(self) -> None:
+        """Wait for the end of the thread, which `close` has begun."""
+        self._thread.join()
+
+    def leave_to_parent(self) -> None:
+        """Release what a fork has copied, in the child: its descriptors, and threads that wait for an outcome."""
+        self._over = True
+        for each in (self._woken, self._waking, *(() if self._stream is None else (self._stream,))):
+            each.close()
+        why = "the process was forked during the call: the parent process gets the answer"
+        for pending in list(self.waiting):
+            pending.set(OutcomeUnknown(why))
+
+    # The thread
+
+    def _run(self) -> None:
+        error: BaseException = NotConnected("the call was not sent: the client is closed")
+        try:
+            self._connect()
+            while not self._over:
+                self._turn()
+        except BaseException as why:
+            # A fault of this code.  No caller is to wait for ever.
+            error = why
+            raise
+        finally:
+            self._over = True
+            self.link.close()
+            self._drop_stream("the client was closed")
+            self._run_commands()
+            for pending in list(self.waiting):
+                pending.set(error)
+            for each in (self._selector, self._woken, self._waking):
+                each.close()
+
+    def _turn(self) -> None:
+        """Send, wait for something to do, and do it."""
+        self._flush()
+        self._advance_close()
+        if self._over:
+            return
+        for key, events in self._selector.select(0 if self._commands else self.timers.seconds_left()):
+            if key.data is not None:
+                self._on_stream(key.data, events)
+            else:
+                with suppress(BlockingIOError):
+                    self._woken.recv(WAKE_BYTES)
+        self._run_commands()
+        self.timers.run()
+
+    def _run_commands(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._commands.popleft()()
+
+    # Calls
+
+    def _make(self, pending: Pending[Any]) -> None:
+        pending.handle = self.link.call(pending.call, partial(self._done, pending))
+        if pending.limit_ms is not None and not pending.is_set:
+            seconds = pending.limit_ms / MS_PER_SECOND
+            pending.timer = self.timers.call_later(seconds, partial(self._timed_out, pending, pending.limit_ms))
+
+    def _done(self, pending: Pending[Any], outcome: Any) -> None:  # noqa: ANN401  (the result of any call, or an error)
+        """Hand over the outcome of a call."""
+        self.waiting.discard(pending)
+        if pending.timer is not None:
+            pending.timer.cancel()
+        pending.set(outcome)
+
+    def _timed_out(self, pending: Pending[Any], limit: int) -> None:
+        if pending.handle is not None and not pending.is_set:
+            self._done(pending, timed_out(limit, self.link.cancel(pending.handle)))
+
+    def _abandon(self, pending: Pending[Any]) -> None:
+        if pending.is_set:
+            if (returning := undelivered(pending.call, pending.outcome, self._held)) is not None:
+                self._make_in_background(returning)
+        elif pending.handle is not None:
+            self.link.cancel(pending.handle)
+            self._done(pending, NotConnected("the call was cancelled"))
+
+    def _make_in_background(self, call: Call[Any]) -> None:
+        pending = Pending(call, EXIT_MS, background=True)
+        self.waiting.add(pending)
+        self._make(pending)
+
+    # The connection
+
+    def _connect(self) -> None:
+        if not self.link.closed:
+            attempt = Thread(target=self._attempt, name="queueber connecting", daemon=True)
+            try:
+                attempt.start()
+            except RuntimeError as why:
+                # The interpreter is ending, or the system has no more threads.
+                self._failed(str(why), refused=False)
+
+    def _attempt(self) -> None:
+        """Connect.  Runs in a thread of its own."""
+        try:
+            made = connect(self._endpoint, CONNECT_SECONDS)
+        except TimeoutError as error:
+            why = f"no answer within {CONNECT_SECONDS:g} s" if error.errno is None else reason(error)
+            self.post(partial(self._failed, why, refused=False))
+        except (OSError, UnicodeError) as error:
+            why, refused = attempt_problem(error, self._endpoint)
+            self.post(partial(self._failed, why, refused=refused))
+        else:
+            self.post(partial(self._made, made))
+
+    def _made(self, stream: Stream) -> None:
+        if self.link.closed:
+            stream.close()
+            return
+        self._stream = stream
+        self._selector.register(stream.socket, stream.events, stream)
+        self._connection = self.link.connected()
+        self.link.dispatch()
+
+    def _failed(self, why: str, *, refused: bool) -> None:
+        self.link.attempt_failed(why, refused=refused)
+        self._retry()
+
+    def _retry(self) -> None:
+        if not self.link.closed:
+            self.timers.call_later(self.link.retry_delay(), self._connect)
+
+    def _on_stream(self, stream: Stream, events: int) -> None:
+        """Process what the server has sent, and go on sending."""
+        if events & ~selectors.EVENT_WRITE or stream.sent:
+            self._receive(stream)
+        if stream is self._stream and not stream.sent:
+            self._send(stream)
+
+    def _receive(self, stream: Stream) -> None:
+        assert self._connection is not None
+        try:
+            for data in stream.receive():
+                if not data:
+                    self._lost(None)
+                    return
+                self._connection.receive_data(data)
+        except OSError as why:
+            self._lost(why)
+
+    def _send(self, stream: Stream, data: bytes = b"") -> None:
+        try:
+            stream.send(data)
+        except OSError as why:
+            # The server may have sent why, before it closed the connection.
+            self._receive(stream)
+            if stream is self._stream:
+                self._lost(why)
+
+    def _flush(self) -> None:
+        """Send the pending messages, and close a connection that has ended."""
+        stream, connection = self._stream, self._connection
+        if stream is None or connection is None:
+            return
+        if data := connection.data_to_send():
+            self._send(stream, data)
+        if stream is self._stream:
+            if connection.ended is not None:
+                self._lost(None)
+            elif self._selector.get_key(stream.socket).events != stream.events:
+                self._selector.modify(stream.socket, stream.events, stream)
+
+    def _lost(self, error: OSError | None) -> None:
+        """Fail the calls in flight, and connect again later."""
+        connection = self._connection
+        assert connection is not None
+        refusal = None if connection.received else refusal_of(error, self._endpoint, secured=True)
+        if refusal is None:
+            self._drop_stream(loss_problem(error))
+        else:
+            self._drop_stream(refusal[0], NotConnected, refused=refusal[1])
+        self._retry()
+
+    def _drop_stream(self, why: str, kind: type[QueueberError] = OutcomeUnknown, *, refused: bool = False) -> None:
+        """End the connection, if there is one."""
+        stream, connection, self._stream, self._connection = self._stream, self._connection, None, None
+        if stream is not None and connection is not None:
+            self._selector.unregister(stream.socket)
+            stream.close()
+            connection.end(why, kind, refused=refused)
+
+    # The end
+
+    def _close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self.timers.call_later(CLOSE_SECONDS, self.link.close)
+            self.timers.call_later(2 * CLOSE_SECONDS, self._stop)
+
+    def _stop(self) -> None:
+        self._over = True
+
+    def _advance_close(self) -> None:
+        """Go on with the close, once nothing has to be waited for any more."""
+        if not self._closing:
+            return
+        if not self._is_settling():
+            self.link.close()
+        if self.link.closed:
+            stream = self._stream
+            if stream is None:
+                self._over = True
+            elif stream.sent and not self._half_closed:
+                self._half_closed = True
+                stream.end()
+
+    def _is_settling(self) -> bool:
+        """Return whether answers to what returns items are on their way."""
+        if self._connection is None:
+            return False
+        return self._connection.settling or any(isinstance(each, Pending) and each.background for each in self.waiting)

@@ -1,0 +1,230 @@
+"""Items and batches, whose methods talk to the server, and the iteration over items."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from attrs import define, field, frozen
+
+from queueber.api import Action, Outcome, Settled, SettleResponse
+from queueber.client_core.calls import Call
+from queueber.client_core.delivery import EXIT_MS, Delivered, DeliveredBatch, exit_for, lease_lost, note
+from queueber.client_core.errors import NotConnected
+from queueber.client_core.prefetch import RETRY_SECONDS, Prefetch, passes
+from queueber.client_core.queue_calls import QueueCalls, SessionRef
+from queueber.errors import QueueberError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from queueber.sync.connector import Connector
+    from queueber.sync.pending import Pending
+
+
+@define(eq=False, repr=False)
+class Item(Delivered):
+    """
+    One delivered item, and the ways in which it leaves its lease.
+
+    As a context manager it settles the item at the end of the block: success removes it, an exception fails it with
+    the exception's text and goes on, and an interruption, such as Ctrl-C, returns it uncounted.  Nothing happens if a
+    method of the item has settled it already.  Success raises `LeaseLost` if the lease has ended meanwhile.
+    """
+
+    _connector: Connector = field(kw_only=True, repr=False)
+    _calls: QueueCalls[Batch] = field(kw_only=True, repr=False)
+
+    def remove(self, *, timeout_ms: int | None = None) -> bool:
+        """Remove the item; return False if that changed nothing, because its lease has ended."""
+        done = self._connector.call(self._calls.remove(self.id, self.lease), timeout_ms)
+        self.settled = True
+        return done
+
+    def fail(self, error: str = "", *, delay_ms: int | None = None, timeout_ms: int | None = None) -> Settled:
+        """Return the item to its queue and count a failure, as `Queue.fail` does."""
+        call = self._calls.fail(self.id, self.lease, error, delay_ms=delay_ms)
+        done = self._connector.call(call, timeout_ms)
+        self.settled = True
+        return done
+
+    def defer(self, *, delay_ms: int | None = None, timeout_ms: int | None = None) -> Settled:
+        """Return the item to its queue and count nothing, as `Queue.defer` does."""
+        done = self._connector.call(self._calls.defer(self.id, self.lease, delay_ms=delay_ms), timeout_ms)
+        self.settled = True
+        return done
+
+    def reject(self, error: str = "", *, timeout_ms: int | None = None) -> Settled:
+        """Move the item to the dead items now, as `Queue.reject` does."""
+        done = self._connector.call(self._calls.reject(self.id, self.lease, error), timeout_ms)
+        self.settled = True
+        return done
+
+    def extend(self, lease_ms: int, *, timeout_ms: int | None = None) -> bool:
+        """Set the end of the item's lease, with all that it holds, to *lease_ms* from now, as `Queue.extend` does."""
+        return self._connector.call(self._calls.extend(self.lease, lease_ms), timeout_ms)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.settled:
+            return
+        action, text = exit_for(error, ())
+        if error is None:
+            if not self.remove(timeout_ms=EXIT_MS):
+                raise lease_lost(self)
+        elif action is Action.FAIL:
+            self._return(self._calls.fail(self.id, self.lease, text), error)
+        else:
+            self._return(self._calls.defer(self.id, self.lease), error)
+
+    def _return(self, call: Call[Settled], error: BaseException) -> None:
+        """Make *call*, which returns the item, and add to *error* why that did not happen."""
+        self.settled = True
+        try:
+            # In the background: a second interruption ends only the wait for it.
+            settled = self._connector.start(call, EXIT_MS, background=True).result()
+        except QueueberError as why:
+            note(error, why)
+        else:
+            if settled.outcome is not Outcome.DONE:
+                note(error, lease_lost(self))
+
+
+@frozen
+class Batch(DeliveredBatch[Item]):
+    """
+    The result of one poll: items under one lease, or none.
+
+    As a context manager it is its only item, or None without items.  Entering a batch of several items raises
+    `InvalidRequest`: enter each of its items.
+    """
+
+    def __enter__(self) -> Item | None:
+        return self.only()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if (item := self.only()) is not None:
+            item.__exit__(kind, error, trace)
+
+
+class Items:
+    """
+    The items of a queue, one by one, without an end; made by `Queue.items`.
+
+    Settle each item, most easily as a context manager.  As a context manager itself, or with `close`, the iteration
+    gives back its stock at the end; so it does when it is no longer referenced.  One thread at a time may use it.
+
+    A server that is stopping, or has no room for a poll, is asked again after a second.  Any other error of a poll is
+    raised.  The iteration may go on after it, and after an interruption.
+    """
+
+    def __init__(
+        self,
+        connector: Connector,
+        calls: QueueCalls[Batch],
+        prefetch: int,
+        lease_ms: int,
+        session: Buffer | SessionRef,
+    ) -> None:
+        """Created by `Queue.items`."""
+        self._closed = True
+        self._connector = connector
+        self._calls = calls
+        self._poll = partial(calls.poll, lease_ms=lease_ms, session=session)
+        self._poll(1)  # checks the arguments
+        self._stock: Prefetch[Item] = Prefetch(prefetch, lease_ms, time.monotonic)
+        self._polling: Pending[Batch] | None = None
+        self._process = os.getpid()
+        self._closed = False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Item:
+        self._leave_to_parent()
+        while not self._closed:
+            self._collect()
+            if (item := self._stock.take()) is not None:
+                if self._stock.count:
+                    self._start_poll()
+                return item
+            polling = self._polling or self._start_poll()
+            assert polling is not None, "an empty stock wants an item"
+            try:
+                polling.result()
+            except QueueberError as why:
+                self._polling = None
+                if not passes(why):
+                    raise
+                time.sleep(RETRY_SECONDS)
+            except BaseException:
+                self._cancel()
+                raise
+        raise StopIteration
+
+    def _start_poll(self) -> Pending[Batch] | None:
+        """Poll for as many items as the stock lacks, and return the poll; None if enough are here or on their way."""
+        wanted = self._stock.wanted()
+        if self._polling is not None or not wanted:
+            return None
+        self._polling = self._connector.start(self._poll(wanted))
+        return self._polling
+
+    def _collect(self) -> None:
+        """Move the items of a poll that has ended to the stock."""
+        polling = self._polling
+        if polling is not None and polling.is_set:
+            self._polling = None
+            if polling.error is None:
+                self._stock.put(polling.result(), polling.set_at)
+
+    def _cancel(self) -> None:
+        """Cancel the poll in progress.  Items that it has brought meanwhile go back."""
+        polling, self._polling = self._polling, None
+        if polling is not None:
+            self._connector.abandon(polling)
+
+    def _leave_to_parent(self) -> None:
+        """In a forked process, forget the items of the process in which they were polled."""
+        if self._process != os.getpid():
+            self._process, self._polling = os.getpid(), None
+            self._stock.give_back()
+
+    def close(self) -> None:
+        """End the iteration, and give back the stock; without a connection its items come back with their leases."""
+        if (returning := self._close()) is not None:
+            returning.wait()
+
+    def _close(self) -> Pending[SettleResponse] | None:
+        """Close, and return the call that gives back the stock; None if that is empty."""
+        self._leave_to_parent()
+        self._closed = True
+        self._cancel()
+        entries = self._stock.give_back()
+        # The items of a client that was closed come back by themselves.
+        with suppress(NotConnected):
+            return self._connector.start(self._calls.settle(*entries), EXIT_MS, background=True) if entries else None
+        return None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # Closed, too, if an argument was invalid.
+        if not self._closed:
+            self._close()
