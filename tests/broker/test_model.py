@@ -82,7 +82,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.claimed: list = []
         self.refills: list[AskedFor] = []
         self.ended: list = []
-        self.excused = {lease_id for lease_id, _ in self.durable.ended(self.now)}
+        self.excused = {lease_id for lease_id, _ in self.durable.ended_leases(self.now)}
         """Leases that ended while the server was down."""
         self.paused: set[str] = set()
         self.live = set(self.durable.leases)

@@ -351,7 +351,7 @@ class SettleMachine(RuleBasedStateMachine):
         self.harness.crash()
         self.commit(all_of_them=True)
         self.now_model = self.durable.copy()
-        self.excused |= {lease_id for lease_id, _ in self.now_model.ended(self.now)}
+        self.excused |= {lease_id for lease_id, _ in self.now_model.ended_leases(self.now)}
         self.reads = []
 
     @rule(name=st.sampled_from(QUEUES))

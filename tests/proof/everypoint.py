@@ -20,10 +20,11 @@ from random import Random
 from checker import check
 from counts import TRIES_PER_TARGET, Counts, command_line
 from evidence import CONNECTING_SECONDS, LONGEST_SECONDS, enough_for
-from failpoints import CREATING, POINTS, RECOVERING, SELDOM, STOPPING
+from failpoints import CONVERTING, CREATING, POINTS, RECOVERING, SELDOM, STOPPING
 from generator import Generator
 from history import Crash
 from kill import over
+from older import set_back
 from serverhost import Failed, Host
 from setups import TINY_WINDOWS
 
@@ -87,7 +88,9 @@ class Epoch:
         first = self.down is None and seam not in CREATING
         if first or (seam in RECOVERING and self.random.random() < 0.5):
             await self.life(self.start(), LIFE_SECONDS)
-        if seam in RECOVERING:
+        if seam in CONVERTING:
+            set_back(self.folder / "data")
+        if seam in (*RECOVERING, *CONVERTING):
             status = await self.life(self.start(point), 1.0)
         elif seam in STOPPING:
             status = await self.life(self.start(point), LIFE_SECONDS, stop=True)

@@ -38,6 +38,27 @@ SEAMS = {
     "refill scan": "queueber.store.rows.kv_store:KeyValueStore.scan",
     "refilled": "queueber.broker.broker:Broker.refilled",
     "give back": "queueber.broker.expiry:Expiry.give_back",
+    # Settles, deaths and redrives
+    "rows of a settle": "queueber.server.core.settle_handlers:SettleHandlers._read",
+    "settle": "queueber.broker.settle:Settles.settle",
+    "die": "queueber.broker.deaths:Deaths.die",
+    "redrive": "queueber.broker.dead_letters:DeadLetters.redrive",
+    # Adding once
+    "records of an add": "queueber.server.core.keyed_adds:read_records",
+    "decide keyed add": "queueber.broker.dedup:Deduplication.decide",
+    "end records": "queueber.broker.dedup:Deduplication.finish_sweep",
+    # Operators, and the life of queues
+    "look up": "queueber.server.core.lookups:LookupRunner._find",
+    "cancel": "queueber.broker.control:Control.cancel",
+    "move": "queueber.broker.control:Control._move",
+    "configure": "queueber.broker.lifecycle:Lifecycle.configure",
+    "purge": "queueber.broker.lifecycle:Lifecycle.purge",
+    "clear": "queueber.broker.lifecycle:Lifecycle.clear",
+    "forget cleared": "queueber.broker.queues:Queues.forget_retired",
+    # Sessions
+    "attach": "queueber.broker.sessions:Sessions.attach",
+    "detach": "queueber.broker.sessions:Sessions.lost",
+    "start sessions": "queueber.broker.sessions:Sessions.started",
     # The sweep and the mark
     "pop expired": "queueber.broker.expiry:Expiry.pop_expired",
     "read ended": "queueber.server.core.sweeper:Sweeper._read",
@@ -58,13 +79,17 @@ SEAMS = {
     "restore": "queueber.broker.broker:Broker.restore",
     "begin clock": "queueber.server.core.clock:QueueClock.begin",
     "listen": "queueber.server.app.startup:start_listening",
+    # The start after an older server
+    "convert": "queueber.store.rocks:upgrade",
+    "convert rows": "queueber.store.rows.upgrades:_write",
     # A stop
     "drain": "queueber.server.app.shutdown:GracefulShutdown._drained",
     "close": "queueber.store.rocks:RocksStore._close",
     "release": "queueber.store.datadir.directory:LockedDirectory.release",
 }
 
-CREATING = ("begin directory", "write format", "finish directory", "first note")
+CREATING = ("begin directory", "write format", "finish directory", "first note", "configure")
+CONVERTING = ("convert", "convert rows")
 RECOVERING = (
     "lock directory",
     "open database",
@@ -74,10 +99,14 @@ RECOVERING = (
     "recover",
     "restore",
     "begin clock",
+    "start sessions",
     "listen",
 )
 STOPPING = ("drain", "close", "release")
-SELDOM = ("give back", "refill scan", "refilled", "read ended", "requeue", "note synced")
+SELDOM = (
+    *("give back", "refill scan", "refilled", "read ended", "requeue", "note synced"),
+    *("redrive", "end records", "cancel", "move", "purge", "clear", "forget cleared", "detach"),
+)
 """Points that are passed a few times a second, or less often."""
 
 POINTS = tuple(f"{side} {seam}" for seam in SEAMS for side in (BEFORE, AFTER))

@@ -87,7 +87,9 @@ async def _settled(generator, client, entries, **more):
     ]
     call = await client.settle(again, **more)
     if call.changed:
-        generator.removed += sum(each.action == "remove" and each.result == "done" for each in call.entries)
+        generator.removed += sum(
+            each.died or (each.action == "remove" and each.result == "done") for each in call.entries
+        )
     return call
 
 
@@ -130,13 +132,13 @@ async def bury(generator, client):
     random = generator.random
     while True:
         if random.random() < 0.2:
-            await client.redrive(random.randrange(1, 5))
+            generator.added += (await client.redrive(random.randrange(1, 5))).moved
         taken = await client.poll(4, random.choice((0.05, 2.0)), 0.2, dead=True)
         for each in taken.items:
             if random.random() < 0.3:
                 await client.settle([Entry(lease=taken.lease, id=each.id, action="defer")], dead=True)
             else:
-                generator.removed += (await client.remove(each.id, taken.lease, dead=True)).done
+                await client.remove(each.id, taken.lease, dead=True)
 
 
 # Sessions

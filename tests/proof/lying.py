@@ -17,9 +17,9 @@ import sys
 import time
 from random import Random
 
-from attrs import define, field
+from attrs import define, evolve, field
 from counts import Counts, command_line
-from simclients import QUEUES, Call, Client, Facts, new_item
+from simclients import PLACES, QUEUES, Call, Client, Facts, new_item
 from simdisk import Dead
 from simworld import FULL, ROOMY, Machine, on
 from twisted.logger import globalLogBeginner
@@ -55,8 +55,14 @@ DELAYS = (0, 0, 0, 1, 50, 5_000)
 SWEPT_WITHIN = 200
 """The time for a sweep, ms: one begins every 100."""
 
+SETTLE_DELAYS = (None, 0, 1, 400)
+ACTIONS = (*[each for each in api.Action if each is not api.Action.EXTEND], api.Action.FAIL, api.Action.DEFER)
+REPEATED_WITHIN = 400_000
+"""The time within which an add is sent again, ms: the server remembers it for ten minutes."""
+
 WAITS = (0, 0, 30, 2_000, None, None)
 ADVANCES = (0.001, 0.05, 0.05, 0.11, 0.5, 2.0, 30.0, 4_000.0)
+FAR = 2**62
 YEAR = 366 * 86_400.0
 JUMPS = tuple(sign * each for sign in (1, -1) for each in (1.0, 3_600.0, YEAR, 10 * YEAR))
 
@@ -77,6 +83,11 @@ class Example:
     clients: list = field(factory=list)
     contents: object = field(factory=itertools.count)
     counts: dict = field(factory=dict)
+    repeatable: tuple | None = None
+    """The last add with a request id: its parameters and its call."""
+
+    repeating: list = field(factory=list)
+    """Adds that were sent again."""
 
     def __attrs_post_init__(self):
         self.rng = Random(self.seed)
@@ -128,14 +139,15 @@ class Example:
         """Return the keys of the items that a poll must be given; none if no more items may be leased."""
         if self.decided.leased_items() >= self.machine.limits.leased_items:
             return []
-        number, spoilt = self.decided.number(name), self.spoilt()
+        number, spoilt = self.decided.number(name.removeprefix("dead "), dead=name.startswith("dead ")), self.spoilt()
         return [key for key in self.decided.ready(number, now) if (number, key) not in spoilt]
 
     def check_empty(self, deliveries, now):
         """Check that no poll gets an empty reply while there are items for it."""
         for each in deliveries:
             if not each.items and each.error is None:
-                ready = self.ready(each.waiter.queue.name, now)
+                queue = each.waiter.queue
+                ready = self.ready(f"{'dead ' * (queue.owner is not None)}{queue.name}", now)
                 must(not ready, f"a poll got an empty reply while {ready} were ready")
 
     # The machine
@@ -231,6 +243,20 @@ class Example:
             for item in store.scan(number, LOWEST, items_max=10**6, bytes_max=10**12).items
         }
         must(items == rows.items, f"items: {items}, and {rows.items} were committed")
+        self.check_side_rows(store, rows)
+
+    def check_side_rows(self, store, rows):
+        """Check that the store finds items by their ids, settings, retired numbers, and records of adds."""
+        for number in rows.queues:
+            ids = [item.key.id for (queue, _), item in rows.items.items() if queue == number]
+            must(store.find([number], ids) == rows.find([number], ids), f"items of {number} are not found by their ids")
+        for (queue, key), record in rows.once.items():
+            found = store.dedup(queue, [key]) if queue else store.requests([key])
+            must(found == [record], f"the record of {key.hex()} is {found}, and {record} was committed")
+        ended, expected = (each.ended(FAR, entries_max=10**6) for each in (store, rows))
+        must(list(ended) == expected, f"the index of ends is {ended}, and {expected} was committed")
+        found = store.recover()
+        must((found.settings, found.retired) == (rows.settings, rows.retired), "settings or retired numbers differ")
 
     def jump(self):
         """Set the clock."""
@@ -289,27 +315,92 @@ class Example:
     def queue(self):
         return self.rng.choices(QUEUES, (3, 1))[0]
 
+    def place(self):
+        """Return a queue, or now and then its dead items."""
+        return self.rng.choices(PLACES, (12, 4, 3, 1))[0]
+
     def add(self):
         """Make one call, or several that arrive together and differ only in their contents."""
         client, queue, several = self.client(), self.queue(), self.rng.choice((1, 1, 1, 6))
         delay = self.rng.choice(DELAYS) if several > 1 else None
         client.ask(*[self.adding(queue, delay) for _ in range(several)])
 
-    def adding(self, queue, delay):
+    def adding(self, queue, delay, *, request=b"", keys=()):
         rng = self.rng
-        count = 1 if delay is not None else rng.choice((1, 1, 2, 4))
+        count = len(keys) or (1 if delay is not None else rng.choice((1, 1, 2, 4)))
         specified = [b"%d" % next(self.contents) for _ in range(count)]
         delays = [rng.choice(DELAYS) if delay is None else delay for _ in specified]
         call = self.facts.adding(queue, specified, delays)
-        items = [new_item(*each) for each in zip(specified, delays, strict=True)]
-        return api.ADD, api.write_add_request(api.AddRequest(items)), call
+        for fact, key in zip(call.facts, keys, strict=False):
+            # Others of the call may be duplicates.
+            fact.key, fact.siblings = key, [fact]
+            self.facts.keys.setdefault((queue, key), []).append(fact)
+        keys = keys or [b""] * count
+        items = [new_item(*each) for each in zip(specified, delays, keys, strict=True)]
+        return api.ADD, api.write_add_request(api.AddRequest(items, request)), call
 
     def poll(self):
         rng = self.rng
         span, wait = rng.choice(SPANS), rng.choice(WAITS)
-        call = Call("poll", self.facts.now(), self.queue(), span=span, wait=wait)
+        call = Call("poll", self.facts.now(), self.place(), span=span, wait=wait)
         request = api.PollRequest(SpanMs(span), rng.randrange(1, 6), wait or None, no_wait=wait == 0)
         self.client().ask((api.POLL, api.write_poll_request(request), call))
+
+    def add_again(self):
+        """Make an add with a request id, and send it again: at once, over another connection, or after a loss."""
+        if self.repeatable is None or self.rng.random() < 0.5:
+            _, content, call = self.adding(self.queue(), 0, request=self.rng.randbytes(16))
+            self.repeatable = content, call
+            self.client().ask((api.ADD, content, call))
+        content, call = self.repeatable
+        recent = self.facts.now() - call.invoked < REPEATED_WITHIN
+        if recent and call.facts[0].added not in ("refused", "absent"):
+            again = evolve(call, again=True)
+            self.repeating.append(again)
+            self.client().ask((api.ADD, content, again))
+
+    def add_keyed(self):
+        """Add items with keys, some of which are those of others."""
+        keys = [b"key %d" % self.rng.randrange(4) for _ in range(self.rng.randrange(1, 4))]
+        method, content, call = self.adding(self.queue(), None, keys=keys)
+        self.client().ask((method, content, call))
+
+    def settle_some(self):
+        """Settle items of the last leases in any way, perhaps after one more poll, and hand some off."""
+        if self.rng.random() < 0.7:
+            call = Call("poll", self.facts.now(), self.place(), span=LONGEST)
+            request = api.PollRequest(SpanMs(LONGEST), 3, None, no_wait=True)
+            self.client().ask((api.POLL, api.write_poll_request(request), call))
+            self._guard(self.machine.settle)
+            if self.machine.dead:
+                return
+            self.facts.hear(self.clients)
+        now = self.facts.now()
+        live = [each for each in self.facts.leases.values() if each.low > now and each.items]
+        entries, lease = [], self.rng.choice(live) if live and self.rng.random() < 0.8 else self.lease()
+        if lease is None:
+            return
+        for _ in range(self.rng.choice((1, 2, 4))):
+            one = self.lease() if self.rng.random() < 0.2 else lease
+            item = self.rng.choice(one.given)
+            if any(each[:2] == (one, item) for each in entries):
+                continue
+            action = self.rng.choice(ACTIONS)
+            delay = None if action in (api.Action.REMOVE, api.Action.REJECT) else self.rng.choice(SETTLE_DELAYS)
+            entries.append((one, item, action, delay))
+        queue = self.place() if self.rng.random() < 0.1 else lease.queue
+        adds = [b"%d" % next(self.contents)] if self.rng.random() < 0.3 else []
+        to = self.queue()
+        facts = self.facts.adding(to, adds, [0] * len(adds)).facts
+        every = self.rng.random() < 0.3
+        call = self.facts.settling(queue, entries, facts, all_or_nothing=every)
+        settlements = [
+            api.Settlement(one.id, item.id, action, None if delay is None else SpanMs(delay), "broken")
+            for one, item, action, delay in entries
+        ]
+        added = [api.AddTo(to, [new_item(each, 0) for each in adds])] if adds else []
+        content = api.write_settle_request(api.SettleRequest(settlements, added, every))
+        self.client().ask((api.SETTLE, content, call))
 
     def lease(self):
         """Return one of the last leases, ended or not."""
@@ -325,7 +416,7 @@ class Example:
         lease = self.lease()
         if lease is None:
             return None
-        item, queue = self.rng.choice(lease.items), lease.queue
+        item, queue = self.rng.choice(lease.given), lease.queue
         if self.rng.random() < 0.1:
             item = self.rng.choice([each for each in self.facts.items.values() if each.id is not None])
         if self.rng.random() < 0.1:
@@ -354,7 +445,10 @@ class Example:
             client.lose(politely=self.rng.random() < 0.5)
 
     def advance(self):
-        self.machine.advance(self.rng.choice(ADVANCES))
+        span = self.rng.choice(ADVANCES)
+        # A call that is sent again much later is another one.
+        waits = any(each in client.calls.values() for client in self.clients for each in self.repeating)
+        self.machine.advance(min(span, 30.0) if waits else span)
 
     def work(self):
         machine = self.machine
@@ -436,7 +530,7 @@ class Example:
         spoilt = self.spoilt()
         return [
             item.key
-            for lease_id, lease in self.decided.ended(now - 1)
+            for lease_id, lease in self.decided.ended_leases(now - 1)
             for item in self.decided.held(lease_id)
             if (lease.queue, item.key) not in spoilt
         ]
@@ -483,7 +577,7 @@ class Example:
             machine.advance(LONGEST / 1e3 + 1)
             machine.settle()
             before = self.counts.get("delivered", 0)
-            for queue in QUEUES:
+            for queue in PLACES:
                 call = Call("poll", self.facts.now(), queue, span=LONGEST)
                 request = api.PollRequest(SpanMs(LONGEST), 100, None, no_wait=True)
                 client.ask((api.POLL, api.write_poll_request(request), call))
@@ -515,7 +609,10 @@ class Example:
 
 
 WEIGHTED = {
-    "add": 24,
+    "add": 18,
+    "add_again": 4,
+    "add_keyed": 4,
+    "settle_some": 20,
     "poll": 24,
     "remove": 28,
     "extend": 14,

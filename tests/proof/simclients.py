@@ -20,6 +20,11 @@ from queueber.units import SpanMs
 from tests.support.queue_model import BrokenPromise
 
 QUEUES = ("default", "other")
+PLACES = (*QUEUES, *(f"dead {queue}" for queue in QUEUES))
+"""All objects that calls are made to: the queues and their dead items."""
+
+DEDUP_WINDOW_MS = 300_000
+"""The default of `dedupWindowMs`."""
 
 RESTART_GRACE_MS = 10_000
 """The default of `--lease-restart-grace`."""
@@ -37,13 +42,31 @@ class ItemFact:
     """asked, acked, refused, unknown, or absent: it was unknown and is not there."""
 
     id: bytes | None = None
+    known_at: int = 0
+    """When its id became known."""
+
     attempts: int = 0
     excused: bool = False
     """Whether it was leased at a start since: if that lease ended while the server was down, it counts no attempt."""
 
+    failures: int = 0
+    doubted: int = 0
+    """Failures that may have been counted."""
+
+    dead: bool = False
+    may_die: bool = False
+    not_before: int = 0
+    """The moment before which it is not due again."""
+
+    key: bytes = b""
+    """Its deduplication key; empty for none."""
+
     removed: bool = False
     removing: set = field(factory=set)
     """Calls that may have removed it."""
+
+    moving: set = field(factory=set)
+    """Settles that may have taken it from its lease and not removed it."""
 
     leases: list = field(factory=list)
     siblings: list = field(factory=list)
@@ -59,6 +82,11 @@ class LeaseFact:
     high: int
     items: list
     extending: bool = False
+    given: tuple = ()
+    """All items that its poll was given."""
+
+    doubtful: list = field(factory=list)
+    """Items that a settle without a reply may have taken from it."""
 
 
 @define(eq=False)
@@ -73,6 +101,13 @@ class Call:
     wait: int | None = 0
     certain: bool = False
     """A remove or extend that had to be true when it was made."""
+
+    entries: tuple = ()
+    """For a settle: lease, item, action, delay, and whether it had to be done when the call was made."""
+
+    conditional: bool = False
+    again: bool = False
+    """Whether it repeats an earlier add."""
 
 
 class Transport(StringTransport):
@@ -114,6 +149,11 @@ class Client:
         other = self.connection.call(root, api.BROKER_INTERFACE_ID, api.QUEUE, asked)
         self.targets = {"default": root, "other": rpc.PromisedAnswer(other, (0,))}
         self.named = {root.question: ("default", api.read_bootstrap), other: ("other", api.read_queue_response)}
+        for name in QUEUES:
+            asked = api.write_dead_letters_request()
+            dead = self.connection.call(self.targets[name], api.QUEUE_INTERFACE_ID, api.DEAD_LETTERS, asked)
+            self.targets[f"dead {name}"] = rpc.PromisedAnswer(dead, (0,))
+            self.named[dead] = f"dead {name}", api.read_queue_response
         self.protocol.dataReceived(self.connection.data_to_send())
 
     def ask(self, *calls):
@@ -169,6 +209,12 @@ class Facts:
     disturbed: bool = False
     """Whether a read has failed or is about to fail: a poll may have been answered with that error."""
 
+    keys: dict = field(factory=dict)
+    """Items that were added with a key, by their queue and key."""
+
+    hand_offs: list = field(factory=list)
+    """Settles with adds that had no reply: the items that they add, and those that they remove."""
+
     counts: dict = field(factory=dict)
     said: list = field(factory=list)
     """Bytes that the server has sent and that have not arrived, each with its client."""
@@ -210,6 +256,20 @@ class Facts:
             lease.low = min(lease.low, now + span)
         return Call("extend", now, queue, (lease,), span=span, certain=certain)
 
+    def settling(self, queue, entries, adds, *, all_or_nothing):
+        """Make a settle; each of *entries* is a lease, an item, an action and a delay."""
+        now, noted = self.now(), []
+        call = Call("settle", now, queue, tuple(adds), conditional=bool(adds) or all_or_nothing)
+        scope = None if queue == "default" else queue
+        for lease, item, action, delay in entries:
+            there = item in lease.items and scope in (None, lease.queue)
+            certain = there and held(item) and lease.low > now and all(each[1] is not item for each in noted)
+            noted.append((lease, item, action, delay, certain))
+            if there and not item.removed:
+                (item.removing if action is api.Action.REMOVE else item.moving).add(call)
+        call.entries = tuple(noted)
+        return call
+
     # Replies
 
     def returned(self, call, outcome):
@@ -221,22 +281,56 @@ class Facts:
             self.count("canceled")
 
     def _refused(self, call, why):
-        allowed = {"add": {Kind.OVERLOADED, Kind.DISCONNECTED}, "poll": {Kind.OVERLOADED, Kind.DISCONNECTED}}
-        if call.kind == "poll" and self.disturbed:
-            allowed["poll"].add(Kind.FAILED)
+        busy = {Kind.OVERLOADED, Kind.DISCONNECTED}
+        allowed = {"add": set(busy), "poll": set(busy), "settle": set(busy) if call.facts or self.disturbed else set()}
+        if call.kind in ("poll", "settle") and self.disturbed:
+            allowed[call.kind].add(Kind.FAILED)
         if why.kind not in allowed.get(call.kind, ()):
             raise BrokenPromise(f"{call.kind} was refused: {why.reason}")
         self.count(f"refused {call.kind}")
-        for fact in call.facts:
+        for fact in call.facts if not call.again else ():
             fact.added = "refused"
+        self._resolve(call)
+
+    def _resolve(self, call):
+        """Note that *call* is not under way any more."""
+        for _, item, *_ in call.entries:
+            item.removing.discard(call)
+            item.moving.discard(call)
 
     def _add(self, call, outcome):
-        ids = [bytes(each) for each in api.read_add_response(outcome).ids]
+        response = api.read_add_response(outcome)
+        ids = [bytes(each) for each in response.ids]
         if len(ids) != len(call.facts):
             raise BrokenPromise("an add was answered with another number of ids")
+        for place in response.duplicates:
+            self._duplicate(call.facts[place], ids[place])
+        self._added(
+            [
+                (fact, each)
+                for place, (fact, each) in enumerate(zip(call.facts, ids, strict=True))
+                if place not in response.duplicates
+            ]
+        )
+
+    def _duplicate(self, fact, item_id):
+        """Note that *fact* was not added, because there is an item with its key."""
+        others = [each for each in self.keys[fact.queue, fact.key] if each is not fact]
+        known = self.ids.get(item_id)
+        if known not in others and not any(each.id is None for each in others):
+            raise BrokenPromise(f"{fact.contents} is a duplicate of {known}")
+        fact.added = "refused"
+        self.count("duplicates")
+
+    def _added(self, pairs):
+        ids = [item_id for _, item_id in pairs]
         if ids != sorted(ids) or any(len(each) != 16 for each in ids):
             raise BrokenPromise("the ids of an add are out of order")
-        for fact, item_id in zip(call.facts, ids, strict=True):
+        for fact, item_id in pairs:
+            for each in self.keys.get((fact.queue, fact.key), ()) if fact.key else ():
+                recent = each.invoked + DEDUP_WINDOW_MS > self.now() and each.known_at < fact.invoked
+                if each is not fact and recent and each.added == "acked":
+                    raise BrokenPromise(f"{fact.contents} and {each.contents} have the key {fact.key}")
             if fact.id is None:
                 self._exists(fact, item_id)
             elif fact.id != item_id:
@@ -246,7 +340,7 @@ class Facts:
     def _exists(self, fact, item_id):
         if self.ids.setdefault(item_id, fact) is not fact:
             raise BrokenPromise(f"two items have the id {item_id.hex()}")
-        fact.id, fact.added = item_id, "acked"
+        fact.id, fact.added, fact.known_at = item_id, "acked", self.now()
 
     def _poll(self, call, outcome):
         response = api.read_poll_response(outcome)
@@ -263,18 +357,20 @@ class Facts:
         lease_id = bytes(response.lease)
         if lease_id in self.leases:
             raise BrokenPromise("two polls have the same lease")
-        facts = [self._delivered(call, item, decided) for item in response.items]
-        lease = LeaseFact(lease_id, call.queue, response.deadline, response.deadline, facts)
+        more = [*response.facts, *[api.DeliveryFacts()] * (len(response.items) - len(response.facts))]
+        facts = [self._delivered(call, *each, decided) for each in zip(response.items, more, strict=True)]
+        lease = LeaseFact(lease_id, call.queue, response.deadline, response.deadline, list(facts), given=tuple(facts))
         self.leases[lease_id] = lease
         for fact in facts:
             fact.leases.append(lease)
         self.count("delivered")
 
-    def _delivered(self, call, item, decided):
+    def _delivered(self, call, item, more, decided):
         contents = bytes(item.contents)
         fact = self.items.get(contents)
-        if fact is None or fact.added in ("refused", "absent") or fact.queue != call.queue:
+        if fact is None or fact.added in ("refused", "absent") or fact.queue not in call.queue:
             raise BrokenPromise(f"unexpected: {contents} in {call.queue} is {fact}")
+        self._check_life(fact, more, dead=call.queue != fact.queue)
         if fact.id is None:
             self._exists(fact, bytes(item.id))
             # What is there of an add is there whole.
@@ -287,14 +383,90 @@ class Facts:
             raise BrokenPromise(f"resurrected: {contents}")
         if decided < fact.invoked + fact.delay:
             raise BrokenPromise(f"early: {contents} at {decided}, added at {fact.invoked} with a delay of {fact.delay}")
-        if item.attempt <= fact.attempts - fact.excused:
+        if decided < fact.not_before:
+            raise BrokenPromise(f"early: {contents} at {decided}, and it was put off until {fact.not_before}")
+        if item.attempt <= fact.attempts - (fact.excused or fact.dead or bool(fact.moving)):
             raise BrokenPromise(f"attempt {item.attempt} of {contents} after {fact.attempts}")
         for lease in fact.leases:
-            if lease.low > decided:
+            if lease.low > decided and not fact.moving:
                 raise BrokenPromise(f"double-held: {contents} at {decided} under a lease until {lease.low}")
         fact.removing.clear()
-        fact.attempts, fact.excused = item.attempt, False
+        fact.moving.clear()
+        fact.attempts, fact.excused, fact.not_before = item.attempt, False, 0
+        fact.failures, fact.doubted, fact.may_die = more.failures, 0, False
         return fact
+
+    def _check_life(self, fact, more, *, dead):
+        """Check that the item is alive or dead as it must be, and has the failures that were acknowledged."""
+        if dead != fact.dead and not fact.may_die and not fact.moving:
+            raise BrokenPromise(f"{fact.contents} is {'dead' if dead else 'alive'}, and should not be")
+        fact.dead = dead
+        if dead and more.death is None:
+            raise BrokenPromise(f"{fact.contents} died of nothing")
+        most = fact.failures + fact.doubted + len(fact.moving)
+        if not fact.failures <= more.failures <= most:
+            raise BrokenPromise(f"{fact.contents} has {more.failures} failures, not {fact.failures} to {most}")
+
+    def _settle(self, call, outcome):
+        response = api.read_settle_response(outcome)
+        results = [each.outcome for each in response.settled]
+        refused = call.conditional and any(each is not api.Outcome.DONE for each in results)
+        self._resolve(call)
+        if refused and (response.changed or response.added):
+            raise BrokenPromise("a settle that was refused has changed something")
+        for entry, settled in zip(call.entries, response.settled, strict=True):
+            if settled.outcome is api.Outcome.DONE:
+                self._settled(call, entry, settled, refused=refused)
+            elif entry[-1] and entry[0].low > self.now() and held(entry[1]) and entry[1] in entry[0].items:
+                raise BrokenPromise(f"a live lease could not be settled: {entry}")
+        if refused:
+            for fact in call.facts:
+                fact.added = "refused"
+            self.count("settles refused")
+        elif call.facts:
+            self._added(list(zip(call.facts, [bytes(each) for each in response.added[0].ids], strict=True)))
+            self.count("handed off")
+
+    def _settled(self, call, entry, settled, *, refused):
+        lease, item, action, delay, _ = entry
+        scope = None if call.queue == "default" else call.queue
+        if item not in (*lease.items, *lease.doubtful) or scope not in (None, lease.queue):
+            raise BrokenPromise(f"a foreign lease settled {item.contents}")
+        if lease.high <= call.invoked and not lease.extending:
+            raise BrokenPromise(f"a stale lease settled {item.contents}")
+        if refused:
+            return
+        self.count("settled")
+        if action is api.Action.REMOVE:
+            if item.removed:
+                raise BrokenPromise(f"double-removed: {item.contents}")
+            item.removed = True
+            return
+        if settled.died != (action is api.Action.REJECT and not lease.queue.startswith("dead")):
+            raise BrokenPromise(f"{action.name} of {item.contents}: it died: {settled.died}")
+        if lease in item.leases and item in lease.items:
+            lease.items.remove(item)
+            item.leases.remove(lease)
+            item.dead = item.dead or settled.died
+            item.excused = item.excused or action is api.Action.DEFER
+            item.failures += action in (api.Action.FAIL, api.Action.REJECT) and not lease.queue.startswith("dead")
+            if delay is not None and not settled.died:
+                item.not_before = call.invoked + delay
+
+    def _may_have_settled(self, call):
+        """Note that a settle without a reply may have been done."""
+        for lease, item, action, *_ in call.entries:
+            if action is not api.Action.REMOVE and call in item.moving and item in lease.items:
+                lease.items.remove(item)
+                lease.doubtful.append(item)
+                item.leases.remove(lease)
+                item.excused = True
+                item.doubted += action in (api.Action.FAIL, api.Action.REJECT)
+                item.may_die = item.may_die or action is api.Action.REJECT
+            item.moving.discard(call)
+        if call.facts and call.kind == "settle":
+            removes = [item for _, item, action, *_ in call.entries if action is api.Action.REMOVE]
+            self.hand_offs.append((call, call.facts, removes))
 
     def _remove(self, call, outcome):
         lease, item = call.facts
@@ -304,12 +476,12 @@ class Facts:
                 raise BrokenPromise(f"double-removed: {item.contents}")
             # Of an extend that has taken effect its peer may hear later than another peer hears of this.
             ended = lease.high <= call.invoked and not lease.extending
-            if item not in lease.items or call.queue != lease.queue or ended:
+            if item not in (*lease.items, *lease.doubtful) or call.queue != lease.queue or ended:
                 raise BrokenPromise(f"a stale or foreign lease removed {item.contents}")
             item.removed = True
             self.count("removed")
             return
-        if call.certain and lease.low > self.now() and not item.removed and not item.removing:
+        if call.certain and lease.low > self.now() and held(item) and item in lease.items:
             raise BrokenPromise(f"a live lease could not remove {item.contents}")
         self.count("not removed")
 
@@ -330,10 +502,11 @@ class Facts:
     def unknown(self, call):
         """Note that there will be no reply."""
         self.count("unknown")
-        if call.kind == "add":
+        if call.kind in ("add", "settle"):
             for fact in call.facts:
                 if fact.added == "asked":
                     fact.added = "unknown"
+            self._may_have_settled(call)
         elif call.kind == "extend":
             (lease,) = call.facts
             lease.high = max(lease.high, self.now() + call.span + 1)
@@ -342,7 +515,7 @@ class Facts:
 
     def check(self, rows):
         """Check that *rows*, which a server has found at its start, have everything that was promised."""
-        names = {number: record.name for number, record in rows.queues.items()}
+        names = {number: f"{'dead ' * bool(record.dead_of)}{record.name}" for number, record in rows.queues.items()}
         there = {item.contents: (names[number], key.id) for (number, key), item in rows.items.items()}
         for contents in there.keys() - self.items.keys():
             raise BrokenPromise(f"unexpected: {contents} is on the disk")
@@ -354,12 +527,27 @@ class Facts:
         }
         for contents in leased:
             self.items[contents].excused = True
+        self._check_hand_offs(there)
         for fact in self.items.values():
             self._check_item(fact, there.get(fact.contents))
         now = self.now()
         for lease in self.leases.values():
             lease.extending = False
+            for item in lease.doubtful:
+                if leased.get(item.contents, ("",))[0] == lease.id:
+                    lease.items.append(item)
+                    item.leases.append(lease)
+            lease.doubtful = []
             self._check_lease(lease, leased, now)
+
+    def _check_hand_offs(self, there):
+        """Check that settles with adds, which had no reply, were done wholly or not at all."""
+        for call, added, removes in self.hand_offs:
+            present = {fact.contents in there for fact in added}
+            gone = {item.contents not in there for item in removes if item.removing == {call} and not item.removed}
+            if len(present) > 1 or not gone <= present:
+                raise BrokenPromise(f"a hand-off was torn: {added} are there: {present}; {removes} are gone: {gone}")
+        self.hand_offs.clear()
 
     def _check_item(self, fact, found):
         if found is not None:
@@ -367,13 +555,18 @@ class Facts:
                 raise BrokenPromise(f"{fact.contents} is there, and was {fact.added}")
             if fact.removed:
                 raise BrokenPromise(f"resurrected: {fact.contents} is on the disk")
-            if fact.queue != found[0] or fact.id not in (None, found[1]):
+            dead = found[0] != fact.queue
+            if fact.queue not in found[0] or fact.id not in (None, found[1]):
                 raise BrokenPromise(f"{fact.contents} is in {found}")
+            if dead != fact.dead and not fact.may_die:
+                raise BrokenPromise(f"{fact.contents} is in {found}, dead: {fact.dead}")
+            fact.dead, fact.may_die = dead, False
             if fact.id is None:
                 self._exists(fact, found[1])
             if any(each.added == "absent" for each in fact.siblings):
                 raise BrokenPromise(f"torn batch: {fact.contents} is there")
             fact.removing.clear()
+            fact.moving.clear()
         elif fact.added == "acked":
             if not fact.removed and not fact.removing:
                 raise BrokenPromise(f"lost: {fact.contents}")
@@ -401,10 +594,10 @@ class Facts:
 
 
 def held(item):
-    """Return whether an item is certainly there."""
-    return not item.removed and not item.removing
+    """Return whether an item is certainly there, and under the lease that it had."""
+    return not item.removed and not item.removing and not item.moving
 
 
-def new_item(contents, delay):
+def new_item(contents, delay, key=b""):
     """One item of an add."""
-    return api.NewItem(contents, SpanMs(delay))
+    return api.NewItem(contents, SpanMs(delay), api.ItemOptions(dedup_key=key) if key else None)

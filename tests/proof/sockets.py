@@ -255,7 +255,7 @@ class SocketMachine(RuleBasedStateMachine):
         if not really:
             return
         self.world.last = self.servers.swept()
-        for lease, _ in self.world.model.ended(self.world.last):
+        for lease, _ in self.world.model.ended_leases(self.world.last):
             self.world.model.expire(lease)
 
     @rule(link=LINKS, really=SELDOM)

@@ -33,6 +33,9 @@ DOUBT_SECONDS = 1.0
 GONE_SECONDS = 1.0
 """The longest time for which a call or a session whose peer has disconnected may still take effect."""
 
+DOWN_SECONDS = 0.2
+"""The longest time for which a server may have served on after the noted beginning of a crash."""
+
 SESSION_RESTART_SECONDS = 2.0
 """The least time after a start for which a session lease lasts, as `serverhost` sets it."""
 
@@ -107,7 +110,7 @@ class SessionLease(Lease):
         later = [each for each in self.attaches if each is not leaving_out and each.invoked > self.poll.invoked]
         events = [(each.ended, each) for each in later if each.outcome is Outcome.OK]
         events += [(each.invoked, each) for each in later if each.outcome is Outcome.UNKNOWN]
-        events += [(crash.down, crash) for crash in self._crashes()]
+        events += [(crash.down + DOWN_SECONDS, crash) for crash in self._crashes()]
         for moment, each in sorted(events, key=lambda pair: pair[0]):
             if moment > end:
                 break

@@ -14,6 +14,7 @@ import pytest
 import tenure
 from generator import Generator
 from history import Add, Outcome
+from older import set_back
 from serverhost import Host
 from setups import TINY_BUFFERS, TINY_WINDOWS
 from wireclient import Client, Refused
@@ -37,7 +38,8 @@ def test_a_seam_is_there(seam):
 
 
 def test_the_groups_name_seams():
-    named = (*failpoints.CREATING, *failpoints.RECOVERING, *failpoints.STOPPING, *failpoints.SELDOM)
+    named = (*failpoints.CREATING, *failpoints.CONVERTING, *failpoints.RECOVERING, *failpoints.STOPPING)
+    named = (*named, *failpoints.SELDOM)
     assert set(named) <= set(failpoints.SEAMS)
     assert len(failpoints.POINTS) >= 25
 
@@ -46,6 +48,8 @@ async def lives(host, folder, passes):
     """Start under load, kill, start again under load, and stop once all points were passed."""
     generator = Generator(random.Random(1), long_span=0.5)
     for stop in (False, True):
+        if stop:
+            assert set_back(folder / "data") > 0
         server = host.start(folder / "data", folder / "log", passes=passes, limits=TINY_WINDOWS)
         load = asyncio.create_task(generator.load(server.port()))
         deadline = time.monotonic() + (100.0 if stop else 1.0)

@@ -81,6 +81,8 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport):
         self.transport = transport
+        # At once: a connection that sends nothing is closed after a while.
+        self.flush()
 
     def data_received(self, data):
         for event in self.connection.receive_data(data):

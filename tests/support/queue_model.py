@@ -35,19 +35,29 @@ from queueber.broker.model import (
     off_time,
 )
 from queueber.broker.storage import (
+    DedupRecord,
+    DeleteDedup,
+    DeleteEnded,
     DeleteItem,
     DeleteLease,
     DeleteQueue,
+    DeleteRequest,
     DeleteRetired,
     DeleteSettings,
+    Digest,
+    Ended,
+    Found,
+    PutDedup,
     PutItems,
     PutLease,
     PutNumbers,
     PutQueue,
+    PutRequest,
     PutRetired,
     PutSettings,
     Recovered,
     RecoveredLease,
+    RequestId,
     Scan,
     SettingFields,
     Write,
@@ -237,7 +247,7 @@ class QueueModel:
         keys = self.unleased(queue)
         return list(keys[: bisect_left(keys, Key(WallMs(now + 1), ItemId(b"")))])
 
-    def ended(self, now: int) -> Iterator[tuple[LeaseId, LeaseRecord]]:
+    def ended_leases(self, now: int) -> Iterator[tuple[LeaseId, LeaseRecord]]:
         """Yield the leases whose deadline is no later than *now*."""
         yield from [(lease_id, record) for lease_id, record in self.leases.items() if record.deadline <= now]
 
@@ -267,6 +277,11 @@ class ModelStore(QueueModel):
     settings: dict[QueueNumber, SettingFields] = field(factory=dict)
     retired: dict[QueueNumber, QueueNumber] = field(factory=dict)
     next_number: int = 1
+    once: dict[tuple[QueueNumber, Digest | RequestId], DedupRecord] = field(factory=dict)
+    """The records of deduplication keys by the queue's id and digest, and those of request ids by 0 and the id."""
+
+    ends: set[Ended] = field(factory=set)
+    """The index of the records' ends."""
 
     def apply(self, writes: Iterable[Write], records: Iterable[QueueRecord] = ()) -> None:
         """Apply the writes and the queues' records of one plan."""
@@ -304,11 +319,35 @@ class ModelStore(QueueModel):
             case PutNumbers(following):
                 self.next_number = following
             case _:
+                self._apply_once(write)
+
+    def _apply_once(self, write: Write) -> None:
+        """Apply a write that is about an add that happens once, or fail if the model does not know its kind."""
+        match write:
+            case PutDedup(queue, key, record):
+                self._put_once(queue, key, record)
+            case PutRequest(key, record):
+                self._put_once(QueueNumber(0), key, record)
+            case DeleteDedup(queue, key):
+                must(self.once.pop((queue, key), None), f"the record of {key.hex()} is deleted and is not there")
+            case DeleteRequest(key):
+                must(self.once.pop((0, key), None), f"the record of {key.hex()} is deleted and is not there")
+            case DeleteEnded(entry):
+                must(entry in self.ends, f"{entry} is deleted and is not there")
+                self.ends.discard(entry)
+            case _:
                 raise NotImplementedError(f"the model has no rows for {write}")
 
-    def number(self, name: str) -> QueueNumber | None:
-        """Return the number of a queue; None if nothing was ever added to it."""
-        return next((number for number, record in self.queues.items() if record.name == name), None)
+    def _put_once(self, queue: QueueNumber, key: Digest | RequestId, record: DedupRecord) -> None:
+        self.once[queue, key] = record
+        self.ends.add(Ended(record.indexed_at, queue, key))
+
+    def number(self, name: str, *, dead: bool = False) -> QueueNumber | None:
+        """Return the number of a queue, or with *dead* of its dead items; None if nothing was ever added to it."""
+        named = (
+            number for number, record in self.queues.items() if record.name == name and bool(record.dead_of) == dead
+        )
+        return next(named, None)
 
     def name(self, number: QueueNumber) -> str:
         """Return the name of a queue."""
@@ -331,6 +370,24 @@ class ModelStore(QueueModel):
     def read(self, queue: QueueNumber, keys: Iterable[Key]) -> list[Item | None]:
         """Return the items at *keys*; None where there is none."""
         return [self.items.get((queue, key)) for key in keys]
+
+    def find(self, queues: Sequence[QueueNumber], ids: Iterable[ItemId]) -> list[Found | None]:
+        """Return the items with these ids; None for one that is in none of *queues*."""
+        places = {key.id: Found(queue, item) for (queue, key), item in self.items.items() if queue in queues}
+        return [places.get(each) for each in ids]
+
+    def dedup(self, queue: QueueNumber, digests: Iterable[Digest]) -> list[DedupRecord | None]:
+        """Return the records of deduplication keys."""
+        return [self.once.get((queue, digest)) for digest in digests]
+
+    def requests(self, ids: Iterable[RequestId]) -> list[DedupRecord | None]:
+        """Return the records of request ids."""
+        return [self.once.get((QueueNumber(0), each)) for each in ids]
+
+    def ended(self, now: int, *, entries_max: int) -> list[tuple[Ended, DedupRecord | None]]:
+        """Return the first entries of the index of ends, each with its record."""
+        entries = sorted(entry for entry in self.ends if entry.ends <= now)
+        return [(entry, self.once.get((entry.queue, entry.key))) for entry in entries[:entries_max]]
 
     def recover(self) -> Recovered:
         """Return the state from which a broker starts."""
@@ -364,6 +421,8 @@ class ModelStore(QueueModel):
             first = next(iter(self.unleased(number)), None)
             must(first is None or first > record.floor, f"{first} lies below the floor {record.floor}")
         must(all(key > LOWEST for _, key in self.items), "an item has the lowest key")
+        for (queue, key), once in self.once.items():
+            must(Ended(once.indexed_at, queue, key) in self.ends, f"no sweep will find {once}")
         for lease in self.leases.values():
             for key, size in zip(lease.keys, lease.sizes, strict=True):
                 item = self.items.get((lease.queue, key))
