@@ -33,7 +33,7 @@ SEAMS = {
     "send replies": "queueber.server.core.committer:Committer._return_replies",
     "confirm delivery": "queueber.broker.broker:Broker.confirm_delivery",
     "reply to add": "queueber.server.core.handlers:QueueHandlers._reply",
-    "reply to poll": "queueber.server.core.handlers:QueueHandlers._return_polls",
+    "reply to poll": "queueber.server.core.poll_handlers:PollHandlers._return_polls",
     "send": "queueber.server.net.protocol:RpcProtocol.send",
     "refill scan": "queueber.store.rows.kv_store:KeyValueStore.scan",
     "refilled": "queueber.broker.broker:Broker.refilled",

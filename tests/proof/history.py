@@ -7,6 +7,7 @@ not at all, at an unknown time.
 """
 
 import json
+from bisect import bisect_left
 from enum import StrEnum
 from math import inf
 from pathlib import Path
@@ -277,6 +278,8 @@ class History:
     connections: int = 0
     """How many connections were made."""
 
+    _answered: list[float] = field(factory=list, init=False)
+
     def of(self, kind):
         """The calls of that kind."""
         return [call for call in self.calls if type(call) is kind]
@@ -289,6 +292,14 @@ class History:
     def unknown(self):
         """Return the number of adds, removes and extends whose outcome is unknown."""
         return sum(1 for call in self.calls if call.outcome is Outcome.UNKNOWN and type(call) is not Poll)
+
+    def served_from(self, moment):
+        """Return when the first call was answered after *moment*; infinity if none was."""
+        if len(self._answered) != len(self.calls):
+            ended = sorted(call.ended for call in self.calls if call.outcome is Outcome.OK)
+            self._answered = ended + [inf] * (len(self.calls) - len(ended))
+        at = bisect_left(self._answered, moment)
+        return self._answered[at] if at < len(self._answered) else inf
 
     def setting(self, queue, name, default=0):
         """Return a setting of a queue."""

@@ -138,7 +138,9 @@ class SessionLease(Lease):
             if moment > end:
                 break
             if not hasattr(each, "connection"):
-                end = max(end, each.up + GONE_SECONDS + max(self._grace, SESSION_RESTART_SECONDS))
+                # The deadline counts from the time at which the server listens, before it answers anything.
+                up = max(each.up, self.history.served_from(each.up))
+                end = max(end, up + GONE_SECONDS + max(self._grace, SESSION_RESTART_SECONDS))
                 continue
             first = each.connection not in known and each.connection != self.poll.connection
             known.add(each.connection)
