@@ -42,6 +42,7 @@ _LAZY: Final = {
     "settle_commands": "fail defer reject",
     "queue_views": "queues peek dead get leases settings",
     "queue_changes": "configure pause resume purge delete",
+    "top": "top",
     "item_changes": "cancel kick reschedule redrive end-lease",
 }
 
@@ -55,7 +56,8 @@ A command has its name in its module, with underscores for dashes.
 
 SECTIONS: Final = {
     "Producers and workers": "add poll remove extend fail defer reject",
-    "Queues and their items": "queues stats peek dead get leases cancel kick reschedule redrive end-lease purge delete",
+    "Queues and their items": "queues top stats peek dead get leases "
+    "cancel kick reschedule redrive end-lease purge delete",
     "Settings of queues": "settings configure pause resume",
     "The server": "health check config manhole",
     "Data directories": "inspect verify backup restore recover",

@@ -73,13 +73,12 @@ def queues_text(queues: Sequence[QueueSummary]) -> str:
 
 def _summary_row(queue: QueueSummary) -> tuple[str, ...]:
     counts = queue.stats
-    labels = [f"{text_of(name)}={text_of(value)}" for name, value in queue.labels]
-    notes = "; ".join([*_paused(counts), *labels])
+    noted = "; ".join(notes(counts, queue.labels))
     numbers = (counts.leased, counts.dead, counts.bytes, counts.waiting_polls)
     leased, dead, size, polls = (f"{number:,}" for number in numbers)
-    ready, delayed = _bounds(counts.ready, counts.ready_max), _bounds(counts.delayed, counts.delayed_max)
+    ready, delayed = bounds(counts.ready, counts.ready_max), bounds(counts.delayed, counts.delayed_max)
     oldest = _distance(counts.oldest_due_ms) if counts.oldest_due_ms else "-"
-    return text_of(queue.name), f"{counts.items:,}", ready, delayed, leased, dead, size, polls, oldest, notes
+    return text_of(queue.name), f"{counts.items:,}", ready, delayed, leased, dead, size, polls, oldest, noted
 
 
 def counts_text(name: str, counts: QueueCounts) -> str:
@@ -89,8 +88,8 @@ def counts_text(name: str, counts: QueueCounts) -> str:
         [
             ("queue", text_of(name)),
             ("items", f"{counts.items:,}"),
-            ("  ready", _bounds(counts.ready, counts.ready_max)),
-            ("  delayed", _bounds(counts.delayed, counts.delayed_max)),
+            ("  ready", bounds(counts.ready, counts.ready_max)),
+            ("  delayed", bounds(counts.delayed, counts.delayed_max)),
             ("  leased", f"{counts.leased:,}"),
             ("contents", bytes_of(counts.bytes)),
             ("dead items", f"{counts.dead:,}"),
@@ -104,12 +103,18 @@ def counts_text(name: str, counts: QueueCounts) -> str:
     )
 
 
+def notes(counts: QueueCounts, labels: Iterable[tuple[str, str]]) -> list[str]:
+    """Return what is paused in a queue, and its labels."""
+    return [*_paused(counts), *(f"{text_of(name)}={text_of(value)}" for name, value in labels)]
+
+
 def _paused(counts: QueueCounts | QueueSettings) -> list[str]:
     flags = (("adds paused", counts.adds_paused), ("polls paused", counts.polls_paused))
     return [text for text, paused in flags if paused]
 
 
-def _bounds(least: int, most: int) -> str:
+def bounds(least: int, most: int) -> str:
+    """Return a number by its bounds: ``12-40``, or the number itself if they are equal."""
     return f"{least:,}" if least == most else f"{least:,}-{most:,}"
 
 
@@ -138,7 +143,7 @@ def settings_text(found: SettingsInForce, names: Collection[str] | None = None) 
     *names* selects some; None: all.
     """
     rows = [
-        (name.replace("_", "-"), _setting_value(name, value), "default" if name in found.defaults else "")
+        (name.replace("_", "-"), setting_value(name, value), "default" if name in found.defaults else "")
         for name, value in asdict(found.settings).items()
         if names is None or name in names
     ]
@@ -148,7 +153,8 @@ def settings_text(found: SettingsInForce, names: Collection[str] | None = None) 
     )
 
 
-def _setting_value(name: str, value: Any) -> str:  # noqa: ANN401
+def setting_value(name: str, value: Any) -> str:  # noqa: ANN401
+    """Return the value of a setting as text that `configure` takes, unless it is a list of labels."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -247,7 +253,7 @@ def items_text(items: Sequence[ItemView]) -> str:
         return "no items"
     lines = []
     for item in items:
-        lines.append(f"item {uuid(item.id)} {_state(item)}; attempts {item.attempts}: {_contents(item)}")
+        lines.append(f"item {uuid(item.id)} {_state(item)}; attempts {item.attempts}: {contents_text(item)}")
         if item.facts.last_error:
             lines.append(f"  last error: {text_of(item.facts.last_error)}")
     return "\n".join(lines)
@@ -260,8 +266,8 @@ def _state(item: ItemView) -> str:
     return f"{camel_case(item.state.name)}, due {moment(item.due_ms, 'milliseconds')}"
 
 
-def _contents(item: ItemView) -> str:
-    """Return the contents as text, with the number of bytes that are not shown."""
+def contents_text(item: ItemView) -> str:
+    """Return the contents of an item as text, with the number of bytes that are not shown."""
     left = item.contents_bytes - len(item.contents)
     if not left:
         return printable(item.contents)
@@ -294,7 +300,7 @@ def item_text(queue: str, item: ItemView) -> str:
     if item.expires_at_ms:
         rows.append(("expires", moment(item.expires_at_ms, "milliseconds")))
     rows += [("header", f"{text_of(name)}: {printable(value)}") for name, value in facts.headers]
-    rows.append(("contents", f"{bytes_of(item.contents_bytes)}: {_contents(item)}"))
+    rows.append(("contents", f"{bytes_of(item.contents_bytes)}: {contents_text(item)}"))
     return pairs(rows)
 
 

@@ -1,0 +1,106 @@
+"""``queueber top``: the queues of a server on the terminal, sample after sample, until a key ends it."""
+
+from contextlib import suppress
+from time import monotonic
+from typing import Any, Final
+
+import click
+
+from queueber.api.control_types import QueueSummary
+from queueber.cli import queue_output as output
+from queueber.cli.arguments import seconds
+from queueber.cli.server_options import ServerCommand, ServerSelection, in_seconds, json_option, timeout_option
+from queueber.cli.top_questions import Questions
+from queueber.cli.top_state import Rates, Top
+from queueber.cli.watch import show
+from queueber.client import Client
+from queueber.limits import LISTED_MAX
+from queueber.units import MS_PER_SECOND
+
+ANSWER_SECONDS: Final = 5.0
+"""Time limit of a round of questions, unless another is given."""
+
+RETRY_SECONDS: Final = 1.0
+"""Time between two attempts to reach a server that is away."""
+
+
+@click.command(cls=ServerCommand)
+@click.argument("prefix", default="")
+@click.option(
+    "--interval",
+    callback=seconds,
+    default="1",
+    show_default=True,
+    metavar="SECONDS",
+    help="Time between two questions to the server.",
+)
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(1),
+    default=LISTED_MAX,
+    show_default=True,
+    help="Most queues to ask for, from the first by name.",
+)
+@json_option
+@timeout_option
+@click.pass_obj
+def top(server: ServerSelection, prefix: str, interval: int, limit: int, as_json: bool, timeout: int | None) -> None:
+    """
+    Show the queues live: depth, rates, age, leases and workers.
+
+    They begin with PREFIX if it is given.  Keys sort and filter the list, open a queue, show the workers, and pause or
+    resume a queue after a question; h lists the keys.  --json prints a line per sample, and needs no terminal.
+    """
+    if not interval:
+        raise click.BadParameter("0 leaves no time between two questions.", param_hint="--interval")
+    if as_json:
+        _print_samples(server, prefix, limit, interval, timeout)
+    else:
+        _run(server, prefix, limit, interval, timeout)
+
+
+def _print_samples(server: ServerSelection, prefix: str, limit: int, interval: int, timeout: int | None) -> None:
+    """Print a line of JSON for each sample."""
+    rates = Rates()
+
+    async def look(client: Client) -> str:
+        found = await Questions(client, prefix, limit, monotonic).sample()
+        rates.note(found)
+        queues = [_queue_json(each, *rates.of(each.name)) for each in found.queues]
+        return output.json_line({"atMs": found.wall_ms, "queues": queues, "more": found.more})
+
+    show(server, look, interval, timeout)
+
+
+def _queue_json(queue: QueueSummary, added: float | None, gone: float | None) -> dict[str, Any]:
+    return {**output.summary_json(queue), "addedPerSecond": added, "removedPerSecond": gone}
+
+
+def _run(server: ServerSelection, prefix: str, limit: int, interval: int, timeout: int | None) -> None:
+    # Imported here, because rich and Twisted take long, and --help uses neither.
+    from twisted.internet.defer import TimeoutError as Late  # noqa: PLC0415
+
+    from queueber.cli.session import Session  # noqa: PLC0415
+    from queueber.cli.top_loop import TopLoop  # noqa: PLC0415
+    from queueber.cli.top_terminal import Terminal, check_terminal  # noqa: PLC0415
+    from queueber.client import connect  # noqa: PLC0415
+
+    check_terminal()
+    terminal = Terminal()
+
+    async def main(reactor: Any) -> None:  # noqa: ANN401  (reactors have no common type)
+        client = connect(reactor, server.address, tls=server.tls, attempts=1, retry_policy=lambda _: RETRY_SECONDS)
+        questions = Questions(client, prefix, limit, reactor.seconds)
+        state = Top(address=server.address, interval=interval / MS_PER_SECOND)
+        try:
+            await TopLoop(reactor, state, questions, terminal, in_seconds(timeout) or ANSWER_SECONDS).run()
+        finally:
+            # A silent server does not hold up the end.
+            with suppress(Late):
+                await client.close().addTimeout(RETRY_SECONDS, reactor)
+
+    try:
+        Session(main).run()
+    finally:
+        terminal.leave()
