@@ -103,7 +103,7 @@ class SimulatedServer:
             waiter.callback(Batch(tuple(found), lease, deadline))
 
     def expire(self):
-        for lease, _ in self.model.ended(self.now):
+        for lease, _ in self.model.ended_leases(self.now):
             self.model.expire(lease)
         self.serve()
 
