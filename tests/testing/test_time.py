@@ -1,9 +1,9 @@
 """The time of a test server."""
 
-import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from waiting import in_thread, wait_for_poll
 
 from queueber.client import new_item
 from queueber.testing import TestServer
@@ -52,29 +52,17 @@ def test_many_small_moves_add_up(server, mail):
 
 def test_a_poll_that_waits_gets_an_item_whose_delay_ends(server, client_of, mail):
     mail.add(b"later", delay_ms=60_000)
-    found = []
-    waiting = threading.Thread(target=lambda: found.append(client_of(server).queue("mail").poll(wait_ms=3_600_000)))
-    waiting.start()
-    wait_for_poll(server, waiting)
-    server.advance(60)
-    waiting.join()
-    assert contents(found[0]) == [b"later"]
-
-
-def wait_for_poll(server, waiting):
-    """Wait until the thread's poll has arrived: it is not this thread's call, so no call of the server waits for it."""
-    while not server._core.broker.polls.waiting:  # noqa: SLF001
-        assert waiting.is_alive()
+    with in_thread(lambda: client_of(server).queue("mail").poll(wait_ms=3_600_000)) as polling:
+        wait_for_poll(server)
+        server.advance(60)
+    assert contents(polling.result()) == [b"later"]
 
 
 def test_the_wait_of_a_poll_ends(server, client_of):
-    found = []
-    waiting = threading.Thread(target=lambda: found.append(client_of(server).queue("mail").poll(wait_ms=5_000)))
-    waiting.start()
-    wait_for_poll(server, waiting)
-    server.advance(5)
-    waiting.join()
-    assert found[0].items == ()
+    with in_thread(lambda: client_of(server).queue("mail").poll(wait_ms=5_000)) as polling:
+        wait_for_poll(server)
+        server.advance(5)
+    assert not polling.result().items
 
 
 def test_a_lease_ends_and_its_items_come_back(server, mail):
