@@ -1,0 +1,35 @@
+"""
+Workers: take items, call a handler with each, settle them as it ends, and keep their leases meanwhile.
+
+    from queueber.worker import Worker
+
+    def resize(item):
+        ...
+
+    Worker("queueber://127.0.0.1:9090/pictures", resize).run()
+
+Knows the sans-IO client and the I/O thread of `queueber.sync`, and nothing of tasks
+or of the command line.  Start at `worker` for the surface, then `engine` for the
+rules, which do no I/O, and `keeper` for the thread that carries them out.
+"""
+
+from queueber.values import AddTo
+from queueber.worker.items import WorkItem
+from queueber.worker.liveness import Health
+from queueber.worker.telemetry import context_headers, publishing
+from queueber.worker.verdicts import Defer, Done, Fail, Reject, Verdict
+from queueber.worker.worker import Worker
+
+__all__ = [
+    "AddTo",
+    "Defer",
+    "Done",
+    "Fail",
+    "Health",
+    "Reject",
+    "Verdict",
+    "WorkItem",
+    "Worker",
+    "context_headers",
+    "publishing",
+]

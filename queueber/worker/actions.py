@@ -1,0 +1,177 @@
+"""
+Records that the engine and its surroundings exchange: deliveries, their leases, and the actions that it asks for.
+
+They hold no rule: `engine`, `leases` and `settling` have those.
+"""
+
+from collections.abc import Sequence
+from enum import Enum, auto
+from typing import Any, NamedTuple, TypeAlias
+
+from attrs import define, field, frozen
+
+from queueber.units import SpanMs
+from queueber.values import AddTo, Settlement
+from queueber.worker.verdicts import DEFER, Verdict
+
+
+class State(Enum):
+    """The state of a delivery, as in the table of `engine`."""
+
+    WAITING = auto()
+    RUNNING = auto()
+    ENDING = auto()
+    ABANDONED = auto()
+    OVER = auto()
+
+
+@define(eq=False)
+class Lease:
+    """One lease, with the deliveries that need it."""
+
+    id: bytes
+    place: Any
+    """Where its queue is.  The engine reads nothing of it."""
+
+    session: bool
+    """Whether it lasts as long as the worker's session."""
+
+    safe_until: float
+    """Monotonic seconds until which the server holds it for certain.  For a session lease the session's replaces it."""
+
+    extend_at: float = 0.0
+    extending: bool = False
+    """Whether an extension is under way."""
+
+    held: "set[Delivery]" = field(factory=set)
+    """The deliveries in upkeep: those waiting, running or ending."""
+
+    lost: bool = False
+
+
+@define(eq=False)
+class Delivery:
+    """One item that was delivered to this worker, until it is settled or lost."""
+
+    item: Any
+    """The item that the handler gets.  The engine reads nothing of it."""
+
+    id: bytes
+    lease: Lease
+    state: State = State.WAITING
+    started: float = 0.0
+    ending_until: float = 0.0
+    """When a handler that was asked to end is given up."""
+
+    on_end: Verdict = DEFER
+    """The verdict of a handler that was asked to end, if it does not succeed."""
+
+    settled: bool = False
+    """Whether a verdict is on its way, or arrived."""
+
+
+class Delivered(NamedTuple):
+    """The answer of a poll."""
+
+    lease: bytes
+    place: Any
+    session: bool
+    items: Sequence[tuple[bytes, Any]]
+    """Id and item of each, in the order in which they became due."""
+
+    sent: float
+    """Monotonic seconds at which the poll, or its last repetition, was sent."""
+
+
+@frozen
+class Poll:
+    """Poll for up to *n* items; the answer has the same *number*."""
+
+    number: int
+    n: int
+
+
+@frozen
+class CancelPoll:
+    """End a poll's wait."""
+
+    number: int
+
+
+@frozen
+class Settle:
+    """Settle *entries* in one call; the answer has the same *number*.  With *adds*, all or nothing."""
+
+    number: int
+    entries: Sequence[Settlement]
+    deliveries: Sequence[Delivery]
+    """Those of the entries, in the same places."""
+
+    adds: Sequence[AddTo] = ()
+
+
+@frozen
+class Extend:
+    """Let a lease on items of the queue at *place* end *span* from now."""
+
+    lease: bytes
+    place: Any
+    span: SpanMs
+
+
+@frozen
+class GiveBack:
+    """
+    End a lease that was given up, if the session has it still, so that its items go to other workers.
+
+    As a loss: the worker has begun with them, or may have been stopped by them.
+    """
+
+    lease: bytes
+    place: Any
+
+
+@frozen
+class Start:
+    """Start the handler on a delivery."""
+
+    delivery: Delivery
+
+
+@frozen
+class Cancel:
+    """Ask the handler of a delivery to end.  *lost*: its result is not wanted any more."""
+
+    delivery: Delivery
+    why: str
+    lost: bool
+
+
+@frozen
+class Log:
+    """Write a line to the log at a *level* of `logging`."""
+
+    level: int
+    text: str
+
+
+@frozen
+class Beat:
+    """Ask the event loop of the handlers for a sign, once."""
+
+
+@frozen
+class ReportStall:
+    """Write to the log where the event loop has been standing for *seconds*."""
+
+    seconds: float
+
+
+@frozen
+class End:
+    """The worker has ended: close the connection.  *error*: why it could not go on."""
+
+    error: Exception | None = None
+
+
+AnyAction: TypeAlias = Poll | CancelPoll | Settle | Extend | GiveBack | Start | Cancel | Log | Beat | ReportStall | End

@@ -1,0 +1,399 @@
+"""
+The rules of a worker, without I/O: events and the time go in, actions come out.
+
+    engine.delivered(poll, delivered, now)      # or done, settled, lease_lost, tick, stop, …
+    for action in engine.actions(now):          # Poll, Start, Settle, Extend, Cancel, Log, End, …
+        …
+
+A delivery is one item under one lease.  Its states:
+
+| State | a slot is free | the handler ends | lease lost | too long | loop stands |
+|---|---|---|---|---|---|
+| WAITING | RUNNING | | OVER | | settled: defer |
+| RUNNING | | settled: its verdict | ABANDONED | ENDING | ABANDONED, settled: fail |
+| ENDING | | settled: its verdict or the reason's | ABANDONED | ABANDONED, settled | ABANDONED, settled: fail |
+| ABANDONED | | OVER, without a result | | | |
+
+| State | stop | grace over | second stop |
+|---|---|---|---|
+| WAITING | settled: defer | | |
+| RUNNING | | ENDING | ABANDONED, settled: defer |
+| ENDING | | | ABANDONED, settled: defer |
+
+A handler is cancelled whenever its delivery becomes ENDING or ABANDONED.
+*Settled* means that it leaves upkeep and its verdict goes to `settling`, once in its life, and that its state is OVER
+unless its handler runs on.  *Too long* is `max_runtime` for a RUNNING one, and `ENDING_SECONDS` for an ENDING one.
+*The loop stands* means that the event loop of the handlers has not turned for `stall` seconds in which this thread
+ran.  WAITING deliveries go back earlier, after `SLOW_SECONDS`.
+
+At most `concurrency` deliveries have a handler, in whatever state.  Those and the waiting ones and those that a poll
+may bring are together at most `concurrency` + `prefetch`.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from queueber.errors import InvalidRequest, QueueberError
+from queueber.units import SpanMs
+from queueber.values import Action, Outcome, Settled
+from queueber.worker.actions import (
+    AnyAction,
+    Beat,
+    Cancel,
+    Delivered,
+    Delivery,
+    End,
+    GiveBack,
+    Lease,
+    Log,
+    ReportStall,
+    Start,
+    State,
+)
+from queueber.worker.deliveries import Deliveries
+from queueber.worker.leases import Leases
+from queueber.worker.loop_watch import LoopState, LoopWatch
+from queueber.worker.policy import (
+    BACKLOG_MAX,
+    ENDING_SECONDS,
+    FORCED_SECONDS,
+    IDLE_SECONDS,
+    SETTLE_SECONDS,
+    TICK_SECONDS,
+    Counts,
+    Policy,
+)
+from queueber.worker.polling import Polling
+from queueber.worker.settling import Settling
+from queueber.worker.verdicts import DEFER, Verdict
+
+UNASKED_CANCEL: Final = Verdict(Action.DEFER, SpanMs(1_000))
+"""The verdict of a handler that its own program cancelled.  The delay keeps the item from coming back in a hot loop."""
+
+
+class Engine:
+    """The state of one worker.  Not thread-safe: `keeper` calls it from one thread."""
+
+    def __init__(self, policy: Policy, now: float, jitter: Callable[[], float]) -> None:
+        """*jitter* returns numbers between 0 and 1."""
+        self.policy = policy
+        self.counts = Counts()
+        self.one_item_polls = False
+        """Whether each poll takes one item, because the server cannot settle single items of a lease."""
+
+        self.last_end = now
+        """When a handler last ended, or the engine was made."""
+
+        self._actions: list[AnyAction] = []
+        self._poll = Polling(now, jitter)
+        self._ready = True
+        self._leases = Leases(policy.lease_seconds)
+        self._settling = Settling(self._actions.append, self._finished)
+        self._loop = None if policy.stall is None else LoopWatch(policy.stall, now)
+        self._all = Deliveries()
+        self._mean_seconds = 0.0
+        """The moving average of what handlers take."""
+
+        self._grace_end: float | None = None
+        """When handlers are asked to end; None: no stop was asked for."""
+
+        self._end_by = 0.0
+        self._forced = False
+        self._ended = False
+        self._error: QueueberError | None = None
+
+    # ---- what others may see
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop was asked for."""
+        return self._grace_end is not None
+
+    @property
+    def waiting(self) -> int:
+        """The number of prefetched deliveries."""
+        return len(self._all.waiting)
+
+    @property
+    def running(self) -> int:
+        """The number of handlers, those included whose item is abandoned."""
+        return self._all.with_handler
+
+    @property
+    def abandoned(self) -> int:
+        """The number of handlers that run on without a lease."""
+        return len(self._all.abandoned)
+
+    @property
+    def settling(self) -> int:
+        """The number of verdicts that the server has not confirmed."""
+        return len(self._settling)
+
+    @property
+    def polling(self) -> bool:
+        """Whether a poll is under way."""
+        return bool(self._poll.number)
+
+    @property
+    def full(self) -> bool:
+        """Whether as many handlers run as may."""
+        return self.running >= self.policy.concurrency
+
+    @property
+    def last_poll(self) -> float:
+        """When a poll was last answered, or the engine was made."""
+        return self._poll.last_answer
+
+    @property
+    def standing(self) -> float:
+        """Seconds for which the event loop has not turned, as far as is known."""
+        return 0.0 if self._loop is None else self._loop.standing
+
+    @property
+    def leases(self) -> int:
+        """The number of leases that are needed."""
+        return len(self._leases)
+
+    def wake_at(self, now: float) -> float:
+        """Return when `tick` should be called next."""
+        busy = self._all or len(self._leases) or self.stopping
+        at = now + (TICK_SECONDS if busy else IDLE_SECONDS)
+        return min([at, *(each for each in (self._settling.wake_at(), self._poll.wake_at(now)) if each is not None)])
+
+    # ---- events
+
+    def delivered(self, number: int, answer: Delivered | None, now: float) -> None:
+        """Process the answer to the poll *number*, None if its wait ended without items."""
+        current = self._poll.answered(number, now)
+        if answer is None:
+            return
+        lease = self._leases.add(answer)
+        self.counts.delivered += len(answer.items)
+        usable = current and not self.stopping
+        for item_id, item in answer.items:
+            delivery = Delivery(item, item_id, lease)
+            self._leases.hold(delivery)
+            self._all.wait(delivery)
+            if not usable:
+                # The poll was cancelled, and its reply was on its way.
+                self._hand_back(delivery, now)
+
+    def poll_failed(self, number: int, why: QueueberError, now: float) -> None:
+        """Process the failure of the poll *number*."""
+        if number != self._poll.number:
+            return
+        wait = self._poll.failed(now)
+        if isinstance(why, InvalidRequest) and not self._poll.answered_once:
+            # It was wrong from the start, so trying again is no use.
+            self._error = why
+            self.stop(0, now)
+            return
+        level = logging.WARNING if self._poll.errors == 1 else logging.INFO
+        self._log(level, f"polling again in {wait:.1f} s: {why}")
+
+    def done(self, delivery: Delivery, verdict: Verdict | None, now: float) -> None:
+        """Note that the handler of *delivery* has ended, with its *verdict*, or None if it was cancelled."""
+        self.last_end = now
+        self._mean_seconds += (now - delivery.started - self._mean_seconds) / 8
+        state = self._all.drop(delivery)
+        if state is State.ABANDONED:
+            self._log(logging.INFO, f"the handler of item {delivery.id.hex()} has ended; its result is dropped")
+            return
+        if not self._leases.safe(delivery.lease, now):
+            self.counts.lost += 1
+            delivery.lease.held.discard(delivery)
+            self._log(logging.WARNING, f"item {delivery.id.hex()} was done after the end of its lease")
+            self._give_up(delivery.lease)
+            return
+        if state is State.ENDING and (verdict is None or verdict[:2] == (Action.FAIL, None)):
+            # Whatever the handler raised comes from being asked to end.
+            verdict = delivery.on_end
+        self._settle(delivery, verdict or UNASKED_CANCEL, now)
+
+    def settled(self, number: int, answer: Sequence[Settled] | QueueberError, now: float) -> None:
+        """Process the answer to the `Settle` *number*."""
+        self._settling.settled(number, answer, now)
+
+    def extended(self, lease: bytes, answer: bool | QueueberError, sent: float, now: float) -> None:
+        """Process the answer to an `Extend` that was sent at *sent*."""
+        if self._leases.extended(lease, answer, sent, now):
+            self._lose(lease, "the server has ended it")
+
+    def lease_lost(self, lease: bytes) -> None:
+        """Note that the server has ended *lease*."""
+        self._lose(lease, "the server has ended it")
+
+    def covered(self, until: float) -> None:
+        """Note that session leases are safe until *until*."""
+        self._leases.covered(until)
+
+    def ready(self, is_ready: bool) -> None:
+        """Note whether polls may be sent: whether the session is attached."""
+        self._ready = is_ready
+
+    def loop_turned(self) -> None:
+        """Note that the event loop of the handlers has turned after a `Beat`."""
+        if self._loop is not None and self._loop.turned():
+            self._log(logging.WARNING, "the event loop turns again")
+
+    def tick(self, now: float) -> None:
+        """Do what is due by *now*."""
+        for lease in self._leases.unsafe(now):
+            self._give_up(lease)
+        self._actions += self._leases.to_extend(now)
+        self._watch_runtimes(now)
+        if self._loop is not None:
+            self._watch_loop(self._loop, now)
+        if self._grace_end is not None and now >= self._grace_end and not self._forced:
+            for delivery in list(self._all.running):
+                self._ask_to_end(delivery, DEFER, "the worker stops", now)
+
+    def stop(self, grace: float, now: float) -> None:
+        """
+        Stop: no more polls, prefetched items go back now, handlers have *grace* seconds.
+
+        When it is called again, the worker ends at once, and the items of all handlers go back.
+        """
+        if self._grace_end is None:
+            self._grace_end = now + grace
+            self._end_by = now + grace + ENDING_SECONDS + SETTLE_SECONDS
+            self._pause(now)
+            return
+        self._forced = True
+        self._end_by = min(self._end_by, now + FORCED_SECONDS)
+        for delivery in [*self._all.running, *self._all.ending]:
+            self._abandon(delivery, DEFER, "the worker ends now", now)
+
+    def actions(self, now: float) -> list[AnyAction]:
+        """Return what is to be done now, in this order; nothing after an `End`."""
+        if self._ended:
+            return []
+        while self._all.waiting and not self.full and not self._slow:
+            self._actions.append(Start(self._all.start_next(now)))
+        self._settling.flush(now, all_of_it=self.stopping)
+        if self._poll.ready(now):
+            self._poll_more()
+        if self.stopping:
+            self._end_if_over(now)
+        actions, self._actions[:] = list(self._actions), []
+        return actions
+
+    # ---- rules
+
+    @property
+    def _slow(self) -> bool:
+        return self._loop is not None and self._loop.slow
+
+    def _poll_more(self) -> None:
+        """Poll if there is room."""
+        places = self.policy.concurrency + self.policy.in_store(self._mean_seconds)
+        room = places - self.running - self.waiting
+        if not self._ready or self.stopping or self._slow or room <= 0 or len(self._settling) >= BACKLOG_MAX:
+            return
+        if self.waiting and room < places // 4:
+            # Fewer, larger polls: there is work until more places are free.
+            return
+        self._actions.append(self._poll.next(1 if self.one_item_polls else room))
+
+    def _pause(self, now: float) -> None:
+        """End the poll under way, and give prefetched items back."""
+        if cancel := self._poll.cancel():
+            self._actions.append(cancel)
+        for delivery in list(self._all.waiting):
+            self._hand_back(delivery, now)
+
+    def _hand_back(self, delivery: Delivery, now: float) -> None:
+        self._all.drop(delivery)
+        self._settle(delivery, DEFER, now)
+
+    def _settle(self, delivery: Delivery, verdict: Verdict, now: float) -> None:
+        assert not delivery.settled
+        delivery.settled = True
+        self._leases.release(delivery)
+        self._settling.add(delivery, verdict, now)
+
+    def _finished(self, delivery: Delivery, verdict: Verdict, settled: Settled | None) -> None:
+        """Count a delivery whose verdict was answered, or dropped."""
+        self._leases.settled(delivery)
+        if settled is not None and settled.outcome is Outcome.DONE:
+            self.counts.settled(verdict.action)
+        else:
+            self.counts.lost += 1
+
+    def _lose(self, lease_id: bytes, why: str) -> None:
+        """Cancel all that is done under a lease, which has ended."""
+        lease = self._leases.lose(lease_id)
+        if lease is None:
+            return
+        for delivery in list(lease.held):
+            self.counts.lost += 1
+            self._log(logging.WARNING, f"the lease on item {delivery.id.hex()} is lost: {why}")
+            lease.held.discard(delivery)
+            if delivery.state is State.WAITING:
+                self._all.drop(delivery)
+            else:
+                self._leave(delivery, "its lease is lost")
+
+    def _give_up(self, lease: Lease) -> None:
+        """Treat *lease* as lost, because the server may have ended it."""
+        if lease.session:
+            # If the session attaches once more, the server has it still, and keeps it for as long.
+            self._actions.append(GiveBack(lease.id, lease.place))
+        self._lose(lease.id, "the server could not be asked in time to keep it")
+
+    def _abandon(self, delivery: Delivery, verdict: Verdict, why: str, now: float) -> None:
+        """Settle *delivery* although its handler runs on."""
+        self._log(logging.WARNING, f"item {delivery.id.hex()} goes back while its handler runs on: {why}")
+        self._settle(delivery, verdict, now)
+        self._leave(delivery, why)
+
+    def _leave(self, delivery: Delivery, why: str) -> None:
+        self._all.abandon(delivery)
+        self._actions.append(Cancel(delivery, why, lost=True))
+
+    def _ask_to_end(self, delivery: Delivery, verdict: Verdict, why: str, now: float) -> None:
+        self._all.ask_to_end(delivery, verdict, now + ENDING_SECONDS)
+        self._actions.append(Cancel(delivery, why, lost=False))
+
+    def _watch_runtimes(self, now: float) -> None:
+        most = self.policy.max_runtime
+        for delivery in () if most is None else self._all.overdue(most, now):
+            why = f"its handler ran for more than {most:g} s (max_runtime)"
+            self._log(logging.WARNING, f"item {delivery.id.hex()}: {why}")
+            self._ask_to_end(delivery, Verdict(Action.FAIL, None, why), why, now)
+        for delivery in self._all.not_ended(now):
+            self._abandon(delivery, delivery.on_end, f"it was asked to end {ENDING_SECONDS:g} s ago", now)
+
+    def _watch_loop(self, loop: LoopWatch, now: float) -> None:
+        match loop.look(now, busy=bool(self._all)):
+            case LoopState.ASK:
+                self._actions.append(Beat())
+            case LoopState.SLOW:
+                self._actions.append(ReportStall(loop.standing))
+                self._pause(now)
+            case LoopState.STALLED:
+                why = f"the event loop has not turned for {loop.standing:.0f} s"
+                self._pause(now)
+                for delivery in [*self._all.running, *self._all.ending]:
+                    self._abandon(delivery, Verdict(Action.FAIL, None, f"{why}: a handler blocks it"), why, now)
+
+    def _end_if_over(self, now: float) -> None:
+        left = [*self._all.running, *self._all.ending]
+        busy = left or len(self._settling)
+        if busy and now < self._end_by:
+            return
+        self._ended = True
+        if busy:
+            unsettled = len(left) + len(self._settling)
+            self._log(
+                logging.ERROR, f"ended with {unsettled:,} items not settled: they come back when their leases end"
+            )
+            self.counts.lost += len(left)
+            for delivery in left:
+                delivery.lease.held.discard(delivery)
+                self._leave(delivery, "the worker has ended")
+        self._actions.append(End(self._error))
+
+    def _log(self, level: int, text: str) -> None:
+        self._actions.append(Log(level, text))

@@ -1,0 +1,139 @@
+"""
+One run of a handler: hooks, tracing, and the verdict.
+
+`run` is for threads, `run_async` for loops.  Neither raises, except that a loop
+may close the coroutine.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from inspect import isawaitable, iscoroutine
+from typing import Any, Protocol, TypeAlias
+
+from attrs import frozen
+
+from queueber.worker.items import WorkItem
+from queueber.worker.verdicts import Decision, Verdict, verdict_of, verdict_of_error
+
+LOG = logging.getLogger("queueber.worker")
+
+Handler: TypeAlias = Callable[[WorkItem], Any]
+Before: TypeAlias = Callable[[WorkItem], object]
+After: TypeAlias = Callable[[WorkItem, Verdict | None, BaseException | None], object]
+
+
+class Processing(Protocol):
+    """The span of one run, while it is current."""
+
+    def ended(self, verdict: Verdict | None, error: BaseException | None) -> None:
+        """Note how the handler ended; *verdict* is None if it was cancelled."""
+
+
+class Tracer(Protocol):
+    """The maker of spans."""
+
+    def processing(self, item: WorkItem) -> AbstractContextManager[Processing]:
+        """Return a context in which the handler runs."""
+
+
+class _Untraced:
+    def ended(self, verdict: Verdict | None, error: BaseException | None) -> None:
+        pass
+
+
+_UNTRACED = nullcontext(_Untraced())
+
+
+@frozen(eq=False)
+class Handling:
+    """A handler with all that is done around it."""
+
+    handler: Handler
+    before: Sequence[Before] = ()
+    """Called with the item before the handler.  An exception is as one of the handler."""
+
+    after: Sequence[After] = ()
+    """Called with the item, the verdict (None: cancelled), and the exception or None.  An exception is only logged."""
+
+    tracer: Tracer | None = None
+    cancelled: tuple[type[BaseException], ...] = ()
+    """The exceptions by which the loop cancels a coroutine."""
+
+    def run(self, item: WorkItem) -> Verdict | None:
+        """Run the handler, a plain function, in this thread."""
+        error: BaseException | None = None
+        with _UNTRACED if self.tracer is None else self.tracer.processing(item) as span:
+            try:
+                for before in self.before:
+                    before(item)
+                verdict: Verdict | None = verdict_of(_not_awaitable(self.handler(item)))
+            except BaseException as why:  # noqa: BLE001  (SystemExit of a handler must not end its thread)
+                error, verdict = why, verdict_of_error(why)
+            span.ended(verdict, error)
+        if error is not None:
+            _report(item, error)
+        for after in self.after:
+            try:
+                after(item, verdict, error)
+            except Exception:
+                LOG.exception("a hook failed after item %s of %s", item.id.hex(), item.queue or "default")
+        return verdict
+
+    async def run_async(self, item: WorkItem) -> Verdict | None:
+        """Run the handler, a function that may return an awaitable, in the present loop."""
+        error: BaseException | None = None
+        verdict: Verdict | None = None
+        with _UNTRACED if self.tracer is None else self.tracer.processing(item) as span:
+            try:
+                for before in self.before:
+                    await _finished(before(item))
+                verdict = verdict_of(await _finished(self.handler(item)))
+            except GeneratorExit:
+                raise
+            except self.cancelled as why:
+                error = why
+            except BaseException as why:  # noqa: BLE001  (SystemExit of a handler must not end the loop)
+                error, verdict = why, verdict_of_error(why)
+            span.ended(verdict, error)
+        if error is not None and verdict is not None:
+            _report(item, error)
+        for after in self.after:
+            try:
+                await _finished(after(item, verdict, error))
+            except GeneratorExit:
+                raise
+            except BaseException:
+                LOG.exception("a hook failed after item %s of %s", item.id.hex(), item.queue or "default")
+        return verdict
+
+
+async def _finished(returned: object) -> object:
+    return await returned if isawaitable(returned) else returned
+
+
+def _not_awaitable(returned: object) -> object:
+    """
+    Return *returned*.
+
+    Raises:
+        TypeError: it would have to be awaited.
+    """
+    if not isawaitable(returned):
+        return returned
+    if iscoroutine(returned):
+        returned.close()
+    raise TypeError(
+        f"the handler returned {type(returned).__name__}, which has to be awaited, and runs in a thread;"
+        " make it a coroutine function, or pass threads=False to the Worker"
+    )
+
+
+def _report(item: WorkItem, error: BaseException) -> None:
+    if isinstance(error, Decision):
+        name, queue = type(error).__name__.lower(), item.queue or "default"
+        LOG.info("item %s of %s, attempt %d: %s %s", item.id.hex(), queue, item.attempt, name, error)
+    else:
+        LOG.error(
+            "item %s of %s failed, attempt %d", item.id.hex(), item.queue or "default", item.attempt, exc_info=error
+        )

@@ -1,0 +1,109 @@
+"""`WorkItem`: the argument of a handler."""
+
+import threading
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from queueber.api import DeliveryFacts, PolledItem
+from queueber.units import WallMs
+from queueber.values import Death
+
+_NO_FACTS = DeliveryFacts()
+_CREATING = threading.Lock()
+
+
+class WorkItem:
+    """
+    One item, leased to this worker while its handler runs.
+
+    Settled by the end of the handler: it has no methods for that.
+    """
+
+    def __init__(self, queue: str, lease: bytes, polled: PolledItem, facts: DeliveryFacts = _NO_FACTS) -> None:
+        """Created by the worker, from one item of a poll's answer."""
+        self.queue = queue
+        """The name of its queue; empty for the default queue."""
+
+        self.lease = lease
+        """The lease's id, 16 bytes.  Keep it secret."""
+
+        self.contents = polled.contents
+        self.id = polled.id
+        """16 bytes."""
+
+        self.attempt = polled.attempt
+        """The number of this delivery; 1 for the first."""
+
+        self.added_at: WallMs = polled.added_at
+        """When it was added, by the server's clock."""
+
+        self.facts = facts
+        """Its history in full."""
+
+        self.lost = False
+        """Whether its lease has ended.  The item may be delivered elsewhere, and the handler's result has no effect."""
+
+        self.stopping = False
+        """
+        Whether the handler should end now: the lease is lost, it ran for too long, or the worker stops.
+
+        A coroutine is cancelled instead.  A handler in a thread looks at this from time to time.
+        """
+
+        self.why = ""
+        """Why it should end."""
+
+        self.span_context: Any = None
+        """The context of the OpenTelemetry span in which the handler runs, or ran."""
+
+        self._event: threading.Event | None = None
+
+    def __repr__(self) -> str:
+        return f"<WorkItem {self.id.hex()} of {self.queue or 'default'}, attempt {self.attempt}>"
+
+    @property
+    def failures(self) -> int:
+        """How often it failed before."""
+        return self.facts.failures
+
+    @property
+    def losses(self) -> int:
+        """How often a lease on it ended by itself before."""
+        return self.facts.losses
+
+    @property
+    def last_error(self) -> str:
+        """The error of its last failure."""
+        return self.facts.last_error
+
+    @property
+    def first_leased_at(self) -> WallMs:
+        """When it was first delivered, by the server's clock; 0 if this is the first time."""
+        return self.facts.first_leased_at
+
+    @property
+    def death(self) -> Death | None:
+        """How it died, for a dead item and for one that was moved back."""
+        return self.facts.death
+
+    @cached_property
+    def headers(self) -> Mapping[str, bytes]:
+        """Its headers by name; of several with one name the last."""
+        return dict(self.facts.headers)
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep up to *seconds* in a handler's thread.  Return early, and True, when the handler should end."""
+        with _CREATING:
+            if self._event is None:
+                self._event = threading.Event()
+            if self.stopping:
+                self._event.set()
+        return self._event.wait(seconds)
+
+    def end(self, why: str, *, lost: bool) -> None:
+        """Let the handler know that it should end.  Called by the worker."""
+        with _CREATING:
+            self.lost, self.stopping, self.why = self.lost or lost, True, why
+            if self._event is not None:
+                self._event.set()

@@ -1,0 +1,324 @@
+"""
+The keeper: the engine in the I/O thread of a connection of the worker's own.
+
+The thread carries out the engine's actions and brings it their answers.  Nothing
+that a handler does can hold it up, except by holding the interpreter lock.  All
+news from other threads, and all answers, wait in one deque and are processed
+together, so that one turn of the thread makes one batch.
+"""
+
+import logging
+import random
+import traceback
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from sys import _current_frames
+from time import monotonic
+from typing import Any
+
+from queueber.client_core.connection import PendingCall
+from queueber.errors import InvalidRequest, Kind, Overloaded, QueueberError
+from queueber.sync.connector import Connector
+from queueber.sync.timers import Timer
+from queueber.units import MS_PER_SECOND, SpanMs
+from queueber.worker.actions import (
+    AnyAction,
+    Beat,
+    Cancel,
+    CancelPoll,
+    Delivered,
+    Delivery,
+    End,
+    Extend,
+    GiveBack,
+    Log,
+    Poll,
+    ReportStall,
+    Settle,
+    Start,
+)
+from queueber.worker.attachment import Attachment, Upkeep
+from queueber.worker.engine import Engine
+from queueber.worker.handling import LOG
+from queueber.worker.items import WorkItem
+from queueber.worker.liveness import Watch
+from queueber.worker.old_servers import settle_without_settle
+from queueber.worker.policy import Policy
+from queueber.worker.runners import Runner
+from queueber.worker.source import Answer, Source
+from queueber.worker.telemetry import Telemetry
+from queueber.worker.verdicts import Verdict
+
+POLL_SECONDS = 20.0
+"""The longest wait of a poll.  Each answer is a sign that polling works."""
+
+POLL_PART = 1 / 3
+"""The part of a lease that a poll may wait at most: its span counts from a moment that the worker does not know."""
+
+GIVE_BACK_MS = SpanMs(1)
+STACK_LINES = 12
+RETRY_SECONDS = 1.0
+
+
+class Keeper:
+    """The connection of one worker, and its engine."""
+
+    def __init__(
+        self,
+        connector: Connector,
+        source: Source,
+        policy: Policy,
+        upkeep: Upkeep,
+        *,
+        watch: Watch,
+        telemetry: Telemetry | None,
+        on_end: Callable[[Exception | None], None],
+    ) -> None:
+        """Poll *source* over *connector*.  Call *on_end* in the I/O thread, with the error that ended it or None."""
+        self._connector = connector
+        self._source = source
+        self._upkeep = upkeep
+        self._watch = watch
+        self._telemetry = telemetry
+        self._on_end = on_end
+        self._runner: Runner | None = None
+        self._engine = Engine(policy, monotonic(), random.random)
+        self._news: deque[Callable[[float], None]] = deque()
+        self._woken = False
+        self._timer: Timer | None = None
+        self._timer_at = 0.0
+        self._attachment: Attachment | None = None
+        self._polls: dict[int, PendingCall] = {}
+        self._starting: list[Delivery] = []
+        self._ended = False
+        self._actions: dict[type, Callable[[Any], None]] = {
+            Poll: self._poll,
+            CancelPoll: self._cancel_poll,
+            Settle: self._settle,
+            Extend: self._extend,
+            GiveBack: self._give_back,
+            Start: lambda action: self._starting.append(action.delivery),
+            Cancel: self._cancel,
+            Log: lambda action: LOG.log(action.level, action.text),
+            Beat: self._beat,
+            ReportStall: self._report_stall,
+            End: self._end,
+        }
+
+    # ---- for other threads
+
+    def start(self, runner: Runner) -> None:
+        """Connect, and run handlers in *runner*.  Raises `NotConnected` if there is no thread for it."""
+        self._runner = runner
+        self._io = self._connector.io()
+        self._io.post(self._begin)
+
+    def done(self, delivery: Delivery, verdict: Verdict | None) -> None:
+        """Note that a handler has ended.  Part of `Reports`."""
+        self._tell(partial(self._engine.done, delivery, verdict))
+
+    def loop_turned(self) -> None:
+        """Note that the event loop of the handlers has turned.  Part of `Reports`."""
+        self._tell(lambda _: self._engine.loop_turned())
+
+    def stop(self, grace: float) -> None:
+        """Stop, or when it is called again, end at once.  Safe in a signal handler."""
+        self._tell(partial(self._engine.stop, grace))
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, to look at."""
+        return self._engine
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection."""
+        return self._attachment is not None and self._attachment.connected_at is not None
+
+    def _tell(self, news: Callable[[float], None]) -> None:
+        """Process *news*, a function of the time, in the next turn of the I/O thread."""
+        self._news.append(news)
+        if not self._woken:
+            self._woken = True
+            self._io.post(self._turn)
+
+    # ---- the I/O thread
+
+    def _begin(self) -> None:
+        self._engine.ready(False)
+        self._attachment = Attachment(
+            self._io,
+            self._source,
+            self._upkeep,
+            on_change=lambda: self._tell(self._look_at_attachment),
+            on_lost=lambda lease: self._tell(lambda _: self._engine.lease_lost(lease)),
+        )
+        self._turn()
+
+    def _look_at_attachment(self, _: float) -> None:
+        assert self._attachment is not None
+        self._engine.ready(self._attachment.ready)
+        self._engine.one_item_polls = self._attachment.old_server
+
+    def _turn(self) -> None:
+        """Process all news, and do what the engine says."""
+        self._woken = False
+        now = monotonic()
+        self._look_at_session(now)
+        while self._news:
+            self._news.popleft()(now)
+        self._do(self._engine.actions(now))
+        self._wake_later(now)
+
+    def _look_at_session(self, now: float) -> None:
+        if (attachment := self._attachment) is not None:
+            attachment.tick(now)
+            if attachment.safe_until is not None:
+                self._engine.covered(attachment.safe_until)
+
+    def _do(self, actions: list[AnyAction]) -> None:
+        for action in actions:
+            self._actions[type(action)](action)
+        if self._starting:
+            starting, self._starting = self._starting, []
+            assert self._runner is not None
+            self._runner.start(starting)
+
+    def _wake_later(self, now: float) -> None:
+        """Set the timer for the engine's next tick, or the session's, unless one is set that is early enough."""
+        if self._ended:
+            return
+        at = self._engine.wake_at(now)
+        if self._attachment is not None and self._attachment.next_at is not None:
+            at = min(at, self._attachment.next_at)
+        if self._timer is None or at < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = at
+            self._timer = self._io.timers.call_later(max(0.0, at - now), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        now = monotonic()
+        self._look_at_session(now)
+        self._engine.tick(now)
+        self._turn()
+        self._watch.look(self._engine, now, connected=self.connected)
+
+    # ---- actions
+
+    def _poll(self, action: Poll) -> None:
+        wait = min(POLL_SECONDS, self._upkeep.span / MS_PER_SECOND * POLL_PART)
+        sent = monotonic()
+        attachment = self._attachment
+        assert attachment is not None
+        try:
+            call = self._source.poll(action.n, self._upkeep.span, SpanMs(int(wait * MS_PER_SECOND)), attachment.session)
+        except InvalidRequest as why:
+            self._tell(partial(self._engine.poll_failed, action.number, why))
+            return
+
+        def polled(outcome: Answer | QueueberError) -> None:
+            self._polls.pop(action.number, None)
+            if isinstance(outcome, QueueberError):
+                if isinstance(outcome, InvalidRequest) and not attachment.ready:
+                    outcome = Overloaded(f"the session is not attached: {outcome}")
+                self._tell(partial(self._engine.poll_failed, action.number, outcome))
+            else:
+                # After a reconnection the poll was sent again.
+                again = sent if attachment.connected_at is None else max(sent, attachment.connected_at)
+                self._tell(partial(self._engine.delivered, action.number, self._delivered(outcome, again)))
+
+        pending = self._io.link.call(call, polled)
+        self._polls[action.number] = pending
+
+    def _delivered(self, answer: Answer, sent: float) -> Delivered | None:
+        queue, response = answer
+        if not response.items:
+            return None
+        if self._telemetry is not None:
+            self._telemetry.received(queue, len(response.items), monotonic() - sent)
+        facts = response.facts
+        items = [
+            (
+                each.id,
+                WorkItem(queue, response.lease, each, facts[at])
+                if at < len(facts)
+                else WorkItem(queue, response.lease, each),
+            )
+            for at, each in enumerate(response.items)
+        ]
+        return Delivered(response.lease, self._source.place_of(queue), response.session, items, sent)
+
+    def _cancel_poll(self, action: CancelPoll) -> None:
+        if (pending := self._polls.pop(action.number, None)) is not None:
+            self._io.link.cancel(pending)
+
+    def _settle(self, action: Settle) -> None:
+        sent = monotonic()
+
+        def settled(outcome: Any) -> None:  # noqa: ANN401  (a response or an error)
+            if self._telemetry is not None:
+                error = type(outcome).__name__ if isinstance(outcome, QueueberError) else ""
+                items = [each.item for each in action.deliveries]
+                self._telemetry.settled(str(self._source), action.entries, items, monotonic() - sent, error)
+            answer = outcome if isinstance(outcome, QueueberError) else outcome.settled
+            if not isinstance(answer, QueueberError) and len(answer) != len(action.entries):
+                answer = Overloaded(f"the server answered {len(answer):,} of {len(action.entries):,} settlements")
+            self._tell(partial(self._engine.settled, action.number, answer))
+
+        if self._engine.one_item_polls:
+            settle_without_settle(
+                self._io.link,
+                self._source,
+                action,
+                lambda answer: self._tell(partial(self._engine.settled, action.number, answer)),
+            )
+            return
+        try:
+            call = self._source.settle(list(action.entries), list(action.adds))
+        except InvalidRequest as why:
+            self._tell(partial(self._engine.settled, action.number, why))
+            return
+        self._io.link.call(call, settled)
+
+    def _extend(self, action: Extend) -> None:
+        sent = monotonic()
+        self._io.link.call(
+            self._source.extend(action.place, action.lease, action.span),
+            lambda outcome: self._tell(lambda now: self._engine.extended(action.lease, outcome, sent, now)),
+        )
+
+    def _give_back(self, action: GiveBack) -> None:
+        def given_back(outcome: object) -> None:
+            if isinstance(outcome, QueueberError) and outcome.kind in (Kind.DISCONNECTED, Kind.OVERLOADED):
+                self._io.timers.call_later(RETRY_SECONDS, lambda: None if self._ended else self._give_back(action))
+
+        self._io.link.call(self._source.extend(action.place, action.lease, GIVE_BACK_MS), given_back)
+
+    def _cancel(self, action: Cancel) -> None:
+        assert self._runner is not None
+        self._runner.cancel(action.delivery, action.why, lost=action.lost)
+
+    def _beat(self, _: Beat) -> None:
+        assert self._runner is not None
+        self._runner.beat()
+
+    def _report_stall(self, action: ReportStall) -> None:
+        thread = None if self._runner is None else self._runner.loop_thread
+        frame = None if thread is None else _current_frames().get(thread)
+        stack = "" if frame is None else "; it stands here:\n" + "".join(traceback.format_stack(frame)[-STACK_LINES:])
+        LOG.log(logging.WARNING, "the event loop has not turned for %.0f s%s", action.seconds, stack)
+
+    def _end(self, action: End) -> None:
+        self._ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._runner is not None:
+            self._runner.close()
+        if self._attachment is not None:
+            self._attachment.close()
+        # Sends what is pending, and waits for the answer to a cancelled poll, whose items go back.
+        self._io.close()
+        self._on_end(action.error)

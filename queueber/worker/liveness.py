@@ -1,0 +1,242 @@
+"""
+Liveness: whether a worker gets on, as an answer, a file and an HTTP page.
+
+A worker gets on while its polls are answered.  One whose places are all taken
+does not poll, and gets on while its handlers end, its loop turns and the server
+answers.  The file's time of change is a moment at which the worker got on, so
+that a probe compares it with the clock.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Final
+
+from attrs import asdict, frozen
+
+from queueber.errors import InvalidRequest, reason
+from queueber.worker.engine import Engine
+from queueber.worker.policy import Counts
+
+LOG = logging.getLogger("queueber.worker")
+
+QUIET_SECONDS: Final = 60.0
+"""The time without an answered poll after which a worker that could take items does not get on."""
+
+BUSY_SECONDS: Final = 600.0
+"""The time after which a worker with all places taken logs that no handler has ended."""
+
+FILE_SECONDS: Final = 2.0
+"""The least time between two changes of the file."""
+
+_REQUEST_SECONDS = 5.0
+
+
+@frozen(kw_only=True)
+class Health:
+    """The state of a worker at one moment."""
+
+    alive: bool
+    """Whether it gets on."""
+
+    why: str
+    """Why it does not, or what it does."""
+
+    connected: bool
+    stopping: bool
+    last_poll_seconds: float
+    """The time since a poll was last answered, or since the start."""
+
+    running: int
+    """Handlers, those included whose item is lost or was given back."""
+
+    prefetched: int
+    settling: int
+    """Results that the server has not confirmed."""
+
+    abandoned: int
+    """Handlers that run on without their item."""
+
+    delivered: int
+    removed: int
+    failed: int
+    deferred: int
+    rejected: int
+    lost: int
+
+
+NOT_STARTED: Final = Health(
+    alive=False,
+    why="not started",
+    connected=False,
+    stopping=False,
+    last_poll_seconds=0.0,
+    running=0,
+    prefetched=0,
+    settling=0,
+    abandoned=0,
+    **asdict(Counts()),
+)
+
+
+class Watch:
+    """The judge of a worker's progress, which writes to the log and to a file."""
+
+    def __init__(self, file: LivenessFile | None = None) -> None:
+        """Touch *file* while the worker gets on."""
+        self._file = file
+        self._reported = 0.0
+        """When the log last said that it does not get on, or that nothing ends."""
+
+    def look(self, engine: Engine, now: float, *, connected: bool) -> None:
+        """Touch the file, and write to the log each minute if the worker does not get on."""
+        alive, why = judge(engine, now, connected=connected)
+        if alive and self._file is not None:
+            self._file.got_on(now)
+        if not alive and now - self._reported >= QUIET_SECONDS:
+            self._reported = now
+            LOG.error("the worker does not get on: %s", why)
+        busy = now - max(engine.last_end, engine.last_poll)
+        if alive and engine.full and busy >= BUSY_SECONDS and now - self._reported >= BUSY_SECONDS:
+            self._reported = now
+            LOG.warning(
+                "all %d handlers have been running for %.0f s; max_runtime would end them", engine.running, busy
+            )
+
+    def close(self) -> None:
+        """Remove the file."""
+        if self._file is not None:
+            self._file.remove()
+
+
+def judge(engine: Engine, now: float, *, connected: bool) -> tuple[bool, str]:
+    """Return whether the worker gets on, and why not, or what it does."""
+    since_poll = now - engine.last_poll
+    if engine.stopping:
+        return True, "stopping"
+    if engine.policy.stall is not None and engine.standing >= engine.policy.stall:
+        return False, f"the event loop has not turned for {engine.standing:.0f} s"
+    if engine.abandoned >= engine.policy.concurrency:
+        return False, "all handlers run on without their items: none has ended in its time"
+    quiet = since_poll >= QUIET_SECONDS
+    if not connected:
+        return not quiet, f"not connected; the last poll was answered {since_poll:.0f} s ago"
+    if quiet and not engine.full:
+        return False, f"connected, but no poll was answered for {since_poll:.0f} s"
+    return True, "busy: all places are taken" if engine.full else "polling" if engine.polling else "waiting to poll"
+
+
+def health_of(engine: Engine, now: float, *, connected: bool) -> Health:
+    """Return the state of a worker."""
+    alive, why = judge(engine, now, connected=connected)
+    return Health(
+        alive=alive,
+        why=why,
+        connected=connected,
+        stopping=engine.stopping,
+        last_poll_seconds=round(now - engine.last_poll, 3),
+        running=engine.running,
+        prefetched=engine.waiting,
+        settling=engine.settling,
+        abandoned=engine.abandoned,
+        **asdict(engine.counts),
+    )
+
+
+class LivenessFile:
+    """A file whose time of change is a moment at which the worker got on."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """
+        Create the file at *path* or use the one that is there.
+
+        Raises:
+            InvalidRequest: it cannot be written.
+        """
+        self._path = Path(path)
+        self._touched: float | None = None
+        try:
+            self._path.touch()
+        except OSError as why:
+            raise InvalidRequest(f"liveness_file cannot be written: {reason(why)}") from None
+
+    def got_on(self, now: float) -> None:
+        """Note that the worker gets on *now*, in monotonic seconds."""
+        if self._touched is not None and now - self._touched < FILE_SECONDS:
+            return
+        self._touched = now
+        try:
+            self._path.touch()
+        except OSError as why:
+            LOG.warning("the liveness file cannot be written: %s", reason(why))
+
+    def remove(self) -> None:
+        """Remove the file: the worker has ended."""
+        self._path.unlink(missing_ok=True)
+
+
+class HealthPage:
+    """`GET /` on a port answers with the health as JSON, status 200 if the worker gets on and 503 if not."""
+
+    def __init__(self, health: Callable[[], Health], port: int, host: str) -> None:
+        """
+        Listen on *host* and *port*; 0 for any free one.
+
+        Raises:
+            InvalidRequest: the port cannot be listened on.
+        """
+        page = type("_Page", (_Page,), {"health": staticmethod(health)})
+        try:
+            self._server = ThreadingHTTPServer((host, port), page)
+        except (OSError, OverflowError) as why:
+            raise InvalidRequest(f"http_port {port} of {host} cannot be listened on: {why}") from None
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, name="queueber health", daemon=True).start()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The host and port."""
+        host, port = self._server.server_address[:2]
+        return str(host), port
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Page(BaseHTTPRequestHandler):
+    health: Callable[[], Health]
+    timeout = _REQUEST_SECONDS
+    server_version = "queueber"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def _answer(self, *, with_body: bool) -> None:
+        if self.path.partition("?")[0] not in ("/", "/health", "/healthz", "/livez"):
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        health = type(self).health()
+        body = json.dumps(asdict(health), indent=1).encode() + b"\n"
+        self.send_response(HTTPStatus.OK if health.alive else HTTPStatus.SERVICE_UNAVAILABLE)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        LOG.debug(format, *args)

@@ -1,0 +1,188 @@
+"""
+Settling in batches: verdicts in, few calls out, and their answers.
+
+A verdict goes out at once while no call is under way.  Otherwise it waits for
+an answer, for a full batch, or for `DELAY_SECONDS`, whichever is first: under
+load a call carries many verdicts, and without load none waits.
+
+| An entry is | on | it becomes |
+|---|---|---|
+| pending | a call is due | in flight |
+| pending | its lease is lost | dropped, with a line in the log |
+| in flight | the server answers it | settled, or lost |
+| in flight | a temporary error, or an unknown outcome | pending; settling twice does no harm |
+| in flight | `failed`, with others in the call | pending, for a call of its own |
+| in flight | `failed`, alone | pending as a plain failure with the server's reason |
+| in flight | `failed` as a plain failure | dropped, with a line in the log |
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from attrs import define
+
+from queueber.errors import InvalidRequest, QueueberError
+from queueber.limits import SETTLEMENTS_MAX
+from queueber.values import Action, Outcome, Settled, Settlement
+from queueber.worker.actions import AnyAction, Delivery, Log, Settle
+from queueber.worker.verdicts import Verdict, bounded
+
+DELAY_SECONDS = 0.01
+"""The longest wait of a verdict for others, while calls can be sent."""
+
+FULL = 200
+"""Verdicts that are worth a call of their own."""
+
+CALLS_MAX = 8
+"""Calls under way at most.  More would not be faster, because the server commits them together."""
+
+BYTES_MAX = 1 << 20
+"""Errors in one call at most, about."""
+
+BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Waits after consecutive calls that could not be done."""
+
+
+@define(eq=False)
+class Entry:
+    """A verdict on its way."""
+
+    delivery: Delivery
+    verdict: Verdict
+    since: float
+    tries: int = 0
+    alone: bool = False
+    """Whether it goes in a call of its own."""
+
+    replaced: bool = False
+    """Whether the verdict is a plain failure because the server refused the handler's."""
+
+
+class Settling:
+    """Verdicts that the server has not confirmed."""
+
+    def __init__(
+        self, emit: Callable[[AnyAction], None], finished: Callable[[Delivery, Verdict, Settled | None], None]
+    ) -> None:
+        """
+        Pass actions to *emit*, and each delivery to *finished* when its verdict has an answer.
+
+        The answer is None if it was dropped.
+        """
+        self._emit = emit
+        self._finished = finished
+        self._pending: deque[Entry] = deque()
+        self._in_flight: dict[int, Sequence[Entry]] = {}
+        self._number = 0
+        self._errors = 0
+        """Calls since the last that was answered."""
+
+        self._not_before = 0.0
+
+    def __len__(self) -> int:
+        """Return the number of verdicts without an answer."""
+        return len(self._pending) + sum(map(len, self._in_flight.values()))
+
+    def add(self, delivery: Delivery, verdict: Verdict, now: float) -> None:
+        """Settle *delivery* soon.  It has left upkeep."""
+        self._pending.append(Entry(delivery, verdict, now, alone=bool(verdict.adds)))
+
+    def wake_at(self) -> float | None:
+        """Return when `flush` has something to do, or None if that depends on an answer."""
+        if not self._pending or len(self._in_flight) >= CALLS_MAX:
+            return None
+        return max(self._not_before, self._pending[0].since + DELAY_SECONDS if self._in_flight else 0.0)
+
+    def flush(self, now: float, *, all_of_it: bool = False) -> None:
+        """Send what is due by *now*.  With *all_of_it* nothing waits for others."""
+        while self._pending and now >= self._not_before and len(self._in_flight) < CALLS_MAX:
+            waits = self._in_flight and len(self._pending) < FULL and now < self._pending[0].since + DELAY_SECONDS
+            if waits and not all_of_it:
+                return
+            entries = self._next_batch()
+            if not entries:
+                continue
+            self._number += 1
+            self._in_flight[self._number] = entries
+            self._emit(
+                Settle(
+                    self._number,
+                    [
+                        Settlement(
+                            each.delivery.lease.id,
+                            each.delivery.id,
+                            each.verdict.action,
+                            each.verdict.delay,
+                            each.verdict.error,
+                        )
+                        for each in entries
+                    ],
+                    [each.delivery for each in entries],
+                    entries[0].verdict.adds,
+                )
+            )
+
+    def _next_batch(self) -> list[Entry]:
+        """Take the entries of the next call: many that go together, or one that goes alone."""
+        entries: list[Entry] = []
+        size = 0
+        while self._pending and len(entries) < SETTLEMENTS_MAX and size < BYTES_MAX:
+            if self._pending[0].alone and entries:
+                break
+            entry = self._pending.popleft()
+            if entry.delivery.lease.lost:
+                tried = ", unless an earlier attempt to settle it arrived" if entry.tries else ""
+                self._drop(entry, f"its lease has ended{tried}")
+                continue
+            entries.append(entry)
+            size += len(entry.verdict.error)
+            if entry.alone:
+                break
+        return entries
+
+    def settled(self, number: int, answer: Sequence[Settled] | QueueberError, now: float) -> None:
+        """Process the answer to the call *number*."""
+        entries = self._in_flight.pop(number)
+        if not isinstance(answer, QueueberError):
+            self._errors = 0
+            for entry, settled in zip(entries, answer, strict=True):
+                self._answered(entry, settled)
+        elif isinstance(answer, InvalidRequest):
+            self._refused(entries, answer)
+        else:
+            self._not_before = now + BACKOFF_SECONDS[min(self._errors, len(BACKOFF_SECONDS) - 1)]
+            self._errors += 1
+            self._emit(Log(logging.WARNING, f"{len(entries):,} results not settled yet: {answer}"))
+            for entry in reversed(entries):
+                entry.tries += 1
+                self._pending.appendleft(entry)
+
+    def _answered(self, entry: Entry, settled: Settled) -> None:
+        if settled.outcome is not Outcome.DONE:
+            done_before = ", unless an earlier attempt to settle it arrived" if entry.tries else ""
+            self._emit(
+                Log(
+                    logging.INFO if entry.tries else logging.WARNING,
+                    f"the result of item {entry.delivery.id.hex()} came after the end of its lease{done_before}",
+                )
+            )
+        self._finished(entry.delivery, entry.verdict, settled)
+
+    def _refused(self, entries: Sequence[Entry], why: InvalidRequest) -> None:
+        for entry in reversed(entries):
+            if len(entries) > 1:
+                entry.alone = True
+            elif entry.replaced:
+                self._drop(entry, str(why))
+                continue
+            else:
+                text = f"the server refused to {entry.verdict.action.name.lower()} the item: {why}"
+                self._emit(Log(logging.ERROR, f"item {entry.delivery.id.hex()}: {text}"))
+                entry.verdict = Verdict(Action.FAIL, None, bounded(f"{text}\n{entry.verdict.error}".strip()))
+                entry.replaced = True
+            self._pending.appendleft(entry)
+
+    def _drop(self, entry: Entry, why: str) -> None:
+        self._emit(Log(logging.WARNING, f"the result of item {entry.delivery.id.hex()} is dropped: {why}"))
+        self._finished(entry.delivery, entry.verdict, None)

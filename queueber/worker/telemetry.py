@@ -1,0 +1,272 @@
+"""
+Traces and metrics by OpenTelemetry's conventions for messaging, when `opentelemetry-api` is installed.
+
+| Span | kind | from, to | linked with |
+|---|---|---|---|
+| `send QUEUE` | PRODUCER | `publishing` is entered and left | |
+| `receive QUEUE` | CLIENT | a poll is sent, its items arrive | |
+| `process QUEUE` | CONSUMER | a handler begins and ends | the span that sent the item, by its headers |
+| `settle QUEUE` | CLIENT | a settle is sent and answered | the spans that processed its items |
+
+An item that is prefetched has no span until its handler begins.  Only this
+module imports OpenTelemetry, and none of it is imported before it is used.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from queueber import __version__
+from queueber.values import Action, Settlement
+from queueber.worker.items import WorkItem
+from queueber.worker.verdicts import Decision, Verdict
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Link, Span
+
+SYSTEM: Final = "queueber"
+DEFAULT_QUEUE: Final = "default"
+
+_LINKS_MAX = 128
+"""Links of a span that SDKs keep by default."""
+
+_NS = 1_000_000_000
+
+
+def installed() -> bool:
+    """Return whether `opentelemetry-api` is installed."""
+    try:
+        import opentelemetry.trace  # noqa: F401, PLC0415
+    except ImportError:
+        return False
+    return True
+
+
+class Telemetry:
+    """
+    The spans and metrics of one server's queues.
+
+    Providers are looked up when the first span begins, so that a program may
+    configure them after it has made its worker.
+    """
+
+    def __init__(self, server: tuple[str, int] | None = None, *, parent: bool = False) -> None:
+        """
+        *server* is the host and port.
+
+        With *parent* a `process` span is a child of the span that sent its item, instead of being linked with it.
+        """
+        self._parent = parent
+        self._common: dict[str, Any] = {"messaging.system": SYSTEM}
+        if server is not None:
+            self._common |= {"server.address": server[0], "server.port": server[1]}
+
+    def _attributes(self, name: str, kind: str, queue: str) -> dict[str, Any]:
+        return {
+            **self._common,
+            "messaging.destination.name": queue or DEFAULT_QUEUE,
+            "messaging.operation.name": name,
+            "messaging.operation.type": kind,
+        }
+
+    @contextmanager
+    def publishing(self, queue: str, messages: int = 1) -> Iterator[dict[str, bytes]]:
+        """Trace the adding of *messages* items; yield the headers that carry the context."""
+        from opentelemetry.trace import SpanKind  # noqa: PLC0415
+
+        attributes = self._attributes("send", "send", queue)
+        batch = {"messaging.batch.message_count": messages} if messages > 1 else {}
+        began = time.monotonic()
+        try:
+            with _tracer().start_as_current_span(
+                f"send {queue or DEFAULT_QUEUE}", kind=SpanKind.PRODUCER, attributes={**attributes, **batch}
+            ) as span:
+                try:
+                    yield context_headers()
+                except BaseException as why:
+                    span.set_attribute("error.type", _type_of(why))
+                    raise
+        except BaseException as why:
+            attributes["error.type"] = _type_of(why)
+            raise
+        finally:
+            meters = _meters()
+            meters.sent.add(messages, attributes)
+            meters.operation.record(time.monotonic() - began, attributes)
+
+    @contextmanager
+    def processing(self, item: WorkItem) -> Iterator[_Processing]:
+        """Trace the run of a handler on *item*."""
+        from opentelemetry.trace import SpanKind  # noqa: PLC0415
+
+        attributes = self._attributes("process", "process", item.queue)
+        context, links = self._origin(item)
+        meters = _meters()
+        meters.consumed.add(1, attributes)
+        began = time.monotonic()
+        with _tracer().start_as_current_span(
+            f"process {item.queue or DEFAULT_QUEUE}",
+            context=context,
+            kind=SpanKind.CONSUMER,
+            links=links,
+            attributes={
+                **attributes,
+                "messaging.message.id": item.id.hex(),
+                "messaging.message.body.size": len(item.contents),
+                "messaging.queueber.attempt": item.attempt,
+            },
+        ) as span:
+            item.span_context = span.get_span_context()
+            processing = _Processing(span)
+            yield processing
+        if processing.error_type:
+            attributes["error.type"] = processing.error_type
+        meters.process.record(time.monotonic() - began, attributes)
+
+    def _origin(self, item: WorkItem) -> tuple[Context | None, Sequence[Link]]:
+        """Return the context and the links of the span that processes *item*."""
+        from opentelemetry import propagate, trace  # noqa: PLC0415
+
+        carrier = {name.lower(): value.decode(errors="replace") for name, value in item.headers.items()}
+        context = propagate.extract(carrier)
+        sent_by = trace.get_current_span(context).get_span_context()
+        if not sent_by.is_valid:
+            return None, ()
+        return (context, ()) if self._parent else (None, [trace.Link(sent_by)])
+
+    def received(self, queue: str, items: int, seconds: float) -> None:
+        """Record a poll that brought *items* items and ends now, *seconds* after it was sent."""
+        from opentelemetry.trace import SpanKind  # noqa: PLC0415
+
+        attributes = self._attributes("receive", "receive", queue)
+        now = time.time_ns()
+        span = _tracer().start_span(
+            f"receive {queue or DEFAULT_QUEUE}",
+            kind=SpanKind.CLIENT,
+            attributes={**attributes, "messaging.batch.message_count": items},
+            start_time=now - int(seconds * _NS),
+        )
+        span.end(now)
+        _meters().operation.record(seconds, attributes)
+
+    def settled(
+        self, queue: str, entries: Sequence[Settlement], items: Iterable[WorkItem], seconds: float, error: str = ""
+    ) -> None:
+        """Record a settle of *items* that ends now, *seconds* after it was sent; *error* is the type of its error."""
+        from opentelemetry.trace import Link, SpanKind, StatusCode  # noqa: PLC0415
+
+        actions = {entry.action for entry in entries}
+        name = actions.pop().name.lower() if len(actions) == 1 else "settle"
+        attributes = self._attributes(name, "settle", queue)
+        if error:
+            attributes["error.type"] = error
+        contexts = (each.span_context for each in items)
+        now = time.time_ns()
+        span = _tracer().start_span(
+            f"{name} {queue or DEFAULT_QUEUE}",
+            kind=SpanKind.CLIENT,
+            links=[Link(each) for each in contexts if each is not None][:_LINKS_MAX],
+            attributes={**attributes, "messaging.batch.message_count": len(entries)},
+            start_time=now - int(seconds * _NS),
+        )
+        if error:
+            span.set_status(StatusCode.ERROR)
+        span.end(now)
+        _meters().operation.record(seconds, attributes)
+
+
+class _Processing:
+    """The span of one run of a handler."""
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+        self.error_type = ""
+
+    def ended(self, verdict: Verdict | None, error: BaseException | None) -> None:
+        """Note how the handler ended."""
+        from opentelemetry.trace import StatusCode  # noqa: PLC0415
+
+        action = "defer" if verdict is None else verdict.action.name.lower()
+        self._span.set_attribute("messaging.queueber.outcome", action)
+        if error is None or (verdict is not None and verdict.action in (Action.REMOVE, Action.DEFER)):
+            return
+        self.error_type = _type_of(error)
+        self._span.set_attribute("error.type", self.error_type)
+        self._span.set_status(StatusCode.ERROR, str(error)[:200])
+        if not isinstance(error, Decision):
+            self._span.record_exception(error)
+
+
+class _Meters:
+    """The metrics of the conventions."""
+
+    def __init__(self) -> None:
+        from opentelemetry import metrics  # noqa: PLC0415
+
+        meter = metrics.get_meter("queueber", __version__)
+        self.sent = meter.create_counter(
+            "messaging.client.sent.messages",
+            "{message}",
+            "Number of messages producer attempted to send to the broker.",
+        )
+        self.consumed = meter.create_counter(
+            "messaging.client.consumed.messages",
+            "{message}",
+            "Number of messages that were delivered to the application.",
+        )
+        self.operation = meter.create_histogram(
+            "messaging.client.operation.duration",
+            "s",
+            "Duration of messaging operation initiated by a producer or consumer client.",
+        )
+        self.process = meter.create_histogram("messaging.process.duration", "s", "Duration of processing operation.")
+
+
+@cache
+def _meters() -> _Meters:
+    return _Meters()
+
+
+@cache
+def _tracer() -> Any:  # noqa: ANN401
+    from opentelemetry import trace  # noqa: PLC0415
+
+    return trace.get_tracer("queueber", __version__)
+
+
+def context_headers() -> dict[str, bytes]:
+    """Return the headers that carry the context of the current span; none without one, or without OpenTelemetry."""
+    if not installed():
+        return {}
+    from opentelemetry import propagate  # noqa: PLC0415
+
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return {name: value.encode() for name, value in carrier.items()}
+
+
+@contextmanager
+def publishing(
+    queue: str, messages: int = 1, *, headers: Mapping[str, bytes] | None = None, server: tuple[str, int] | None = None
+) -> Iterator[dict[str, bytes]]:
+    """
+    Trace the adding of *messages* items to *queue*, and yield their headers: *headers* and those of the context.
+
+    Add them in the body, with `new_item(…, headers=…)`.  Without OpenTelemetry this yields *headers* alone.
+    """
+    given = dict(headers or {})
+    if not installed():
+        yield given
+        return
+    with Telemetry(server).publishing(queue, messages) as context:
+        yield {**context, **given}
+
+
+def _type_of(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

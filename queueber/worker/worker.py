@@ -1,0 +1,359 @@
+"""`Worker`: the settings, and the three ways to run it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from inspect import iscoroutinefunction
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal
+
+from attrs import evolve
+
+from queueber.client_core.endpoint import endpoint_of
+from queueber.client_core.kept_session import GRACE_MS_MAX, GRACE_MS_MIN
+from queueber.errors import InvalidRequest
+from queueber.sync.connector import Connector
+from queueber.worker.attachment import Upkeep
+from queueber.worker.handling import LOG, After, Before, Handler, Handling
+from queueber.worker.keeper import Keeper
+from queueber.worker.liveness import NOT_STARTED, Health, HealthPage, LivenessFile, Watch, health_of
+from queueber.worker.policy import ENDING_SECONDS, SETTLE_SECONDS, Policy
+from queueber.worker.queues import Resolved, resolve
+from queueber.worker.runners import AioRunner, Runner, ThreadRunner
+from queueber.worker.telemetry import Telemetry, installed
+from queueber.worker.verdicts import checked_seconds, span_of
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+CONCURRENCY_MAX = 100_000
+COROUTINES = 100
+"""Coroutines at a time by default."""
+
+THREADS = min(32, (os.cpu_count() or 1) + 4)
+"""Threads at a time by default, as `concurrent.futures` has it."""
+
+LEFT_SECONDS = 3.0
+"""The time that `run` has to return after the end, before the process is ended under a handler that never returns."""
+
+
+class Worker:
+    """
+    Take items of one or several queues, call a handler with each, and settle them as the handler ends.
+
+    The connection lives in a thread of its own, so that leases are kept while
+    handlers are busy.  A worker runs once, in one of three ways: `run` blocks,
+    `run_async` is for asyncio, `start` for Twisted.
+    """
+
+    def __init__(
+        self,
+        queue: object,
+        handler: Handler,
+        *,
+        queues: Iterable[str] | Mapping[str, int] | None = None,
+        strict: bool = False,
+        concurrency: int | None = None,
+        prefetch: int | None = None,
+        max_runtime: float | None = None,
+        lease: float | Literal["session"] = "session",
+        session_grace: float = 30.0,
+        grace: float = 20.0,
+        stall: float = 60.0,
+        threads: bool | None = None,
+        before: Sequence[Before] = (),
+        after: Sequence[After] = (),
+        liveness_file: str | os.PathLike[str] | None = None,
+        http_port: int | None = None,
+        http_host: str = "127.0.0.1",
+        telemetry: bool | None = None,
+        trace_parent: bool = False,
+    ) -> None:
+        """
+        Make a worker; it connects when it is run.  All times are in seconds.
+
+        Args:
+            queue: a URL, or a `Queue` of any client, whose URL and options are used for a connection of its own; or a
+                list of them, or a mapping from them to weights of 1 to 1,000, all on one server.
+            handler: called with each `WorkItem`: a coroutine function in the event loop, another function in a thread.
+            queues: names of queues on the server of *queue*, or a mapping from names to weights, instead of one queue.
+            strict: serve the first of several queues that has an item, instead of all by weight.
+            concurrency: handlers at a time; by default 100 coroutines, or as many threads as there are processors and
+                four more, at most 32.
+            prefetch: items to hold in store besides.  By default those that the handlers process in 0.1 s, at most 500.
+            max_runtime: the time after which a handler is asked to end and its item fails.  By default none.
+            lease: ``"session"`` for leases that last as long as this worker lives, or the span of leases that are
+                extended, at least 1 s.
+            session_grace: the time after the loss of the connection in which session leases last, 10 s to 7 days.
+            grace: the time that handlers have to end when the worker stops.
+            stall: the time after which an event loop that does not turn loses its items.
+            threads: True or False to choose where the handler runs; by default its kind decides.  With False a plain
+                function may return an awaitable or, in Twisted, a Deferred.
+            before: functions that are called with the item before the handler.
+            after: functions that are called with the item, the verdict and the exception or None after it.
+            liveness_file: a file that is touched while the worker gets on, and removed at its end.
+            http_port: a port for a page with the worker's health; 0 for any free one.
+            http_host: the address of that port.
+            telemetry: whether to make OpenTelemetry spans and metrics; by default if `opentelemetry-api` is installed.
+            trace_parent: make the span of a handler a child of the span that sent the item, instead of linking them.
+
+        Raises:
+            InvalidRequest: an argument is of the wrong type or out of range.
+        """
+        if not callable(handler):
+            raise InvalidRequest(f"handler is {handler!r}; it must be a function or a coroutine function")
+        if threads is None:
+            threads = not (iscoroutinefunction(handler) or iscoroutinefunction(getattr(handler, "__call__", None)))  # noqa: B004
+        self._threads = threads
+        self._resolved: Resolved = resolve(queue, queues, strict=strict)
+        default = THREADS if threads else COROUTINES
+        self._policy = Policy(
+            concurrency=default if concurrency is None else _number("concurrency", concurrency, 1, CONCURRENCY_MAX),
+            prefetch=None if prefetch is None else _number("prefetch", prefetch, 0, CONCURRENCY_MAX),
+            lease_seconds=30.0 if lease == "session" else checked_seconds("lease", lease, least=1),
+            max_runtime=None if max_runtime is None else checked_seconds("max_runtime", max_runtime, least=0.001),
+            stall=None if threads else checked_seconds("stall", stall, least=1),
+        )
+        grace_ms = span_of("session_grace", session_grace)
+        if not GRACE_MS_MIN <= grace_ms <= GRACE_MS_MAX:
+            raise InvalidRequest(f"session_grace is {session_grace:g} s; it must be 10 s to 7 days")
+        span = span_of("lease", self._policy.lease_seconds)
+        self._upkeep = Upkeep(session=lease == "session", grace_ms=grace_ms, span=span)
+        self._grace = checked_seconds("grace", grace)
+        self._telemetry = _telemetry(self._resolved, telemetry, parent=trace_parent)
+        self._handler, self._before, self._after = handler, tuple(before), tuple(after)
+        self._watch = Watch(None if liveness_file is None else LivenessFile(liveness_file))
+        self._page = None if http_port is None else HealthPage(lambda: self.health, http_port, http_host)
+        self._keeper: Keeper | None = None
+        self._lock = threading.Lock()
+        self._stops: list[float] = []
+        """The stops that were asked for before the worker ran."""
+
+        self._signalled = False
+        self._exit: threading.Timer | None = None
+        """Ends the process when `run` does not return."""
+
+    # ---- to look at
+
+    @property
+    def health(self) -> Health:
+        """The state of the worker now."""
+        if self._keeper is None:
+            return NOT_STARTED
+        return health_of(self._keeper.engine, monotonic(), connected=self._keeper.connected)
+
+    @property
+    def last_poll(self) -> float | None:
+        """The seconds since a poll was last answered, or since the start; None before the start."""
+        return None if self._keeper is None else monotonic() - self._keeper.engine.last_poll
+
+    @property
+    def http_address(self) -> tuple[str, int] | None:
+        """The host and port of the health page; None without one."""
+        return None if self._page is None else self._page.address
+
+    @property
+    def queues(self) -> str:
+        """The names of its queues, for people."""
+        return str(self._resolved.source)
+
+    # ---- to run
+
+    def run(self) -> None:
+        """
+        Run until a stop, and block meanwhile.
+
+        In the main thread SIGTERM and SIGINT stop the worker.  A second one ends it at once, and the items of running
+        handlers go back without an attempt counted.
+
+        Raises:
+            InvalidRequest: the server refused the first poll.
+        """
+        with self._signals():
+            if self._threads:
+                self._run_threads()
+            else:
+                asyncio.run(self._run_aio())
+
+    def _run_threads(self) -> None:
+        ended = threading.Event()
+        errors: list[Exception] = []
+
+        def on_end(error: Exception | None) -> None:
+            errors.extend([error] if error else [])
+            ended.set()
+
+        keeper = self._make_keeper(on_end)
+        self._begin(keeper, ThreadRunner(self._handling(()), keeper, self._policy.concurrency))
+        ended.wait()
+        if errors:
+            raise errors[0]
+
+    async def run_async(self) -> None:
+        """
+        Run in this event loop until `stop`.
+
+        When it is cancelled, it stops without a grace, and raises `CancelledError` after that.
+
+        Raises:
+            InvalidRequest: the server refused the first poll.
+        """
+        await self._run_aio()
+
+    async def _run_aio(self) -> None:
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+
+        def on_end(error: Exception | None) -> None:
+            try:
+                loop.call_soon_threadsafe(_resolve, ended, error)
+            except RuntimeError:
+                LOG.debug("the event loop is closed")
+
+        cancelled = (asyncio.CancelledError,)
+        keeper = self._make_keeper(on_end)
+        runner: Runner = (
+            ThreadRunner(self._handling(()), keeper, self._policy.concurrency)
+            if self._threads
+            else AioRunner(self._handling(cancelled), keeper, loop)
+        )
+        self._begin(keeper, runner)
+        try:
+            await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            if not ended.done():
+                keeper.stop(0)
+                await asyncio.wait({ended}, timeout=ENDING_SECONDS + SETTLE_SECONDS)
+            raise
+
+    def start(self, reactor: Any) -> Deferred[None]:  # noqa: ANN401
+        """
+        Run in Twisted's *reactor* until `stop`, or until the reactor stops, which waits for the worker.
+
+        Returns:
+            Fires when the worker has ended, and fails with `InvalidRequest` if the server refused the first poll.
+        """
+        from queueber.worker.twisted_runner import CANCELLED, TwistedRunner, end_in  # noqa: PLC0415
+
+        ended, on_end = end_in(reactor, self.stop)
+        keeper = self._make_keeper(on_end)
+        runner: Runner = (
+            ThreadRunner(self._handling(()), keeper, self._policy.concurrency)
+            if self._threads
+            else TwistedRunner(self._handling((CANCELLED,)), keeper, reactor)
+        )
+        self._begin(keeper, runner)
+        return ended
+
+    def stop(self, grace: float | None = None) -> None:
+        """
+        Stop: poll no more, give prefetched items back, and let handlers end for *grace* seconds, or those of `Worker`.
+
+        When it is called again, the worker ends at once.  Safe in any thread, and in a signal handler.
+        """
+        seconds = self._grace if grace is None else checked_seconds("grace", grace)
+        if self._keeper is None:
+            self._stops.append(seconds)
+        else:
+            self._keeper.stop(seconds)
+
+    # ---- parts
+
+    def _handling(self, cancelled: tuple[type[BaseException], ...]) -> Handling:
+        return Handling(self._handler, self._before, self._after, self._telemetry, cancelled)
+
+    def _make_keeper(self, on_end: Callable[[Exception | None], None]) -> Keeper:
+        target = self._resolved.target
+        with self._lock:
+            if self._keeper is not None:
+                raise InvalidRequest("the worker was run before; make another one")
+            # Its calls wait as long as there is no connection, and have no time limit.
+            connector = Connector(endpoint_of(target), evolve(target.options, attempts=None, timeout_ms=None))
+
+            def ended(error: Exception | None) -> None:
+                self._watch.close()
+                if self._page is not None:
+                    threading.Thread(target=self._page.close, daemon=True).start()
+                if self._signalled:
+                    self._exit = _exit_later()
+                on_end(error)
+
+            self._keeper = Keeper(
+                connector,
+                self._resolved.source,
+                self._policy,
+                self._upkeep,
+                watch=self._watch,
+                telemetry=self._telemetry,
+                on_end=ended,
+            )
+            return self._keeper
+
+    def _begin(self, keeper: Keeper, runner: Runner) -> None:
+        keeper.start(runner)
+        for seconds in self._stops:
+            keeper.stop(seconds)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Stop at SIGTERM and SIGINT meanwhile, if this is the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def on_signal(number: int, _: object) -> None:
+            LOG.info("%s: the worker stops", signal.Signals(number).name)
+            self._signalled = True
+            self.stop()
+
+        before = {each: signal.signal(each, on_signal) for each in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            self._signalled = False
+            if self._exit is not None:
+                self._exit.cancel()
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+
+def _resolve(ended: asyncio.Future[None], error: Exception | None) -> None:
+    if not ended.done():
+        if error is None:
+            ended.set_result(None)
+        else:
+            ended.set_exception(error)
+
+
+def _exit_later() -> threading.Timer:
+    """End the process when a loop that never turns keeps `run` from its end.  All its items are settled."""
+
+    def end() -> None:
+        LOG.error("a handler blocks the event loop; the process ends")
+        logging.shutdown()
+        os._exit(0)
+
+    timer = threading.Timer(LEFT_SECONDS, end)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _telemetry(resolved: Resolved, wanted: bool | None, *, parent: bool) -> Telemetry | None:
+    if wanted is False or not installed():
+        if wanted:
+            raise InvalidRequest("telemetry needs the extra `otel`, pip install 'queueber[otel]'")
+        return None
+    return Telemetry(resolved.server, parent=parent)
+
+
+def _number(name: str, value: int, least: int, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidRequest(f"{name} is {value!r}; it must be a whole number, {least:,} to {most:,}")
+    return value
