@@ -95,7 +95,8 @@ class Attachment:
     @property
     def session(self) -> KeptSession | bytes:
         """The session to name in polls, or nothing."""
-        return b"" if self._session is None else self._session
+        session = self._session
+        return b"" if session is None or session.state is SessionState.UNSUPPORTED else session
 
     @property
     def safe_until(self) -> float | None:

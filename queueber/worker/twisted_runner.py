@@ -40,6 +40,9 @@ def end_in(
             reactor.removeSystemEventTrigger(trigger.pop())
         for each in waiting:
             each.callback(None)
+        if ended.called:
+            # Cancelled by the program.
+            return
         if error is None:
             ended.callback(None)
         else:
