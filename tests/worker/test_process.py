@@ -1,0 +1,365 @@
+"""
+Workers in processes of their own, and a server on a disk: kills, pauses, broken networks and handlers that misbehave.
+
+Each test says what is promised in its case.
+"""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from queueber.sync import connect
+from tests.support.server_process import Server
+from tests.worker.conftest import until
+
+pytestmark = pytest.mark.slow
+
+PROGRAM = Path(__file__).parents[1] / "support" / "worker_program.py"
+LOST = "the lease on item"
+SILENCE = "--limit-session-silence-ms=1s"
+
+
+class Process:
+    """A worker in a process."""
+
+    def __init__(self, url, handler="thread", **options):
+        given = {"session_grace": "10", "grace": "5", **{name: str(value) for name, value in options.items()}}
+        command = [sys.executable, str(PROGRAM), url, handler, *(f"{name}={value}" for name, value in given.items())]
+        self.lines = []
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self):
+        with self.process.stdout:
+            for line in self.process.stdout:
+                self.lines.append((time.monotonic(), line.rstrip()))
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.reader.join()
+
+    def line(self, pattern, seconds=60):
+        """Wait for a line that matches; return when it came."""
+        found = lambda: next((at for at, line in list(self.lines) if re.search(pattern, line)), None)  # noqa: E731
+        try:
+            return until(found, seconds)
+        except AssertionError:
+            raise AssertionError(f"no line {pattern!r} in:\n{self.text()}") from None
+
+    def text(self):
+        return "\n".join(line for _, line in list(self.lines))
+
+    def send(self, number):
+        self.process.send_signal(number)
+        return time.monotonic()
+
+    def ends(self, seconds=60):
+        status = self.process.wait(seconds)
+        return status, time.monotonic()
+
+
+@pytest.fixture
+def server(tmp_path):
+    made = Server(tmp_path / "data", SILENCE)
+    yield made
+    end(made)
+
+
+def end(server):
+    server.stop()
+    server.process.stdout.close()
+
+
+@pytest.fixture
+def queue(server):
+    with connect(f"queueber://127.0.0.1:{server.port}/work") as client:
+        yield client.queue()
+
+
+@pytest.fixture
+def work(server):
+    """Start a worker process; it is killed at the end."""
+    made = []
+
+    def start(handler="thread", url=None, **options):
+        made.append(Process(url or f"queueber://127.0.0.1:{server.port}/work", handler, **options))
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.kill()
+
+
+def items_left(queue, wait_ms=0):
+    """Return (contents, attempt) of all items that can be had now, and leave them as they were."""
+    batch = queue.poll(100, wait_ms=wait_ms)
+    found = [(item.contents, item.attempt) for item in batch.items]
+    for item in batch.items:
+        item.defer()
+    return found
+
+
+class TestKilled:
+    def test_the_item_of_a_killed_worker_runs_elsewhere_after_the_grace(self, queue, work, record_property):
+        first, second = work(), None
+        queue.add(b"sleep 60")
+        first.line("begin sleep 1")
+        killed = first.send(signal.SIGKILL)
+        second = work(concurrency=1)
+        began = second.line("begin sleep 2")
+        record_property("seconds", round(began - killed, 2))
+        # The grace counts from the end of the connection, which the kernel reports at once.
+        assert 9.9 <= began - killed < 15
+
+    def test_a_stopped_process_loses_its_items_after_silence_and_grace_and_acknowledges_nothing(
+        self, queue, work, record_property
+    ):
+        first = work()
+        queue.add(b"sleep 0.5")
+        first.line("begin sleep 1")
+        stopped = first.send(signal.SIGSTOP)
+        second = work(concurrency=1)
+        began = second.line("begin sleep 2")
+        record_property("seconds", round(began - stopped, 2))
+        assert 10.5 <= began - stopped < 18
+        second.line("end sleep 2")
+        first.send(signal.SIGCONT)
+        first.line("done after the end of its lease|is lost")
+        # It works on.
+        second.process.kill()
+        queue.add(b"sleep 0")
+        first.line("end sleep 1")
+
+    def test_a_short_pause_of_the_process_costs_nothing(self, queue, work):
+        worker = work("loop")
+        queue.add(b"await 2")
+        worker.line("begin await 1")
+        worker.send(signal.SIGSTOP)
+        time.sleep(4)
+        worker.send(signal.SIGCONT)
+        worker.line("end await 1")
+        assert worker.send(signal.SIGTERM)
+        assert worker.ends()[0] == 0
+        assert items_left(queue) == []
+        assert LOST not in worker.text()
+
+
+class Relay:
+    """A TCP proxy whose traffic can be held, as by a network that is gone without a word."""
+
+    def __init__(self, port):
+        self.to = port
+        self.held = threading.Event()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(("127.0.0.1", self.to))
+            for source, sink in ((near, far), (far, near)):
+                threading.Thread(target=self._pass, args=(source, sink), daemon=True).start()
+
+    def _pass(self, source, sink):
+        try:
+            while data := source.recv(65_536):
+                while self.held.is_set():
+                    time.sleep(0.02)
+                sink.sendall(data)
+        except OSError:
+            pass
+        for each in (source, sink):
+            try:
+                each.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue
+
+
+class TestNetwork:
+    def test_a_worker_without_a_network_stops_before_the_item_runs_elsewhere(
+        self, server, queue, work, record_property
+    ):
+        relay = Relay(server.port)
+        first = work("loop", url=f"queueber://127.0.0.1:{relay.port}/work")
+        queue.add(b"await 100")
+        first.line("begin await 1")
+        relay.held.set()
+        gone = time.monotonic()
+        second = work("loop")
+        cancelled = first.line("cancelled True")
+        began = second.line("begin await 2")
+        record_property("cancelled", round(cancelled - gone, 2))
+        record_property("elsewhere", round(began - gone, 2))
+        # It relies on its lease until the sending of the last answered ping, and the grace.
+        assert 9.4 <= cancelled - gone <= 10.6
+        assert cancelled < began < gone + 18
+
+    def test_a_network_that_is_gone_for_a_moment_costs_nothing(self, server, queue, work):
+        relay = Relay(server.port)
+        worker = work("loop", url=f"queueber://127.0.0.1:{relay.port}/work")
+        queue.add(b"await 7")
+        worker.line("begin await 1")
+        relay.held.set()
+        time.sleep(5)
+        relay.held.clear()
+        worker.line("end await 1")
+        until(lambda: queue.control().stats().items == 0 if hasattr(queue, "control") else items_left(queue) == [])
+        assert LOST not in worker.text()
+
+
+class TestServerRestart:
+    @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+    def test_a_restart_in_the_middle_costs_no_item_and_no_attempt(self, tmp_path, how, record_property):
+        port = free_port()
+        server = Server(tmp_path / "data", SILENCE, f"--listen=127.0.0.1:{port}")
+        server.line("Listening")
+        worker = Process(f"queueber://127.0.0.1:{port}/work", "loop")
+        try:
+            with connect(f"queueber://127.0.0.1:{port}/work") as client:
+                queue = client.queue()
+                queue.add(b"await 4", b"await 4", *[b"sleep 0"] * 20)
+                worker.line("begin await 1")
+                time.sleep(0.5)
+                server.process.send_signal(how)
+                server.wait()
+                server.process.stdout.close()
+                restarted = time.monotonic()
+                server = Server(tmp_path / "data", SILENCE, f"--listen=127.0.0.1:{port}")
+                worker.line("end await 1")
+                queue.add(b"sleep 0.01")
+                began = worker.line("begin sleep 1")
+                record_property("seconds", round(began - restarted, 2))
+                until(lambda: len([1 for _, line in worker.lines if line.startswith("end")]) == 23)
+                worker.send(signal.SIGTERM)
+                assert worker.ends()[0] == 0
+                assert items_left(queue) == []
+                assert not re.search(rf"begin \w+ 2|{LOST}", worker.text()), worker.text()
+        finally:
+            worker.kill()
+            end(server)
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return found.getsockname()[1]
+
+
+class TestSignals:
+    @pytest.mark.parametrize("handler", ["thread", "loop"])
+    def test_the_first_signal_gives_back_at_once_waits_for_the_grace_and_exits_with_0(
+        self, queue, work, handler, record_property
+    ):
+        worker = work(handler, concurrency=1, prefetch=3)
+        queue.add(b"sleep 2", b"sleep 0", b"sleep 0")
+        worker.line("begin sleep 1")
+        until(lambda: items_left(queue) == [])
+        signalled = worker.send(signal.SIGTERM)
+        until(lambda: items_left(queue) == [(b"sleep 0", 1), (b"sleep 0", 1)])
+        record_property("given back", round(time.monotonic() - signalled, 3))
+        assert time.monotonic() - signalled < 1.5
+        status, ended = worker.ends()
+        record_property("ended", round(ended - signalled, 2))
+        assert status == 0
+        assert "ended" in worker.text()
+        assert items_left(queue) == [(b"sleep 0", 1), (b"sleep 0", 1)]
+
+    def test_after_the_grace_the_rest_is_deferred(self, queue, work):
+        worker = work("loop", grace=1)
+        queue.add(b"await 60")
+        worker.line("begin await 1")
+        worker.send(signal.SIGTERM)
+        worker.line("cancelled False the worker stops")
+        assert worker.ends()[0] == 0
+        assert items_left(queue) == [(b"await 60", 1)]
+
+    @pytest.mark.parametrize(("handler", "contents"), [("thread", b"never"), ("loop", b"await 60"), ("loop", b"never")])
+    def test_a_second_signal_ends_at_once_and_burns_no_attempt(self, queue, work, handler, contents, record_property):
+        worker = work(handler, grace=60)
+        queue.add(contents)
+        worker.line("begin")
+        worker.send(signal.SIGTERM)
+        worker.line("log SIGTERM")
+        signalled = worker.send(signal.SIGTERM)
+        assert items_left(queue, 5_000) == [(contents, 1)]
+        status, ended = worker.ends()
+        record_property("ended", round(ended - signalled, 2))
+        assert status == 0
+        # A loop that a handler blocks is given three more seconds.
+        assert ended - signalled < (6 if (handler, contents) == ("loop", b"never") else 2.5)
+
+    def test_a_signal_reaches_a_worker_whose_loop_is_blocked(self, queue, work):
+        worker = work("loop", grace=0, concurrency=1, prefetch=2)
+        queue.add(b"never", b"sleep 0")
+        worker.line("begin never")
+        worker.send(signal.SIGTERM)
+        until(lambda: items_left(queue) == [(b"never", 1), (b"sleep 0", 1)])
+        assert worker.ends()[0] == 0
+
+
+class TestHandlers:
+    @pytest.mark.parametrize("handler", ["thread", "loop"])
+    @pytest.mark.parametrize("contents", [b"gil 4", b"regex 26"])
+    def test_holding_the_interpreter_lock_for_less_than_the_grace_keeps_the_item(self, queue, work, handler, contents):
+        """Silence of the server is a second here: it ends the session, whose grace begins, and it attaches again."""
+        worker = work(handler)
+        queue.add(contents)
+        worker.line("end (gil|regex) 1")
+        worker.send(signal.SIGTERM)
+        assert worker.ends()[0] == 0
+        assert items_left(queue) == []
+        assert "begin gil 2" not in worker.text()
+
+    def test_holding_it_for_longer_than_silence_and_grace_loses_the_item(self, queue, work):
+        """The result is not acknowledged: by then another worker may have the item."""
+        worker = work()
+        queue.add(b"gil 14")
+        worker.line("begin gil 1")
+        other = work(concurrency=1)
+        other.line("begin gil 2")
+        worker.line("end gil 1")
+        worker.line("done after the end of its lease|is lost")
+        other.process.kill()
+
+    @pytest.mark.parametrize("handler", ["thread", "loop"])
+    def test_a_child_that_returns_from_the_handler_ends_and_its_parent_goes_on(self, queue, work, handler):
+        worker = work(handler)
+        queue.add(b"fork", b"child", b"sleep 0")
+        worker.line("a handler has returned in a child process")
+        worker.line("end sleep 1")
+        worker.line("end child 1")
+        worker.send(signal.SIGTERM)
+        assert worker.ends()[0] == 0
+        assert items_left(queue) == []
+
+    def test_a_handler_that_never_returns_loses_its_item_after_max_runtime(self, queue, work):
+        worker = work(max_runtime=1, concurrency=2)
+        queue.add(b"never")
+        worker.line("begin never 1")
+        # Asked to end after a second, given up after five more.
+        worker.line("begin never 2", 30)
+        assert "goes back while its handler runs on" in worker.text()
+
+    def test_a_handler_that_blocks_the_loop_loses_its_item_after_the_stall(self, queue, work):
+        worker = work("loop", stall=7)
+        queue.add(b"never", b"await 0")
+        worker.line("begin never 1")
+        worker.line("has not turned for 5 s; it stands here")
+        other = work("loop", stall=7)
+        other.line("begin never 2", 30)
+        assert "in work" in worker.text()
+        assert "has not turned for 7 s" in worker.text()
+
+
