@@ -64,12 +64,12 @@ class WorkItem:
 
     @property
     def failures(self) -> int:
-        """How often it failed before."""
+        """Earlier failures."""
         return self.facts.failures
 
     @property
     def losses(self) -> int:
-        """How often a lease on it ended by itself before."""
+        """Earlier leases on it that ended by themselves."""
         return self.facts.losses
 
     @property

@@ -17,13 +17,13 @@ class LoopState(Enum):
 
     FINE = auto()
     ASK = auto()
-    """It should be asked for a sign."""
+    """Ask it for a sign."""
 
     SLOW = auto()
-    """It has not turned for `SLOW_SECONDS`, which is new."""
+    """`SLOW_SECONDS` without a turn, which is new."""
 
     STALLED = auto()
-    """It has not turned for the time after which it loses its items, which is new."""
+    """The time without a turn after which it loses its items, which is new."""
 
 
 class LoopWatch:

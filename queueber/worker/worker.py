@@ -50,6 +50,33 @@ class Worker:
     The connection lives in a thread of its own, so that leases are kept while
     handlers are busy.  A worker runs once, in one of three ways: `run` blocks,
     `run_async` is for asyncio, `start` for Twisted.
+
+    All times are in seconds.
+
+    Args:
+        queue: a URL, or a `Queue` of any client, whose URL and options are used for a connection of its own; or a
+            list of them, or a mapping from them to weights of 1 to 1,000, all on one server.
+        handler: called with each `WorkItem`: a coroutine function in the event loop, another function in a thread.
+        queues: names of queues on the server of *queue*, or a mapping from names to weights, instead of one queue.
+        strict: serve the first of several queues that has an item, instead of all by weight.
+        concurrency: handlers at a time; by default 100 coroutines, or as many threads as there are processors and
+            four more, at most 32.
+        prefetch: items to hold in store besides.  By default those that the handlers process in 0.1 s, at most 500.
+        max_runtime: the time after which a handler is asked to end and its item fails.  By default none.
+        lease: ``"session"`` for leases that last as long as this worker lives, or the span of leases that are
+            extended, at least 1 s.
+        session_grace: the time after the loss of the connection in which session leases last, 10 s to 7 days.
+        grace: the time that handlers have to end when the worker stops.
+        stall: the time after which an event loop that does not turn loses its items.
+        threads: True or False to choose where the handler runs; by default its kind decides.  With False a plain
+            function may return an awaitable or, in Twisted, a Deferred.
+        before: functions that are called with the item before the handler.
+        after: functions that are called with the item, the verdict and the exception or None after it.
+        liveness_file: a file that is touched while the worker gets on, and removed at its end.
+        http_port: a port for a page with the worker's health; 0 for any free one.
+        http_host: the address of that port.
+        telemetry: whether to make OpenTelemetry spans and metrics; by default if `opentelemetry-api` is installed.
+        trace_parent: make the span of a handler a child of the span that sent the item, instead of linking them.
     """
 
     def __init__(
@@ -75,56 +102,24 @@ class Worker:
         telemetry: bool | None = None,
         trace_parent: bool = False,
     ) -> None:
-        """
-        Make a worker; it connects when it is run.  All times are in seconds.
-
-        Args:
-            queue: a URL, or a `Queue` of any client, whose URL and options are used for a connection of its own; or a
-                list of them, or a mapping from them to weights of 1 to 1,000, all on one server.
-            handler: called with each `WorkItem`: a coroutine function in the event loop, another function in a thread.
-            queues: names of queues on the server of *queue*, or a mapping from names to weights, instead of one queue.
-            strict: serve the first of several queues that has an item, instead of all by weight.
-            concurrency: handlers at a time; by default 100 coroutines, or as many threads as there are processors and
-                four more, at most 32.
-            prefetch: items to hold in store besides.  By default those that the handlers process in 0.1 s, at most 500.
-            max_runtime: the time after which a handler is asked to end and its item fails.  By default none.
-            lease: ``"session"`` for leases that last as long as this worker lives, or the span of leases that are
-                extended, at least 1 s.
-            session_grace: the time after the loss of the connection in which session leases last, 10 s to 7 days.
-            grace: the time that handlers have to end when the worker stops.
-            stall: the time after which an event loop that does not turn loses its items.
-            threads: True or False to choose where the handler runs; by default its kind decides.  With False a plain
-                function may return an awaitable or, in Twisted, a Deferred.
-            before: functions that are called with the item before the handler.
-            after: functions that are called with the item, the verdict and the exception or None after it.
-            liveness_file: a file that is touched while the worker gets on, and removed at its end.
-            http_port: a port for a page with the worker's health; 0 for any free one.
-            http_host: the address of that port.
-            telemetry: whether to make OpenTelemetry spans and metrics; by default if `opentelemetry-api` is installed.
-            trace_parent: make the span of a handler a child of the span that sent the item, instead of linking them.
-
-        Raises:
-            InvalidRequest: an argument is of the wrong type or out of range.
-        """
+        """Make a worker; it connects when it is run.  Raises `InvalidRequest` if an argument is invalid."""
         if not callable(handler):
             raise InvalidRequest(f"handler is {handler!r}; it must be a function or a coroutine function")
-        if threads is None:
-            threads = not (iscoroutinefunction(handler) or iscoroutinefunction(getattr(handler, "__call__", None)))  # noqa: B004
-        self._threads = threads
+        self._threads = not _is_coroutine_function(handler) if threads is None else threads
         self._resolved: Resolved = resolve(queue, queues, strict=strict)
-        default = THREADS if threads else COROUTINES
+        default = THREADS if self._threads else COROUTINES
         self._policy = Policy(
             concurrency=default if concurrency is None else _number("concurrency", concurrency, 1, CONCURRENCY_MAX),
             prefetch=None if prefetch is None else _number("prefetch", prefetch, 0, CONCURRENCY_MAX),
             lease_seconds=30.0 if lease == "session" else checked_seconds("lease", lease, least=1),
             max_runtime=None if max_runtime is None else checked_seconds("max_runtime", max_runtime, least=0.001),
-            stall=None if threads else checked_seconds("stall", stall, least=1),
+            stall=None if self._threads else checked_seconds("stall", stall, least=1),
         )
-        grace_ms = span_of("session_grace", session_grace)
-        if not GRACE_MS_MIN <= grace_ms <= GRACE_MS_MAX:
-            raise InvalidRequest(f"session_grace is {session_grace:g} s; it must be 10 s to 7 days")
-        span = span_of("lease", self._policy.lease_seconds)
-        self._upkeep = Upkeep(session=lease == "session", grace_ms=grace_ms, span=span)
+        self._upkeep = Upkeep(
+            session=lease == "session",
+            grace_ms=_grace_ms(session_grace),
+            span=span_of("lease", self._policy.lease_seconds),
+        )
         self._grace = checked_seconds("grace", grace)
         self._telemetry = _telemetry(self._resolved, telemetry, parent=trace_parent)
         self._handler, self._before, self._after = handler, tuple(before), tuple(after)
@@ -351,6 +346,17 @@ def _telemetry(resolved: Resolved, wanted: bool | None, *, parent: bool) -> Tele
             raise InvalidRequest("telemetry needs the extra `otel`, pip install 'queueber[otel]'")
         return None
     return Telemetry(resolved.server, parent=parent)
+
+
+def _is_coroutine_function(handler: Handler) -> bool:
+    return iscoroutinefunction(handler) or iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
+
+
+def _grace_ms(seconds: float) -> int:
+    found = span_of("session_grace", seconds)
+    if not GRACE_MS_MIN <= found <= GRACE_MS_MAX:
+        raise InvalidRequest(f"session_grace is {seconds:g} s; it must be 10 s to 7 days")
+    return found
 
 
 def _number(name: str, value: int, least: int, most: int) -> int:

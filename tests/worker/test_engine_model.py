@@ -8,8 +8,8 @@ settlement arrives.  Calls arrive late, twice, or not at all, and so do answers.
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from queueber.client_core.errors import OutcomeUnknown
 
+from queueber.client_core.errors import OutcomeUnknown
 from queueber.errors import InvalidRequest, Overloaded
 from queueber.values import Action, Outcome, Settled
 from queueber.worker.actions import Cancel, CancelPoll, Delivered, End, Extend, GiveBack, Poll, Settle, Start, State
@@ -44,7 +44,7 @@ class Worlds(RuleBasedStateMachine):
         # The server: the items of each lease, by lease; those of a timed lease end with it.
         self.server = {}
         self.ends = {}
-        self.told_lost = set()
+        self.known_lost = set()
         # The worker's calls under way, the handlers, and all that was ever sent.
         self.poll = None
         self.cancelled_polls = set()
@@ -75,7 +75,7 @@ class Worlds(RuleBasedStateMachine):
                     self.poll = None
                 case Start(delivery):
                     assert not self.stops
-                    assert delivery.lease.id not in self.told_lost
+                    assert delivery.lease.id not in self.known_lost
                     self.handlers[delivery] = None
                 case Cancel(delivery):
                     assert delivery in self.handlers
@@ -97,7 +97,7 @@ class Worlds(RuleBasedStateMachine):
     def check_entry(self, entry):
         key = (entry.lease, entry.id)
         # No result is acknowledged after its lease is known to be lost.
-        assert entry.lease not in self.told_lost
+        assert entry.lease not in self.known_lost
         # No item is settled twice: what is sent again is the same verdict.
         assert self.verdicts.setdefault(key, entry[2:]) == entry[2:]
         self.out_of_upkeep.add(key)
@@ -198,7 +198,7 @@ class Worlds(RuleBasedStateMachine):
         self.act()
 
     def lose(self, lease):
-        self.told_lost.add(lease)
+        self.known_lost.add(lease)
 
     @precondition(lambda self: self.session)
     @rule()

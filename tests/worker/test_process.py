@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -161,38 +162,53 @@ class Relay:
         self.held = threading.Event()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.sockets = [self.listener]
+        self.threads = []
+        self._start(self._accept)
+
+    def _start(self, target, *arguments):
+        self.threads.append(threading.Thread(target=target, args=arguments, daemon=True))
+        self.threads[-1].start()
 
     def _accept(self):
-        while True:
-            try:
+        with suppress(OSError):
+            while True:
                 near, _ = self.listener.accept()
-            except OSError:
-                return
-            far = socket.create_connection(("127.0.0.1", self.to))
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=self._pass, args=(source, sink), daemon=True).start()
+                far = socket.create_connection(("127.0.0.1", self.to))
+                self.sockets += [near, far]
+                self._start(self._pass, near, far)
+                self._start(self._pass, far, near)
 
     def _pass(self, source, sink):
-        try:
+        with suppress(OSError):
             while data := source.recv(65_536):
                 while self.held.is_set():
                     time.sleep(0.02)
                 sink.sendall(data)
-        except OSError:
-            pass
         for each in (source, sink):
-            try:
+            with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue
+
+    def close(self):
+        self.held.clear()
+        for each in self.sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for each in self.threads:
+            each.join()
+        for each in self.sockets:
+            each.close()
+
+
+@pytest.fixture
+def relay(server):
+    made = Relay(server.port)
+    yield made
+    made.close()
 
 
 class TestNetwork:
-    def test_a_worker_without_a_network_stops_before_the_item_runs_elsewhere(
-        self, server, queue, work, record_property
-    ):
-        relay = Relay(server.port)
+    def test_a_worker_without_a_network_stops_before_the_item_runs_elsewhere(self, relay, queue, work, record_property):
         first = work("loop", url=f"queueber://127.0.0.1:{relay.port}/work")
         queue.add(b"await 100")
         first.line("begin await 1")
@@ -207,8 +223,7 @@ class TestNetwork:
         assert 9.4 <= cancelled - gone <= 10.6
         assert cancelled < began < gone + 18
 
-    def test_a_network_that_is_gone_for_a_moment_costs_nothing(self, server, queue, work):
-        relay = Relay(server.port)
+    def test_a_network_that_is_gone_for_a_moment_costs_nothing(self, relay, queue, work):
         worker = work("loop", url=f"queueber://127.0.0.1:{relay.port}/work")
         queue.add(b"await 7")
         worker.line("begin await 1")
@@ -216,7 +231,9 @@ class TestNetwork:
         time.sleep(5)
         relay.held.clear()
         worker.line("end await 1")
-        until(lambda: queue.control().stats().items == 0 if hasattr(queue, "control") else items_left(queue) == [])
+        worker.send(signal.SIGTERM)
+        assert worker.ends()[0] == 0
+        assert items_left(queue) == []
         assert LOST not in worker.text()
 
 
@@ -309,18 +326,28 @@ class TestSignals:
         assert worker.ends()[0] == 0
 
 
+def length_for(seconds):
+    """Return the length of a text on which the regular expression spends about *seconds*; each letter doubles them."""
+    length, began = 16, time.monotonic()
+    re.match(r"(a+)+$", "a" * length + "b")
+    spent = time.monotonic() - began
+    while spent < seconds / 1.5:
+        length, spent = length + 1, spent * 2
+    return length
+
+
 class TestHandlers:
     @pytest.mark.parametrize("handler", ["thread", "loop"])
-    @pytest.mark.parametrize("contents", [b"gil 4", b"regex 26"])
-    def test_holding_the_interpreter_lock_for_less_than_the_grace_keeps_the_item(self, queue, work, handler, contents):
+    @pytest.mark.parametrize("by", ["gil", "regex"])
+    def test_holding_the_interpreter_lock_for_less_than_the_grace_keeps_the_item(self, queue, work, handler, by):
         """Silence of the server is a second here: it ends the session, whose grace begins, and it attaches again."""
         worker = work(handler)
-        queue.add(contents)
-        worker.line("end (gil|regex) 1")
+        queue.add(b"gil 4" if by == "gil" else b"regex %d" % length_for(3.0))
+        worker.line(f"end {by} 1")
         worker.send(signal.SIGTERM)
         assert worker.ends()[0] == 0
         assert items_left(queue) == []
-        assert "begin gil 2" not in worker.text()
+        assert f"begin {by} 2" not in worker.text()
 
     def test_holding_it_for_longer_than_silence_and_grace_loses_the_item(self, queue, work):
         """The result is not acknowledged: by then another worker may have the item."""
@@ -361,5 +388,3 @@ class TestHandlers:
         other.line("begin never 2", 30)
         assert "in work" in worker.text()
         assert "has not turned for 7 s" in worker.text()
-
-
