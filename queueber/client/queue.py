@@ -125,7 +125,7 @@ class Queue:
         # Imported here, because blocking clients do without Twisted.
         from queueber.client.stream import Items  # noqa: PLC0415
 
-        return Items(self, self._connector.clock, prefetch, lease_ms, session)
+        return Items(self, self._connector, prefetch, lease_ms, session)
 
     def __aiter__(self) -> Items:
         return self.items()

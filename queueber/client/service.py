@@ -25,7 +25,7 @@ from queueber.client_core.connection import PendingCall
 from queueber.client_core.held_leases import HeldLeases
 from queueber.client_core.options import Options
 from queueber.client_core.reconnect import Link, backoff, timed_out
-from queueber.errors import InvalidRequest, QueueberError
+from queueber.errors import QueueberError
 from queueber.limits import ID_BYTES
 from queueber.units import MS_PER_SECOND
 
@@ -73,6 +73,7 @@ class Connector:
             address=address,
             retry_policy=options.retry_policy or backoff(SystemRandom().random),
             clock=clock.seconds,
+            resend_adds=options.resend_adds,
         )
         self._endpoint = endpoint
         self._factory = _Factory(lambda: ClientProtocol(clock, self.link, self))
@@ -99,7 +100,7 @@ class Connector:
         try:
             call = build()
             limit = call.limit_ms(timeout(timeout_ms), self._timeout_ms)
-        except InvalidRequest as why:
+        except QueueberError as why:
             return fail(why)
         if limit is None:
             return self._start(call)

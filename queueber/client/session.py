@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from queueber.client.service import Connector
 
-_PING = BrokerCalls(lambda _, response: response).ping
+_LIMITS = BrokerCalls(lambda _, response: response).limits
 
 
 class Session(KeptSession):
@@ -99,7 +99,7 @@ class Session(KeptSession):
         done: Deferred[None] = Deferred()
         self._waiting.append(done)
         # Its errors are those of a call that waits for a connection; its answer says nothing.
-        self._connector.start(_PING).addErrback(self._unreachable, done)
+        self._connector.start(_LIMITS).addErrback(self._unreachable, done)
         self._changed()
         return done
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Self
 from twisted.internet.defer import CancelledError, Deferred
 
 from queueber.client_core.prefetch import RETRY_SECONDS, Prefetch, passes
-from queueber.client_core.queue_calls import poll_request
+from queueber.client_core.queue_calls import SessionRef, poll_request
 from queueber.errors import QueueberError
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+    from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
     from typing_extensions import Buffer
 
     from queueber.client.delivery import Batch, Item
     from queueber.client.queue import Queue
-    from queueber.client_core.queue_calls import SessionRef
+    from queueber.client.service import Connector
 
 
 class Items:
@@ -35,13 +35,14 @@ class Items:
     """
 
     def __init__(
-        self, queue: Queue, clock: IReactorTime, prefetch: int, lease_ms: int, session: Buffer | SessionRef
+        self, queue: Queue, connector: Connector, prefetch: int, lease_ms: int, session: Buffer | SessionRef
     ) -> None:
         """Created by `Queue.items`."""
         poll_request(1, lease_ms, None, session)
         self._queue = queue
-        self._clock = clock
-        self._stock: Prefetch[Item] = Prefetch(prefetch, lease_ms, clock.seconds)
+        self._clock = connector.clock
+        held = connector.held if isinstance(session, SessionRef) else None
+        self._stock: Prefetch[Item] = Prefetch(prefetch, lease_ms, self._clock.seconds, held)
         self._lease_ms = lease_ms
         self._session = session
         self._polling: Deferred[None] | None = None

@@ -31,7 +31,7 @@ from queueber.client_core.arguments import FRAME_BYTES_HIGHEST, FROM_ARGUMENT
 from queueber.client_core.calls import Call
 from queueber.client_core.errors import NotConnected, OutcomeUnknown, ReplyTooLong, error_of
 from queueber.client_core.message_limits import MessageLimits
-from queueber.client_core.queue_calls import GIVE_BACK_MS
+from queueber.client_core.queue_calls import DEFAULT_QUEUE, GIVE_BACK_MS
 from queueber.client_core.routes import Route, Routes
 from queueber.errors import InvalidRequest, Kind, QueueberError, RemoteProtocolError, Unimplemented
 from queueber.limits import DEFAULTS, Limits
@@ -152,6 +152,9 @@ class ClientConnection:
         """The first bytes from the server, enough to recognise another protocol."""
 
         self._answered = False
+        self._probed = False
+        self.knows_request_ids: bool | None = None
+        """Whether the server recognises an add by its request id; None before it is known."""
 
     def is_over(self) -> bool:
         """Return whether the connection has ended."""
@@ -178,6 +181,27 @@ class ClientConnection:
         pending = PendingCall(call, on_done)
         self.send(pending)
         return pending
+
+    def probe(self) -> None:
+        """
+        Ask once whether the server recognises adds by their request ids.
+
+        An older server ignores them.  The question is a method that came with them, and is answered without waiting
+        for the disk, so before any add.  A ping would take away a session's ended leases.
+        """
+        if self._probed or self.is_over():
+            return
+        self._probed = True
+
+        def answered(outcome: object) -> None:
+            if isinstance(outcome, Unimplemented):
+                self.knows_request_ids = False
+            elif not isinstance(outcome, QueueberError):
+                self.knows_request_ids = True
+
+        content = api.write_queue_request(DEFAULT_QUEUE)
+        asking = Call(None, api.BROKER_INTERFACE_ID, api.CONTROL, content, lambda _: None)
+        self._transmit(PendingCall(asking, answered, internal=True))
 
     def send(self, pending: PendingCall) -> None:
         """Make the call *pending*."""

@@ -119,9 +119,17 @@ class KeptSession(SessionRef):
 
     @property
     def session_id(self) -> bytes:
-        """The session's bytes, for a poll; raises `InvalidRequest` if the session is closed.  Part of `SessionRef`."""
+        """
+        The session's bytes, for a poll.  Part of `SessionRef`.
+
+        Raises:
+            InvalidRequest: the session is closed.
+            QueueberError: the server has refused to attach it, for now.
+        """
         if self.state is SessionState.CLOSED:
             raise InvalidRequest("session is closed; it must be an open one")
+        if self.state is SessionState.REFUSED and self.error is not None:
+            raise self.error
         return self._session
 
     def hold(self, response: api.PollResponse) -> None:

@@ -13,6 +13,7 @@ from typing import Final, Generic, TypeVar
 from queueber.api import Action, Settlement
 from queueber.client_core.arguments import integer
 from queueber.client_core.delivery import Delivered, DeliveredBatch
+from queueber.client_core.held_leases import HeldLeases
 from queueber.errors import Overloaded, QueueberError, Stopping
 from queueber.units import MS_PER_SECOND
 
@@ -30,9 +31,11 @@ RETRY_SECONDS: Final = 1.0
 class Prefetch(Generic[I]):
     """The stock of one iteration."""
 
-    def __init__(self, count: int, lease_ms: int, clock: Callable[[], float]) -> None:
+    def __init__(self, count: int, lease_ms: int, clock: Callable[[], float], held: HeldLeases | None = None) -> None:
         """
         Keep up to *count* items in stock, with leases of *lease_ms*.  *clock* returns monotonic seconds.
+
+        *held* are the client's session leases, if the polls name a kept session.
 
         Raises:
             InvalidRequest: *count* is not 0 to 1,000.
@@ -42,6 +45,7 @@ class Prefetch(Generic[I]):
 
         self._lease_seconds = lease_ms / MS_PER_SECOND
         self._clock = clock
+        self._held = held
         self._stock: deque[tuple[I, float | None]] = deque()
         """Items, and the ends of their leases; None for a session lease."""
 
@@ -61,7 +65,7 @@ class Prefetch(Generic[I]):
         """Return the next item whose lease still lives; None without one."""
         while self._stock:
             item, until = self._stock.popleft()
-            if until is None or self._clock() < until:
+            if self._clock() < until if until is not None else self._held is None or item.lease in self._held:
                 return item
         return None
 

@@ -12,8 +12,10 @@ connection may have carried, where that is safe.  The driver connects:
 
 A poll, a read and an add with a request id, in flight when the connection is
 lost, are sent again over the next one.  The server recognises an add by its
-request id for ten minutes; later it is not sent again, and its outcome is
-unknown.  All other calls in flight fail: only the caller knows whether repeating
+request id for ten minutes.  Later, or if the server is too old for request ids or
+its age is not known yet, the add is not sent again, and its outcome is unknown.  A
+call has as many attempts again, unless the connection was of no use.  All other
+calls in flight fail: only the caller knows whether repeating
 them does harm.
 
 Functions that are called with an outcome may make calls, cancel them and close
@@ -89,12 +91,14 @@ class Link:
         address: str | None,
         retry_policy: Callable[[int], float],
         clock: Callable[[], float],
+        resend_adds: bool = False,
     ) -> None:
         """
         Create a link without a connection.  Errors name *address*, if it is known.
 
         A waiting call fails after *attempts* failed attempts to connect; None waits without a limit.  *clock* returns
-        monotonic seconds.
+        monotonic seconds.  With *resend_adds* each connection asks at once whether its server knows request ids,
+        otherwise with the first add that has one.
         """
         self.connection: ClientConnection | None = None
         """The connection in use, or None."""
@@ -113,6 +117,12 @@ class Link:
         """Attempts since the last connection that was of use.  One that ends at once was not."""
 
         self._connected_at = 0.0
+        self._of_use = False
+        """Whether the latest connection has answered a call."""
+
+        self._resend_adds = resend_adds
+        self._knows_request_ids = False
+        """Whether a server of this link has recognised request ids.  Servers grow newer, not older."""
 
     # What the faces call
 
@@ -162,6 +172,9 @@ class Link:
         """Return a new connection, over which the calls of this link go from now on.  Call `dispatch` next."""
         self.connection = ClientConnection(self._limits, self, self._to)
         self._connected_at = self._clock()
+        self._of_use = False
+        if self._resend_adds and not self._knows_request_ids:
+            self.connection.probe()
         for each in list(self.users):
             each.on_connected(self.connection)
         return self.connection
@@ -178,8 +191,11 @@ class Link:
                 self._send(connection, pending)
 
     def _send(self, connection: ClientConnection, pending: PendingCall) -> None:
-        if pending.first_sent is None and pending.call.resend is Resend.WITHIN_WINDOW:
-            pending.first_sent = self._clock()
+        if pending.call.resend is Resend.WITHIN_WINDOW:
+            if not self._knows_request_ids:
+                connection.probe()
+            if pending.first_sent is None:
+                pending.first_sent = self._clock()
         connection.send(pending)
 
     def attempt_failed(self, why: str, *, refused: bool = False) -> None:
@@ -207,30 +223,41 @@ class Link:
     def on_answer(self) -> None:
         """Reset the back-off.  Part of `ConnectionOwner`."""
         self._failed_attempts = 0
+        self._of_use = True
 
     def on_end(self, end: End, unfinished: list[PendingCall]) -> None:
         """Forget the connection, and fail the calls that are not sent again.  Part of `ConnectionOwner`."""
+        if self.connection is not None and self.connection.knows_request_ids:
+            self._knows_request_ids = True
         self.connection = None
         if self._clock() - self._connected_at >= RETRY_SECONDS_MAX:
             # Useful even without an answer: a worker may wait in its first poll for days.
-            self._failed_attempts = 0
-        again: dict[PendingCall, None] = {}
-        failing = []
-        for each in unfinished:
-            if each.call.resend and not end.refused and not self.closed:
-                each.sent_before = each.sent_before or isinstance(each.error, OutcomeUnknown)
-                each.state, each.error, each.question, each.route = PendingState.WAITING, None, None, None
-                each.attempts = self._attempts
-                again[each] = None
-            else:
-                failing.append(each)
+            self.on_answer()
+        again = {each: None for each in unfinished if not end.refused and self._is_sent_again(each)}
+        for each in again:
+            each.sent_before = each.sent_before or isinstance(each.error, OutcomeUnknown)
+            each.state, each.error, each.question, each.route = PendingState.WAITING, None, None, None
         self._waiting = again | self._waiting
         for user in list(self.users):
             user.on_disconnected()
-        for each in failing:
-            each.finish(each.error)
+        for each in unfinished:
+            if each not in again:
+                each.finish(each.error)
         if end.refused:
             self.attempt_failed(end.why, refused=True)
+
+    def _is_sent_again(self, pending: PendingCall) -> bool:
+        """Return whether a call whose connection has ended is sent over the next one; count its attempts."""
+        resend = pending.call.resend
+        if self.closed or not resend:
+            return False
+        if resend is Resend.WITHIN_WINDOW and not self._knows_request_ids and isinstance(pending.error, OutcomeUnknown):
+            return False
+        if self._of_use or pending.attempts is None:
+            pending.attempts = self._attempts
+            return True
+        pending.attempts -= 1
+        return pending.attempts > 0
 
     def _fail_waiting(self, failing: list[PendingCall], why: str) -> None:
         """Fail these of the waiting calls.  The functions that are called may cancel others of them."""

@@ -57,6 +57,10 @@ class Peer:
     """The kind of the exception that answers a request for limits, for example of an older server."""
 
     asked: int = 0
+    controls: int = 0
+    control: Callable | None = None
+    """Answers a request for a control instead."""
+
     is_old: bool = False
     """Whether the server knows no dead letters."""
 
@@ -71,6 +75,10 @@ class Peer:
         }
 
     def controlled(self, event):
+        self.controls += 1
+        if self.control is not None:
+            self.control(event)
+            return
         self.connection.return_capabilities(
             event.answer, api.QUEUE_RESPONSE, (f"control of {api.read_queue_request(event.params)}",)
         )

@@ -5,6 +5,7 @@ import pytest
 from queueber import api
 from queueber.client import CallTimedOut, NotConnected, OutcomeUnknown, connect, new_item
 from queueber.client_core.reconnect import RESEND_SECONDS, RETRY_SECONDS_MAX, backoff
+from queueber.errors import Kind
 from queueber.limits import DEFAULTS
 
 REQUEST_ID, LEASE, ID = b"r" * 16, b"l" * 16, b"i" * 16
@@ -65,6 +66,47 @@ def test_with_resend_adds_every_add_has_a_request_id_of_its_own(network, success
     assert len({len(each) for each in ids}) == 1
     assert len(set(ids)) == 2
     assert len(ids[0]) == 16
+    client.close()
+
+
+@pytest.mark.parametrize("knows", [Kind.UNIMPLEMENTED, Kind.OVERLOADED, None], ids=["old", "busy", "silent"])
+def test_an_add_is_not_sent_again_if_the_server_may_not_know_request_ids(network, client, failure, knows):
+    """An older server ignores them, and would add twice."""
+    questions = []
+
+    def asked(event):
+        questions.append(event)
+        if knows is not None:
+            network.peer.connection.return_exception(event.answer, knows, "no control")
+
+    network.peer.control = asked
+    adding = [client.default.add_items(new_item(b"x"), request_id=REQUEST_ID) for _ in range(2)]
+    network.turn()
+    network.peer.calls()
+    lose(network)
+    assert len(questions) == 1
+    for each in adding:
+        assert isinstance(failure(each), OutcomeUnknown)
+    assert network.peer.calls() == []
+
+
+def test_the_server_is_asked_once_whether_it_knows_request_ids(network, client):
+    for _ in range(2):
+        client.default.add_items(new_item(b"x"), request_id=REQUEST_ID).addErrback(lambda _: None)
+        network.turn()
+        lose(network)
+    assert [peer.controls for peer in network.peers] == [1, 0, 0]
+
+
+def test_a_call_that_is_sent_again_over_useless_connections_runs_out_of_attempts(network, failure):
+    client = network.client(attempts=3)
+    polling = client.default.poll()
+    for _ in range(3):
+        assert not polling.called
+        network.clock.advance(0)
+        network.peer.transport.loseConnection()
+        network.clock.advance(1)
+    assert isinstance(failure(polling), OutcomeUnknown)
     client.close()
 
 
