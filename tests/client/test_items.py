@@ -93,6 +93,17 @@ def test_a_cancellation_that_the_server_does_not_answer_takes_ten_seconds(joined
 
 
 @pytest.mark.parametrize("method", ["remove", "fail", "defer", "reject"])
+def test_leaving_an_item_that_was_settled_inside_is_no_error(joined, queue, method):
+    joined.result(queue.add(b"x"))
+
+    async def work():
+        async with await queue.poll() as item:
+            await getattr(item, method)()
+
+    run(joined, work())
+
+
+@pytest.mark.parametrize("method", ["remove", "fail", "defer", "reject"])
 def test_an_item_that_was_settled_inside_is_left_as_it_is(joined, queue, method):
     joined.result(queue.add(b"x"))
 

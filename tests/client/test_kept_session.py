@@ -5,9 +5,10 @@ from attrs import evolve
 from joined import Joined
 from twisted.internet.defer import CancelledError, Deferred
 
+from queueber import api
 from queueber.client import NotConnected
 from queueber.client_core.kept_session import SessionState
-from queueber.errors import InvalidRequest, Overloaded
+from queueber.errors import InvalidRequest, Kind, Overloaded, Stopping
 from queueber.limits import DEFAULTS
 from queueber.testing import InProcessServer
 from queueber.units import SpanMs
@@ -21,8 +22,8 @@ def joined():
     return Joined()
 
 
-@pytest.fixture
-def client(joined):
+@pytest.fixture(name="joined_client")
+def fixture_of_client(joined):
     return joined.client()
 
 
@@ -32,8 +33,8 @@ def lost():
 
 
 @pytest.fixture
-def session(joined, client, lost):
-    session = client.session(GRACE_MS, on_lost=lost.append)
+def session(joined, joined_client, lost):
+    session = joined_client.session(GRACE_MS, on_lost=lost.append)
     joined.result(session.attached())
     return session
 
@@ -49,8 +50,8 @@ def reconnect(joined, after=1):
     passes(joined, after)
 
 
-def test_a_session_lease_outlives_lost_connections(joined, client, session, lost):
-    queue = client.queue("mail")
+def test_a_session_lease_outlives_lost_connections(joined, joined_client, session, lost):
+    queue = joined_client.queue("mail")
     joined.result(queue.add(b"x"))
     batch = joined.result(queue.poll(session=session, lease_ms=1))
     assert (batch.session, batch.deadline) == (True, 0)
@@ -76,9 +77,9 @@ def test_it_is_pinged_each_quarter_and_says_until_when_its_leases_are_safe(joine
     assert (session.safe_until, session.state) == (until, SessionState.DETACHED)
 
 
-def test_a_poll_that_waits_in_a_session_waits_on_after_a_reconnection(joined, client, session):
+def test_a_poll_that_waits_in_a_session_waits_on_after_a_reconnection(joined, joined_client, session):
     """The session is attached first, or the server would refuse the poll."""
-    queue = client.queue("mail")
+    queue = joined_client.queue("mail")
     polling = queue.poll(session=session)
     joined.settle()
     reconnect(joined)
@@ -87,8 +88,8 @@ def test_a_poll_that_waits_in_a_session_waits_on_after_a_reconnection(joined, cl
     assert (batch.session, len(batch)) == (True, 1)
 
 
-def test_leases_that_ended_while_the_connection_was_lost_are_reported(joined, client, session, lost):
-    queue = client.queue("mail")
+def test_leases_that_ended_while_the_connection_was_lost_are_reported(joined, joined_client, session, lost):
+    queue = joined_client.queue("mail")
     joined.result(queue.add(b"x", b"y"))
     batches = [joined.result(queue.poll(session=session)) for _ in range(2)]
     joined.refusing = True
@@ -100,11 +101,11 @@ def test_leases_that_ended_while_the_connection_was_lost_are_reported(joined, cl
     assert [item.attempt for item in joined.result(queue.poll(2))] == [2, 2]
 
 
-def test_a_lease_that_an_operator_ends_is_reported_by_a_ping(joined, client, session, lost):
-    queue = client.queue("mail")
+def test_a_lease_that_an_operator_ends_is_reported_by_a_ping(joined, joined_client, session, lost):
+    queue = joined_client.queue("mail")
     joined.result(queue.add(b"x"))
     batch = joined.result(queue.poll(session=session))
-    assert joined.result(client.control("mail").end_lease(batch.lease)) is True
+    assert joined.result(joined_client.control("mail").end_lease(batch.lease)) is True
     passes(joined, PING_SECONDS + 1)
     assert lost == [batch.lease]
 
@@ -119,20 +120,20 @@ def test_a_lease_that_an_operator_ends_is_reported_by_a_ping(joined, client, ses
         lambda item, queue: queue.reject(item.id, item.lease),
     ],
 )
-def test_a_settled_item_is_not_reported_as_lost(joined, client, session, lost, settle):
-    queue = client.queue("mail")
+def test_a_settled_item_is_not_reported_as_lost(joined, joined_client, session, lost, settle):
+    queue = joined_client.queue("mail")
     joined.result(queue.add(b"x"))
     (item,) = joined.result(queue.poll(session=session))
     joined.result(settle(item, queue))
-    assert len(client._connector.held) == 0  # noqa: SLF001
+    assert len(joined_client._connector.held) == 0  # noqa: SLF001
     reconnect(joined)
     passes(joined, PING_SECONDS + 1)
     assert lost == []
 
 
-def test_a_lease_whose_reply_was_lost_is_given_back_after_attaching(joined, client, session):
+def test_a_lease_whose_reply_was_lost_is_given_back_after_attaching(joined, joined_client, session):
     """A lease of an attached session would not end by itself."""
-    queue = client.queue("mail")
+    queue = joined_client.queue("mail")
     joined.result(queue.add(b"x"))
     polling = queue.poll(session=session)
     joined.server.reactor.advance(0)
@@ -146,8 +147,8 @@ def test_a_lease_whose_reply_was_lost_is_given_back_after_attaching(joined, clie
     assert [(item.contents, item.attempt) for item in batch] == [(b"x", 1)]
 
 
-def test_closing_gives_back_what_is_left(joined, client, session):
-    queue = client.queue("mail")
+def test_closing_gives_back_what_is_left(joined, joined_client, session):
+    queue = joined_client.queue("mail")
     joined.result(queue.add(b"x", b"y"))
     batch = joined.result(queue.poll(2, session=session))
     joined.result(batch.items[0].remove())
@@ -158,9 +159,9 @@ def test_closing_gives_back_what_is_left(joined, client, session):
     joined.result(session.close())
 
 
-def test_the_connection_of_a_closed_session_is_not_taken_for_silent(joined, client, session):
+def test_the_connection_of_a_closed_session_is_not_taken_for_silent(joined, joined_client, session):
     joined.result(session.close())
-    polling = client.queue("mail").poll()
+    polling = joined_client.queue("mail").poll()
     passes(joined, 3 * DEFAULTS.session_silence_ms / 1_000)
     assert len(joined.server.connections) == 1
     assert not polling.called
@@ -168,8 +169,8 @@ def test_the_connection_of_a_closed_session_is_not_taken_for_silent(joined, clie
     polling.addErrback(lambda failure: failure.trap(CancelledError))
 
 
-def test_closing_without_a_connection_says_that_the_items_were_not_given_back(joined, client, session):
-    queue = client.queue("mail")
+def test_closing_without_a_connection_says_that_the_items_were_not_given_back(joined, joined_client, session):
+    queue = joined_client.queue("mail")
     joined.result(queue.add(b"x"))
     joined.result(queue.poll(session=session))
     joined.refusing = True
@@ -178,12 +179,12 @@ def test_closing_without_a_connection_says_that_the_items_were_not_given_back(jo
         joined.result(session.close())
 
 
-def test_as_a_context_manager(joined, client):
-    queue = client.queue("mail")
+def test_as_a_context_manager(joined, joined_client):
+    queue = joined_client.queue("mail")
     joined.result(queue.add(b"x", b"y"))
 
     async def work():
-        async with client.session() as session:
+        async with joined_client.session() as session:
             assert session.state is SessionState.ATTACHED
             async with await queue.poll(session=session):
                 pass
@@ -216,6 +217,8 @@ def test_a_server_without_room_for_sessions_is_asked_again(joined):
     joined.settle()
     assert second.state is SessionState.REFUSED
     assert isinstance(second.error, Overloaded)
+    with pytest.raises(Overloaded):
+        joined.result(client.default.poll(session=second))
     other.close()
     joined.break_link(0)
     passes(joined, 40)
@@ -223,16 +226,45 @@ def test_a_server_without_room_for_sessions_is_asked_again(joined):
     assert second.state is SessionState.ATTACHED
 
 
-def test_closing_the_client_leaves_no_timer(joined, client, session):
-    client.close()
+def test_another_refusal_ends_the_wait_for_the_session(network, client, failure):
+    session = client.session()
+    attached = session.attached()
+    network.turn()
+    (call,) = network.peer.calls()
+    assert api.read_attach_request(call.params).grace == 30_000
+    network.peer.connection.return_exception(call.answer, Kind.DISCONNECTED, "the server is stopping")
+    network.peer.send()
+    assert isinstance(failure(attached), Stopping)
+    network.peer.transport.loseConnection()
+    assert session.state is SessionState.DETACHED
+
+
+def test_an_old_server_has_no_sessions_and_polls_go_on(network, client, success):
+    session = client.session()
+    attached = session.attached()
+    network.turn()
+    (call,) = network.peer.calls()
+    network.peer.connection.return_exception(call.answer, Kind.UNIMPLEMENTED, "no method 2")
+    network.peer.send()
+    assert success(attached) is None
+    assert (session.state, session.next_at, session.safe_until) == (SessionState.UNSUPPORTED, None, None)
+    client.default.poll(session=session, lease_ms=1_500)
+    network.turn()
+    (call,) = network.peer.calls()
+    assert api.read_poll_request(call.params).session == session.session_id
+    assert success(session.close()) is None
+
+
+def test_closing_the_client_leaves_no_timer(joined, joined_client, session):
+    joined_client.close()
     joined.settle()
     assert session.state is SessionState.DETACHED
     assert joined.server.reactor.getDelayedCalls() == []
 
 
-def test_many_leases_come_in_pieces(joined, client, session, lost, monkeypatch):
+def test_many_leases_come_in_pieces(joined, joined_client, session, lost, monkeypatch):
     monkeypatch.setattr("queueber.broker.sessions.ATTACH_BYTES", 64)
-    queue = client.queue("mail")
+    queue = joined_client.queue("mail")
     joined.result(queue.add(*[b"x"] * 5))
     batches = [joined.result(queue.poll(session=session)) for _ in range(5)]
     reconnect(joined)

@@ -1,6 +1,7 @@
 """Calls in flight when their connection is lost: which are sent again, and what the others end with."""
 
 import pytest
+from attrs import evolve
 
 from queueber import api
 from queueber.client import CallTimedOut, NotConnected, OutcomeUnknown, connect, new_item
@@ -162,6 +163,21 @@ def test_calls_that_are_sent_again_come_before_those_made_since(network, client)
     network.clock.advance(1)
     network.turn()
     assert [api.read_poll_request(call.params).num_items for call in network.peer.calls()] == [1, 2, 3]
+
+
+def test_the_order_stays_when_the_connection_is_lost_while_waiting_calls_are_sent(network):
+    network.refusing = True
+    client = network.client(limits=evolve(DEFAULTS, frame_bytes=4_096))
+    client.default.poll(1)
+    client.default.add(bytes(9_000)).addErrback(lambda _: network.peer.transport.loseConnection())
+    client.default.poll(2)
+    network.refusing = False
+    network.clock.advance(1)
+    assert len(network.peers) == 1
+    network.clock.advance(1)
+    network.turn()
+    assert [api.read_poll_request(call.params).num_items for call in network.peer.calls()] == [1, 2]
+    client.close()
 
 
 def test_an_add_is_not_sent_again_when_the_server_may_have_forgotten_its_request_id(network, client, failure):
