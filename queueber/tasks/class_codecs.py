@@ -1,0 +1,211 @@
+"""
+Codecs of classes with fields: dataclasses, attrs, named tuples, typed dictionaries, pydantic models; and enumerations.
+
+Objects become JSON objects by the names of their fields; the class itself is
+not written, the annotation names it.  So an instance of a subclass is refused:
+it would come back as the base class.  attrs and pydantic are only looked at if
+the program has imported them.
+"""
+
+import dataclasses
+import inspect
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any, NamedTuple, NewType, TypeVar, get_origin, get_type_hints, is_typeddict
+
+import attrs
+
+from queueber.tasks.codecs import Codec, Compile, Convert, Unfit, Unsupported, at_place, instance
+from queueber.tasks.container_codecs import builtin_codec
+
+T = TypeVar("T")
+
+
+class Compiler:
+    """The codecs of annotations, each compiled once."""
+
+    def __init__(self) -> None:
+        self._codecs: dict[Any, Codec] = {}
+
+    def compiled(self, hint: Any) -> Codec:  # noqa: ANN401
+        """
+        Return the codec of *hint*.
+
+        Raises:
+            Unsupported: it, or a part of it, stands for no JSON.  The text names it.
+        """
+        try:
+            known = self._codecs.get(hint)
+        except TypeError:
+            return self._compile(hint)
+        if known is not None:
+            return known
+        # A class may have fields of its own type, which find this codec before it is complete.
+        self._codecs[hint] = codec = Codec(_incomplete, _incomplete)
+        try:
+            made = self._compile(hint)
+        except BaseException:
+            del self._codecs[hint]
+            raise
+        codec.encode, codec.decode = made.encode, made.decode
+        return codec
+
+    def _compile(self, hint: Any) -> Codec:  # noqa: ANN401
+        if isinstance(hint, NewType):
+            return self.compiled(hint.__supertype__)
+        if hasattr(hint, "__value__") and hasattr(hint, "__type_params__"):  # a `type` statement
+            return self.compiled(hint.__value__)
+        if get_origin(hint) is not None and hasattr(hint, "__metadata__"):
+            return self.compiled(hint.__origin__)
+        found = builtin_codec(hint, self.compiled)
+        if found is not None:
+            return found
+        kind = get_origin(hint) or hint
+        if not isinstance(kind, type):
+            raise Unsupported(f"{hint!r} stands for no JSON")
+        return _class_codec(kind, self.compiled)
+
+
+def _incomplete(value: Any) -> Any:  # noqa: ANN401
+    raise AssertionError(f"a codec was used while it was compiled: {value!r}")
+
+
+def _class_codec(kind: type, compiled: Compile) -> Codec:
+    if issubclass(kind, Enum):
+        return _enum(kind)
+    pydantic = sys.modules.get("pydantic")
+    if pydantic is not None and issubclass(kind, pydantic.BaseModel):
+        return _model(kind)
+    if is_typeddict(kind):
+        return _typed_dict(kind, compiled)
+    if issubclass(kind, tuple) and hasattr(kind, "_fields"):
+        return _object(kind, [_Field(name, name) for name in kind._fields], compiled)
+    if dataclasses.is_dataclass(kind):
+        fields = [_Field(each.name, each.name) for each in dataclasses.fields(kind) if each.init]
+        return _object(kind, fields, compiled)
+    if attrs.has(kind):
+        found = [_Field(each.name, each.alias or each.name) for each in attrs.fields(kind) if each.init]
+        return _object(kind, found, compiled)
+    raise Unsupported(
+        f"{kind.__module__}.{kind.__qualname__} stands for no JSON; a dataclass, or an attrs or pydantic class, would"
+    )
+
+
+def _enum(kind: type[Enum]) -> Codec:
+    """Return the codec of an enumeration: by values if all are text or integers, else by names."""
+    wanted = f"a {kind.__name__}"
+    check = instance(kind, wanted)
+    by_value = all(isinstance(each.value, str | int) for each in kind)
+
+    def decode(value: Any) -> Any:  # noqa: ANN401
+        try:
+            return kind(value) if by_value else kind[value]
+        except (ValueError, KeyError, TypeError):
+            raise Unfit(value, f"the {'value' if by_value else 'name'} of {wanted}") from None
+
+    return Codec(lambda value: check(value).value if by_value else check(value).name, decode)
+
+
+def _model(kind: Any) -> Codec:  # noqa: ANN401
+    check = _exactly(kind)
+
+    def decode(value: Any) -> Any:  # noqa: ANN401
+        try:
+            # From JSON text, so that models in strict mode accept dates and the like.
+            return kind.model_validate_json(json.dumps(value))
+        except ValueError as why:
+            raise Unfit(value, f"the fields of a {kind.__name__}: {' '.join(str(why).split())}") from None
+
+    return Codec(lambda value: check(value).model_dump(mode="json", by_alias=True, round_trip=True), decode)
+
+
+class _Field(NamedTuple):
+    """A field of a class."""
+
+    name: str
+    """The name of the attribute, and in JSON."""
+
+    argument: str
+    """The name in the constructor."""
+
+
+def _exactly(kind: type) -> Convert:
+    def check(value: Any) -> Any:  # noqa: ANN401
+        if type(value) is kind:
+            return value
+        raise Unfit(value, f"a {kind.__name__}, and not of a subclass")
+
+    return check
+
+
+def _hints(kind: type) -> Mapping[str, Any]:
+    try:
+        return get_type_hints(kind)
+    except (NameError, AttributeError, TypeError) as why:
+        raise Unsupported(f"an annotation of {kind.__qualname__} cannot be resolved: {why}") from None
+
+
+def _object(kind: Any, fields: Sequence[_Field], compiled: Compile) -> Codec:  # noqa: ANN401
+    """
+    Return the codec of a class that is made from *fields*.
+
+    Raises:
+        Unsupported: the constructor needs more, or a field's type stands for no JSON.
+    """
+    hints = _hints(kind)
+    arguments = {each.argument for each in fields}
+    for parameter in inspect.signature(kind).parameters.values():
+        variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.default is parameter.empty and not variadic and parameter.name not in arguments:
+            raise Unsupported(f"{kind.__qualname__} cannot be made from its fields: {parameter.name} is none of them")
+    codecs = {each.name: _field_codec(kind, each, hints, compiled) for each in fields}
+    check, mapping, wanted = _exactly(kind), instance(dict, "an object"), f"the fields of a {kind.__name__}"
+
+    def encode(value: Any) -> dict[str, Any]:  # noqa: ANN401
+        check(value)
+        return {name: at_place(f".{name}", codec.encode, getattr(value, name)) for name, codec in codecs.items()}
+
+    def decode(value: Any) -> Any:  # noqa: ANN401
+        found = mapping(value)
+        if strange := sorted(found.keys() - codecs.keys()):
+            raise Unfit(value, f"{wanted}, which has no {strange[0]}")
+        given = {
+            each.argument: at_place(f".{each.name}", codecs[each.name].decode, found[each.name])
+            for each in fields
+            if each.name in found
+        }
+        try:
+            return kind(**given)
+        except Exception as why:  # noqa: BLE001  (the constructor's own checks)
+            raise Unfit(value, f"{wanted}: {why}") from None
+
+    return Codec(encode, decode)
+
+
+def _field_codec(kind: type, field: _Field, hints: Mapping[str, Any], compiled: Compile) -> Codec:
+    try:
+        return compiled(hints.get(field.name, Any))
+    except Unsupported as why:
+        raise Unsupported(f"{kind.__qualname__}.{field.name}: {why}") from None
+
+
+def _typed_dict(kind: Any, compiled: Compile) -> Codec:  # noqa: ANN401
+    codecs = {
+        name: _field_codec(kind, _Field(name, name), {name: hint}, compiled) for name, hint in _hints(kind).items()
+    }
+    check = instance(dict, f"a dict with the keys of {kind.__name__}")
+
+    def convert(value: Any, *, encoding: bool) -> dict[str, Any]:  # noqa: ANN401
+        found = check(value)
+        if strange := [key for key in found if key not in codecs]:
+            raise Unfit(value, f"a {kind.__name__}, which has no {strange[0]}")
+        if missing := sorted(kind.__required_keys__ - found.keys()):
+            raise Unfit(value, f"a {kind.__name__}, which has {missing[0]}")
+        return {
+            name: at_place(f"[{name!r}]", codecs[name].encode if encoding else codecs[name].decode, each)
+            for name, each in found.items()
+        }
+
+    return Codec(lambda value: convert(value, encoding=True), lambda value: convert(value, encoding=False))

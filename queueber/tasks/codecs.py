@@ -1,0 +1,199 @@
+"""
+Conversion of values to JSON and back, by the annotations of a function's parameters.
+
+A codec is compiled once from an annotation.  Its `encode` returns what the
+`json` module can write, and `decode` makes the value again from that.  A value
+that would come back as something else is refused when it is encoded, so a task
+never gets text where its caller passed a date.
+
+Here are the types without parts; `container_codecs` has collections and unions,
+and `class_codecs` classes with fields, and `Compiler`, the entry point.
+"""
+
+import binascii
+import math
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal, InvalidOperation
+from enum import Enum
+from reprlib import repr as shortened
+from types import NoneType
+from typing import Any, Final
+from uuid import UUID
+
+from attrs import define
+
+Convert = Callable[[Any], Any]
+
+
+class Unfit(Exception):
+    """A value that a codec does not accept."""
+
+    def __init__(self, value: object, wanted: str, path: str = "") -> None:
+        super().__init__(value, wanted, path)
+        self.value, self.wanted, self.path = value, wanted, path
+
+    def __str__(self) -> str:
+        at = f" at {self.path}" if self.path else ""
+        return f"{self.described}{at}; it must be {self.wanted}"
+
+    @property
+    def described(self) -> str:
+        """The value, shortened to one line, with its type."""
+        try:
+            text = " ".join(shortened(self.value).split())
+        except Exception:  # noqa: BLE001  (the caller's own `__repr__`, or a number of thousands of digits)
+            text = "an object"
+        return text if self.value is None else f"{text} ({type(self.value).__name__})"
+
+    def within(self, place: str) -> "Unfit":
+        """Return the same error for the container that has the value at *place*."""
+        return Unfit(self.value, self.wanted, f"{place}{self.path}")
+
+
+class Unsupported(Exception):
+    """An annotation that stands for no JSON."""
+
+
+@define(eq=False)
+class Codec:
+    """A pair of conversions.  Both raise `Unfit`."""
+
+    encode: Convert
+    decode: Convert
+
+
+Compile = Callable[[Any], Codec]
+"""Returns the codec of an annotation."""
+
+ANNOTATE: Final = (
+    "None, a bool, int, float, str, list, tuple, or dict with str keys, "
+    "because the annotation names no type; annotate the parameter with the value's type"
+)
+
+
+def json_value(value: Any) -> Any:  # noqa: ANN401
+    """
+    Return *value*, which has no annotation, if JSON gives it back; tuples come back as lists.
+
+    Raises:
+        Unfit: it, or a value in it, is of another type.
+    """
+    if value is None or (isinstance(value, str | bool | int) and not isinstance(value, Enum)):
+        return value
+    if isinstance(value, float):
+        return _finite(value)
+    if isinstance(value, list | tuple):
+        return [at_place(f"[{place}]", json_value, each) for place, each in enumerate(value)]
+    if isinstance(value, dict):
+        if strange := [key for key in value if not isinstance(key, str)]:
+            raise Unfit(strange[0], "a str, as the key of a dict whose annotation names no type of keys")
+        return {key: at_place(f"[{key!r}]", json_value, each) for key, each in value.items()}
+    raise Unfit(value, ANNOTATE)
+
+
+def _same(value: Any) -> Any:  # noqa: ANN401
+    return value
+
+
+def at_place(place: str, convert: Convert, value: Any) -> Any:  # noqa: ANN401
+    """Return *value* converted; an `Unfit` has its *place*."""
+    try:
+        return convert(value)
+    except Unfit as why:
+        raise why.within(place) from None
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise Unfit(value, "a finite number")
+    return value
+
+
+def instance(kind: type | tuple[type, ...], wanted: str) -> Convert:
+    """Return the check for instances of *kind*."""
+
+    def check(value: Any) -> Any:  # noqa: ANN401
+        if isinstance(value, kind):
+            return value
+        raise Unfit(value, wanted)
+
+    return check
+
+
+def _float(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, float):
+        return _finite(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise Unfit(value, "a float")
+
+
+def _date(value: Any) -> str:  # noqa: ANN401
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value.isoformat()
+    raise Unfit(value, "a date without time")
+
+
+def text_codec(kind: type, wanted: str, write: Callable[[Any], str], read: Callable[[str], Any]) -> Codec:
+    """Return the codec of a class whose instances *write* and *read* convert to text and back."""
+    check = instance(kind, wanted)
+
+    def decode(value: Any) -> Any:  # noqa: ANN401
+        if not isinstance(value, str):
+            raise Unfit(value, f"text of {wanted}")
+        try:
+            return read(value)
+        except (ValueError, ArithmeticError):
+            raise Unfit(value, f"text of {wanted}") from None
+
+    return Codec(lambda value: write(check(value)), decode)
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise ValueError(text) from None
+
+
+def _base64(text: str) -> bytes:
+    try:
+        return b64decode(text, validate=True)
+    except binascii.Error:
+        raise ValueError(text) from None
+
+
+def _span(value: Any) -> timedelta:  # noqa: ANN401
+    try:
+        return timedelta(seconds=_float(value))
+    except OverflowError:
+        raise Unfit(value, "a number of seconds that fits a timedelta") from None
+
+
+_ANY: Final = Codec(json_value, _same)
+_INT: Final = instance(int, "an int")
+_STR: Final = instance(str, "a str")
+_BOOL: Final = instance(bool, "a bool")
+_NONE: Final = instance(NoneType, "None")
+_TIMEDELTA: Final = instance(timedelta, "a timedelta")
+
+SCALARS: Final[Mapping[Any, Codec]] = {
+    Any: _ANY,
+    object: _ANY,
+    None: Codec(_NONE, _NONE),
+    NoneType: Codec(_NONE, _NONE),
+    bool: Codec(_BOOL, _BOOL),
+    int: Codec(_INT, _INT),
+    float: Codec(_float, _float),
+    str: Codec(_STR, _STR),
+    bytes: text_codec(bytes, "bytes", lambda value: b64encode(value).decode(), _base64),
+    datetime: text_codec(datetime, "a datetime", datetime.isoformat, datetime.fromisoformat),
+    date: Codec(_date, text_codec(date, "a date", date.isoformat, date.fromisoformat).decode),
+    time: text_codec(time, "a time", time.isoformat, time.fromisoformat),
+    timedelta: Codec(lambda value: _TIMEDELTA(value).total_seconds(), _span),
+    UUID: text_codec(UUID, "a UUID", str, UUID),
+    Decimal: text_codec(Decimal, "a Decimal", str, _decimal),
+}
+"""The codecs of types without parts."""

@@ -1,0 +1,151 @@
+"""
+The connections over which tasks are added: one client of each face, made when it is first used.
+
+The blocking client is shared by all threads, and is safe over forks.  Each
+asyncio loop has a client of its own.  Twisted's needs the reactor, which the
+program gives to `Tasks.connect_twisted`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+from attrs import define, field
+
+from queueber.errors import InvalidRequest
+from queueber.tasks.serializer import Serializer
+from queueber.tasks.task import Added, ToAdd
+from queueber.worker import telemetry
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+    from queueber import aio, client, sync
+    from queueber.api import AddResponse
+
+
+_UNTRACED: Final[AbstractContextManager[Mapping[str, bytes]]] = nullcontext({})
+
+
+@cache
+def _traced() -> bool:
+    """Return whether OpenTelemetry is installed, of which Python does not remember that it is not."""
+    return telemetry.installed()
+
+
+@define(eq=False)
+class Connections:
+    """The clients of one app."""
+
+    url: str
+    serializer: Serializer
+    _options: Mapping[str, Any]
+    """Of `connect`."""
+
+    _sync: sync.Client | None = field(default=None, init=False)
+    _aio: WeakKeyDictionary[asyncio.AbstractEventLoop, aio.Client] = field(factory=WeakKeyDictionary, init=False)
+    _twisted: client.Client | None = field(default=None, init=False)
+    _lock: threading.Lock = field(factory=threading.Lock, init=False)
+
+    def context(self) -> Mapping[str, bytes]:
+        """Return the headers that carry the context of the present trace; none without OpenTelemetry."""
+        return telemetry.context_headers() if _traced() else {}
+
+    def publishing(self, queue: str) -> AbstractContextManager[Mapping[str, bytes]]:
+        """Trace an add to *queue*, if OpenTelemetry is installed; the headers that carry the context are entered."""
+        return telemetry.publishing(queue) if _traced() else _UNTRACED
+
+    def sync(self) -> sync.Client:
+        """Return the blocking client."""
+        with self._lock:
+            if self._sync is None:
+                # Imported here, because a program uses one of the faces.
+                from queueber import sync  # noqa: PLC0415
+
+                self._sync = sync.connect(self.url, **self._options)
+            return self._sync
+
+    def aio(self) -> aio.Client:
+        """Return the client of the running loop."""
+        loop = asyncio.get_running_loop()
+        found = self._aio.get(loop)
+        if found is None:
+            from queueber import aio  # noqa: PLC0415
+
+            found = self._aio[loop] = aio.connect(self.url, **self._options)
+        return found
+
+    def twisted(self) -> client.Client:
+        """
+        Return the client of Twisted.
+
+        Raises:
+            InvalidRequest: `connect_twisted` was not called.
+        """
+        if self._twisted is None:
+            raise InvalidRequest("tx needs a reactor: call connect_twisted(reactor) of the Tasks first")
+        return self._twisted
+
+    def connect_twisted(self, reactor: Any) -> client.Client:  # noqa: ANN401
+        """Return the client of Twisted, made with *reactor* if there is none."""
+        if self._twisted is None:
+            from queueber import client  # noqa: PLC0415
+
+            self._twisted = client.connect(reactor, self.url, **self._options)
+        return self._twisted
+
+    def use(self, *, sync: Any = None, aio: Any = None, twisted: Any = None) -> None:  # noqa: ANN401
+        """Use these clients from now on; that of asyncio in the running loop."""
+        if sync is not None:
+            self._sync = sync
+        if aio is not None:
+            self._aio[asyncio.get_running_loop()] = aio
+        if twisted is not None:
+            self._twisted = twisted
+
+    def add(self, call: ToAdd, *, timeout_ms: int | None = None) -> Added:
+        """Add, blocking."""
+        queue = self.sync().queue(call.queue)
+        return added(call, queue.add_items(call.item, request_id=call.request_id, timeout_ms=timeout_ms))
+
+    async def add_aio(self, call: ToAdd, *, timeout_ms: int | None = None) -> Added:
+        """Add on asyncio."""
+        queue = self.aio().queue(call.queue)
+        return added(call, await queue.add_items(call.item, request_id=call.request_id, timeout_ms=timeout_ms))
+
+    def add_tx(self, call: ToAdd, *, timeout_ms: int | None = None) -> Deferred[Added]:
+        """Add on Twisted."""
+        queue = self.twisted().queue(call.queue)
+        done = queue.add_items(call.item, request_id=call.request_id, timeout_ms=timeout_ms)
+        return done.addCallback(lambda response: added(call, response))
+
+    def close(self) -> None:
+        """Close the blocking client."""
+        with self._lock:
+            found, self._sync = self._sync, None
+        if found is not None:
+            found.close()
+
+    async def aclose(self) -> None:
+        """Close the client of the running loop."""
+        found = self._aio.pop(asyncio.get_running_loop(), None)
+        if found is not None:
+            await found.close()
+
+    def close_twisted(self) -> Deferred[None]:
+        """Close the client of Twisted."""
+        from twisted.internet.defer import succeed  # noqa: PLC0415
+
+        found, self._twisted = self._twisted, None
+        return succeed(None) if found is None else found.close()
+
+
+def added(call: ToAdd, response: AddResponse) -> Added:
+    """Return the result of an add of one item."""
+    return Added(response.ids[0], call.queue, bool(response.duplicates))

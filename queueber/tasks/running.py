@@ -1,0 +1,205 @@
+"""
+Running tasks: a worker's handler for the items that tasks have added.
+
+An item that no attempt can run is rejected, with one sentence that says why: it
+goes to the dead items, from which it can be moved back once the program knows
+its task.  Results are not kept.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from typing import Any, Final, NamedTuple, TypeVar
+
+from queueber.tasks.options import CONTENT_TYPE_HEADER, TASK_HEADER, Backoff
+from queueber.tasks.parameters import Unrunnable
+from queueber.tasks.serializer import Serializer
+from queueber.tasks.task import Next, Spec
+from queueber.values import Action, AddTo
+from queueber.worker.verdicts import Decision, Done, Fail, Reject, error_text
+
+T = TypeVar("T")
+
+_log = logging.getLogger("queueber.tasks")
+
+THREADS_MAX: Final = 1_000
+"""Threads for plain functions in an event loop.  The worker's concurrency is the bound that counts."""
+
+_current: ContextVar[Any] = ContextVar("queueber.tasks.current_item")
+
+
+def current_item() -> Any:  # noqa: ANN401
+    """
+    Return the item of the task that is running: its id, attempt, failures, headers and the like.
+
+    Raises:
+        LookupError: no worker is running a task here.
+    """
+    try:
+        return _current.get()
+    except LookupError:
+        raise LookupError("no item: this code was not called by a worker that runs a task") from None
+
+
+@contextmanager
+def _during(item: Any) -> Iterator[None]:  # noqa: ANN401
+    token = _current.set(item)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+class Call(NamedTuple):
+    """A task and the arguments that an item has for it."""
+
+    spec: Spec
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+
+    def run(self) -> Any:  # noqa: ANN401
+        """Call the function."""
+        return self.spec.function(*self.args, **self.kwargs)
+
+
+class Runner:
+    """Runs the tasks of an app; `handle` and `handle_async` are handlers of a worker."""
+
+    def __init__(self, tasks: Mapping[str, Spec], serializers: Mapping[str, Serializer]) -> None:
+        """Return the runner of *tasks*; *serializers* returns those that it reads, by content type, its own first."""
+        self._tasks = tasks
+        self._serializers = serializers
+        self._pool: ThreadPoolExecutor | None = None
+
+    def handle(self, item: Any) -> Decision | None:  # noqa: ANN401
+        """Run the task of *item*, a plain function, in this thread."""
+        call = self.open(item)
+        try:
+            with _during(item):
+                result = call.run()
+            return decision_of(call.spec, item, result)
+        except Exception as why:
+            decision = failure_of(call.spec, item, why)
+            if decision is None:
+                raise
+            raise decision from why
+
+    async def handle_async(self, item: Any) -> Decision | None:  # noqa: ANN401
+        """Run the task of *item*: a coroutine function in this loop, a plain one in a thread."""
+        call = self.open(item)
+        try:
+            with _during(item):
+                result = await (call.run() if call.spec.coroutine else self._in_thread(call.run))
+            return decision_of(call.spec, item, result)
+        except Exception as why:
+            decision = failure_of(call.spec, item, why)
+            if decision is None:
+                raise
+            raise decision from why
+
+    def open(self, item: Any) -> Call:  # noqa: ANN401
+        """
+        Return the call that *item* stands for.
+
+        Raises:
+            Reject: there is none, or the task's attempts are used up.
+        """
+        try:
+            call = self._opened(item)
+        except Unrunnable as why:
+            raise Reject(str(why)) from None
+        most = call.spec.max_attempts
+        if most is not None and item.attempt > most:
+            raise Reject(
+                f"attempt {item.attempt} of task {call.spec.name} would exceed its {most}: "
+                f"{item.failures} failed, the worker was lost in {item.losses}"
+            )
+        return call
+
+    def _opened(self, item: Any) -> Call:  # noqa: ANN401
+        headers = dict(item.headers)
+        name = _text_header(headers, TASK_HEADER)
+        if name is None:
+            raise Unrunnable("the item has no header task, so it was not added by a task")
+        spec = self._tasks.get(name)
+        if spec is None:
+            raise Unrunnable(f"there is no task {name!r} here; this program has {', '.join(self._tasks) or 'none'}")
+        serializers = self._serializers
+        kind = _text_header(headers, CONTENT_TYPE_HEADER) or next(iter(serializers))
+        serializer = serializers.get(kind.partition(";")[0].strip().lower())
+        if serializer is None:
+            raise Unrunnable(f"the contents for task {name} are {kind}; this program reads {', '.join(serializers)}")
+        try:
+            args, kwargs = serializer.load(spec.parameters, item.contents)
+        except Unrunnable:
+            raise
+        except Exception as why:
+            raise Unrunnable(f"the contents for task {name} cannot be decoded: {type(why).__name__}: {why}") from why
+        return Call(spec, args, kwargs)
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        context = copy_context()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            # In Twisted's reactor, which the worker has started.
+            from twisted.internet.threads import deferToThread  # noqa: PLC0415
+
+            return await deferToThread(context.run, function)
+        if self._pool is None:
+            # The loop's own has few threads on a small machine.
+            self._pool = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="task")
+        running = loop.run_in_executor(self._pool, context.run, function)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            # A thread cannot be cancelled.  It may look at its item's `stopping`, and its end is the task's.
+            await asyncio.wait([running])
+            return running.result()
+
+
+def _text_header(headers: Mapping[str, Any], name: str) -> str | None:
+    value = headers.get(name)
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        return bytes(value).decode()
+    except UnicodeDecodeError:
+        raise Unrunnable(f"the header {name} is not UTF-8: {bytes(value)[:40]!r}") from None
+
+
+def decision_of(spec: Spec, item: Any, result: object) -> Decision | None:  # noqa: ANN401
+    """Return the worker's decision for a task that has returned *result*; None removes its item."""
+    if isinstance(result, Next):
+        return Done([AddTo(result.call.queue, [result.call.item])])
+    if isinstance(result, list | tuple) and result and all(isinstance(each, Next) for each in result):
+        return Done([AddTo(each.call.queue, [each.call.item]) for each in result])
+    if isinstance(result, Decision):
+        return failure_of(spec, item, result) or result
+    return None
+
+
+def failure_of(spec: Spec, item: Any, why: Exception) -> Decision | None:  # noqa: ANN401
+    """Return the decision by a task's attempts and backoff, in place of *why*, which it has raised; None: keep that."""
+    if isinstance(why, Decision) and why.verdict.action is not Action.FAIL:
+        return None
+    last = spec.max_attempts is not None and item.attempt >= spec.max_attempts
+    if not last and (spec.backoff is None or (isinstance(why, Decision) and why.verdict.delay is not None)):
+        return None
+    text = why.verdict.error if isinstance(why, Decision) else error_text(why)
+    if not isinstance(why, Decision):
+        # The worker logs the traceback of an error, but not that of a decision.
+        _log.error("task %s of item %s failed, attempt %d", spec.name, item.id.hex(), item.attempt, exc_info=why)
+    if last:
+        return Reject(f"attempt {item.attempt} of {spec.max_attempts} failed: {text}")
+    return Fail(_delay(spec.backoff, item.failures + 1), text)
+
+
+def _delay(backoff: Backoff | Callable[[int], float] | None, failures: int) -> float | None:
+    if isinstance(backoff, Backoff):
+        return backoff.delay(failures, random.random())  # noqa: S311  (jitter is no secret)
+    return None if backoff is None else backoff(failures)

@@ -1,0 +1,210 @@
+"""
+Adding the firings of periodic tasks: a `Schedule` with a clock and a connection.
+
+One loop serves threads, asyncio and Twisted.  The means to add and to wait are
+its argument: a `_Face` of each.  The one of threads blocks in its coroutines,
+so they end at their first step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+
+from attrs import define, field
+
+from queueber.api.control_types import SettingsInForce
+from queueber.errors import QueueberError
+from queueber.tasks.connections import Connections
+from queueber.tasks.schedule import Firing, Schedule, check_window
+from queueber.tasks.task import ToAdd
+from queueber.units import MS_PER_SECOND, WallMs
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+ADD_TIMEOUT_MS: Final = 10_000
+"""The limit of one add, so that the absence of the server is logged.  The add is tried again."""
+
+_log = logging.getLogger("queueber.tasks")
+
+ClockSeconds = Callable[[], float]
+"""Returns seconds since the Unix epoch."""
+
+
+def system_clock() -> float:
+    """Return the seconds since the Unix epoch by the system's clock."""
+    return datetime.now(UTC).timestamp()
+
+
+class _Face(Protocol):
+    async def add(self, call: ToAdd) -> object: ...
+
+    async def settings(self, queue: str) -> SettingsInForce: ...
+
+    async def wait(self, seconds: float) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+@define(eq=False)
+class Scheduler:
+    """
+    Adds the firings of an app's periodic tasks; made by `Tasks.scheduler`.
+
+    Any number may run, in any number of processes and machines: each firing is
+    added once.  `run` blocks, `run_async` is for asyncio and `start` for
+    Twisted; as a context manager it runs in a thread of its own.  Errors of the
+    server are logged, and the add is tried again until it is too late.
+    """
+
+    schedule: Schedule
+    _connections: Connections
+    _item: Callable[[Firing], ToAdd]
+    _queues: frozenset[str]
+    """The queues of the periodic tasks."""
+
+    _clock: ClockSeconds = system_clock
+    _face: _Face | None = field(default=None, init=False)
+    _thread: threading.Thread | None = field(default=None, init=False)
+    _stopped: bool = field(default=False, init=False)
+
+    def run(self) -> None:
+        """
+        Add firings until `stop` is called, by a signal handler or another thread.
+
+        Raises:
+            InvalidRequest: a queue forgets its firings too early for `catch_up`.
+        """
+        try:
+            self._loop(_Blocking(self._connections)).send(None)
+        except StopIteration:
+            return
+        raise AssertionError("the coroutines of a blocking face never wait")
+
+    async def run_async(self) -> None:
+        """Add firings on asyncio until `stop` is called, or this coroutine is cancelled.  Raises as `run`."""
+        await self._loop(_Asyncio(self._connections, asyncio.get_running_loop()))
+
+    def start(self, reactor: Any) -> Deferred[None]:  # noqa: ANN401
+        """Add firings on Twisted.  The Deferred fires after `stop`, and fails as `run` raises."""
+        from twisted.internet.defer import Deferred  # noqa: PLC0415
+
+        self._connections.connect_twisted(reactor)
+        return Deferred.fromCoroutine(self._loop(_Twisted(self._connections, reactor)))
+
+    def stop(self) -> None:
+        """End it after the add under way; with Twisted from its thread, else from any thread or signal handler."""
+        self._stopped = True
+        if self._face is not None:
+            self._face.stop()
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self.run, name="queueber scheduler", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        if self._thread is not None:
+            self._thread.join()
+
+    async def _loop(self, face: _Face) -> None:
+        self._face = face
+        needed = self.schedule.window_needed()
+        if needed is not None:
+            for queue in sorted(self._queues):
+                check_window(queue, (await face.settings(queue)).settings.dedup_window_ms, needed)
+        while not self._stopped:
+            for firing in self.schedule.due(self._now()):
+                try:
+                    await face.add(self._item(firing))
+                except QueueberError as why:
+                    _log.warning("not added yet: %s: %s", firing, why)
+                    break
+                self.schedule.added(firing)
+                _log.debug("added: %s", firing)
+            for firing in self.schedule.given_up(self._now()):
+                _log.error("missed: %s: it could not be added in time", firing)
+            if not self._stopped:
+                await face.wait(self.schedule.wait(self._now()) / MS_PER_SECOND)
+
+    def _now(self) -> WallMs:
+        return WallMs(int(self._clock() * MS_PER_SECOND))
+
+
+@define(eq=False)
+class _Blocking:
+    _connections: Connections
+    _stops: SimpleQueue[None] = field(factory=SimpleQueue, init=False)
+    """Its `put` may be called by a signal handler at any instruction."""
+
+    async def add(self, call: ToAdd) -> object:
+        return self._connections.add(call, timeout_ms=ADD_TIMEOUT_MS)
+
+    async def settings(self, queue: str) -> SettingsInForce:
+        return self._connections.sync().control(queue).settings()
+
+    async def wait(self, seconds: float) -> None:
+        with suppress(Empty):
+            self._stops.get(timeout=seconds)
+
+    def stop(self) -> None:
+        self._stops.put(None)
+
+
+@define(eq=False)
+class _Asyncio:
+    _connections: Connections
+    _loop: asyncio.AbstractEventLoop
+    _event: asyncio.Event = field(factory=asyncio.Event, init=False)
+
+    async def add(self, call: ToAdd) -> object:
+        return await self._connections.add_aio(call, timeout_ms=ADD_TIMEOUT_MS)
+
+    async def settings(self, queue: str) -> SettingsInForce:
+        return await self._connections.aio().control(queue).settings()
+
+    async def wait(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._event.wait(), seconds)
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._event.set)
+
+
+@define(eq=False)
+class _Twisted:
+    _connections: Connections
+    _reactor: Any
+    _waiting: Any = field(default=None, init=False)
+
+    async def add(self, call: ToAdd) -> object:
+        return await self._connections.add_tx(call, timeout_ms=ADD_TIMEOUT_MS)
+
+    async def settings(self, queue: str) -> SettingsInForce:
+        return await self._connections.twisted().control(queue).settings()
+
+    async def wait(self, seconds: float) -> None:
+        from twisted.internet.defer import Deferred  # noqa: PLC0415
+
+        # Fired by the clock, or early by `stop`.
+        self._waiting = waiting = Deferred[None]()
+        call = self._reactor.callLater(seconds, waiting.callback, None)
+        await waiting
+        self._waiting = None
+        if call.active():
+            call.cancel()
+
+    def stop(self) -> None:
+        if self._waiting is not None:
+            self._waiting.callback(None)

@@ -1,0 +1,339 @@
+"""Declaring tasks, calling them, and adding calls of them."""
+
+import asyncio
+import json
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from twisted.internet.defer import ensureDeferred
+
+from queueber.errors import InvalidRequest, Overloaded
+from queueber.tasks import Added, Backoff, Next, Tasks
+from tests.tasks.stand_ins import URL, Adds, AioAdds, TxAdds, app_with_adds, item_id
+
+
+def add(x: int, y: int = 0, *, on: date | None = None) -> int:
+    """Return the sum."""
+    return x + y
+
+
+async def add_later(x: int) -> int:
+    return x + 1
+
+
+def contents(item):
+    return json.loads(item.contents)
+
+
+def test_a_task_is_still_its_function():
+    app, adds = app_with_adds()
+    task = app.task(add)
+    assert task(2, y=3) == 5
+    assert (task.__name__, task.__doc__, task.__wrapped__) == ("add", "Return the sum.", add)
+    assert asyncio.run(app.task(add_later)(1)) == 2
+    assert adds.added == []
+    assert repr(task) == "<Task add of mail>"
+    assert repr(app) == f"<Tasks add, add_later of {URL}>"
+
+
+def test_an_added_call_is_an_item_with_the_name_and_the_arguments():
+    app, adds = app_with_adds()
+    found = app.task(add).add(2, 3, on=date(2026, 1, 2))
+    assert found == Added(item_id(1), "mail", duplicate=False)
+    ((queue, item),) = adds.added
+    assert queue == "mail"
+    assert item.contents == b'{"args":[2,3],"kwargs":{"on":"2026-01-02"}}'
+    assert dict(item.options.headers) == {"task": b"add", "content-type": b"application/json"}
+
+
+def test_connections_send_adds_again_unless_the_app_does_without(monkeypatch):
+    made = []
+    monkeypatch.setattr("queueber.sync.connect", lambda url, **options: made.append((url, options)) or Adds())
+    Tasks(URL, attempts=3).task(add).add(1)
+    app = Tasks(URL, resend_adds=False)
+    app.task(add).add(1)
+    app.tasks["add"].add(1)
+    assert made == [(URL, {"resend_adds": True, "attempts": 3}), (URL, {"resend_adds": False})]
+
+
+def test_a_coroutine_adds_on_asyncio_and_each_loop_has_its_connection():
+    app, _ = app_with_adds()
+    task = app.task(name="plus")(add)
+    clients = []
+
+    async def main():
+        clients.append(AioAdds())
+        app.connections.use(aio=clients[-1])
+        async with app:
+            assert await task.aio.add(2, 3) == Added(item_id(1), "mail")
+            assert await task.options(delay=1).aio.add(2) == Added(item_id(2), "mail")
+
+    asyncio.run(main())
+    asyncio.run(main())
+    assert [len(each.added) for each in clients] == [2, 2]
+    assert all(each.closed for each in clients)
+
+
+def test_a_deferred_adds_on_twisted():
+    app, _ = app_with_adds()
+    task = app.task(add)
+    with pytest.raises(InvalidRequest, match=r"tx needs a reactor: call connect_twisted\(reactor\)"):
+        task.tx.add(1)
+    adds = TxAdds()
+    app.connections.use(twisted=adds)
+    results = []
+    task.tx.add(2, 3).addCallback(results.append)
+    adds.errors.append(Overloaded("full"))
+    task.tx.add(2, 3).addErrback(lambda failure: results.append(failure.type))
+    assert results == [Added(item_id(1), "mail"), Overloaded]
+    app.close_twisted()
+    assert adds.closed
+    assert app.close_twisted().result is None
+
+
+def test_an_app_closes_its_blocking_connection():
+    app, adds = app_with_adds()
+    with app:
+        app.task(add).add(1)
+    assert adds.closed
+    app.close()
+
+
+def test_options_of_one_add():
+    app, adds = app_with_adds()
+    due = datetime(2027, 1, 1, tzinfo=UTC)
+    task = app.task(add)
+    task.options(delay=60, key="a", headers={"user": "ann"}, queue="other").add(1)
+    task.options(due=due, expires=due + timedelta(hours=1), key="a", until_removed=True).add(1)
+    task.options(delay=timedelta(milliseconds=1.5)).add(1)
+    (queue, first), (_, second), (_, third) = adds.added
+    assert (queue, first.delay, first.options.dedup_key) == ("other", 60_000, b"add:a")
+    assert dict(first.options.headers)["user"] == b"ann"
+    assert second.options.due == due.timestamp() * 1_000
+    assert second.options.expires_at - second.options.due == 3_600_000
+    assert second.options.until_removed
+    assert third.delay == 2
+    task.add(1)
+    assert adds.added[-1][1].delay == 0
+
+
+def test_a_duplicate_is_reported_with_the_first_ones_id():
+    app, adds = app_with_adds()
+    adds.answer = lambda *_, **__: type("Response", (), {"ids": [item_id(7)], "duplicates": [0]})
+    assert app.task(add).options(key="a").add(1) == Added(item_id(7), "mail", duplicate=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"delay": -1}, "delay is -1 s; it must be 0 to"),
+        ({"delay": "1"}, "delay is '1'; it must be a number of seconds"),
+        ({"delay": 1, "due": datetime.now(UTC)}, "delay and due are both given"),
+        ({"due": datetime.fromisoformat("2026-01-01")}, "due is 2026-01-01 00:00:00, without a time zone"),
+        ({"expires": 5}, "expires is 5 (int); it must be a datetime"),
+        ({"expires": datetime(1960, 1, 1, tzinfo=UTC)}, "the least is 1"),
+        ({"until_removed": True}, "until_removed is given without a key"),
+        ({"key": b"x"}, "key is b'x' (bytes); it must be text"),
+        ({"key": "x" * 255}, "dedup_key is 259 bytes; the limit is 255"),
+        ({"headers": {"task": "x"}}, "headers has 'task', which the task sets itself"),
+        ({"headers": ["x"]}, "headers is ['x'] (list); it must be a mapping"),
+        ({"headers": {"x": "y" * 5_000}}, "headers is 5,0"),
+        ({"queue": ""}, "the queue's name is empty"),
+    ],
+)
+def test_options_that_cannot_be_had_are_refused(options, text):
+    app, adds = app_with_adds()
+    with pytest.raises(InvalidRequest) as caught:
+        app.task(add).options(**options).add(1)
+    assert text in str(caught.value)
+    assert adds.added == []
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "text"),
+    [
+        (
+            (),
+            {},
+            "task add(x: int, y: int = 0, *, on: datetime.date | None = None) -> int: missing a required argument",
+        ),
+        ((1, 2, 3), {}, "too many positional arguments"),
+        ((1,), {"z": 1}, "got an unexpected keyword argument 'z'"),
+        (("1",), {}, "argument x of task add is '1' (str); it must be an int"),
+        ((1,), {"on": 5}, "argument on of task add is 5 (int); it must be of one of the types of the annotation"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused_at_the_add(args, kwargs, text):
+    app, adds = app_with_adds()
+    with pytest.raises(InvalidRequest) as caught:
+        app.task(add).add(*args, **kwargs)
+    assert text in str(caught.value)
+    assert adds.added == []
+
+
+def test_all_kinds_of_parameters_are_converted_by_their_own_annotations():
+    app, adds = app_with_adds()
+
+    @app.task
+    def mixed(first: date, /, second: int, *rest: date, named: date, **more: date) -> None: ...
+
+    day = date(2026, 1, 1)
+    mixed.add(day, 1, day, day, named=day, other=day)
+    assert contents(adds.added[0][1]) == {
+        "args": ["2026-01-01", 1, "2026-01-01", "2026-01-01"],
+        "kwargs": {"named": "2026-01-01", "other": "2026-01-01"},
+    }
+    with pytest.raises(InvalidRequest, match=r"argument rest of task mixed is 1 \(int\)"):
+        mixed.add(day, 1, 1, named=day)
+    with pytest.raises(InvalidRequest, match=r"argument other of task mixed is 1 \(int\)"):
+        mixed.add(day, 1, named=day, other=1)
+
+
+def test_annotations_that_only_type_checkers_see_are_refused_with_the_reason():
+    app, _ = app_with_adds()
+
+    @app.task
+    def remind(when: "Moment") -> "Result": ...  # noqa: F821
+
+    with pytest.raises(InvalidRequest, match="name 'Moment' is not defined; its types must be imported when"):
+        remind.add(1)
+
+    @app.task
+    def answer(number: int) -> "Result": ...  # noqa: F821
+
+    answer.add(1)
+
+
+def test_an_annotation_that_stands_for_no_json_is_refused_with_task_and_argument():
+    app, _ = app_with_adds()
+
+    @app.task
+    def send(number: int, connection: Tasks) -> None: ...
+
+    with pytest.raises(InvalidRequest, match=r"the annotation of argument connection of task send: .*Tasks stands for"):
+        send.add(1, app)
+
+
+@pytest.mark.parametrize("value", ["\ud800", 10**5_000], ids=["surrogate", "digits"])
+def test_values_that_json_text_cannot_hold_are_refused(value):
+    app, _ = app_with_adds()
+
+    @app.task
+    def keep(value) -> None: ...
+
+    with pytest.raises(InvalidRequest, match="the arguments of task keep cannot be encoded: "):
+        keep.add(value)
+
+
+def test_a_list_that_contains_itself_is_refused():
+    app, _ = app_with_adds()
+
+    @app.task
+    def keep(value: list) -> None: ...
+
+    endless: list = []
+    endless.append(endless)
+    with pytest.raises(InvalidRequest, match="the arguments of task keep cannot be encoded: "):
+        keep.add(endless)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"priority": 5}, "priority is 5; it must be 'high', 'normal' or 'low': the server has no numeric priorities"),
+        ({"max_attempts": 0}, "max_attempts is 0 attempts; the least is 1"),
+        ({"max_attempts": "3"}, "max_attempts is '3' (str)"),
+        ({"backoff": -1}, "backoff is -1 s"),
+        ({"backoff": Backoff(1, -1)}, "the cap of backoff is -1 s"),
+        ({"queue": "x" * 300}, "the queue's name is 300 bytes"),
+        ({"name": ""}, "the task's name is '' (str); it must be 1 to 200 bytes of text that prints"),
+        ({"name": "a\nb"}, "it must be 1 to 200 bytes of text that prints"),
+        ({"every": 60}, "task add(x: int, y: int = 0, *, on: datetime.date | None = None) -> int: missing a required"),
+    ],
+)
+def test_declarations_that_cannot_be_had_are_refused(options, text):
+    app, _ = app_with_adds()
+    with pytest.raises(InvalidRequest) as caught:
+        app.task(**options)(add)
+    assert text in str(caught.value)
+
+
+def test_names_are_unique_and_functions_are_functions():
+    app, _ = app_with_adds()
+    app.task(add)
+    with pytest.raises(InvalidRequest, match="there is a task add already"):
+        app.task(add)
+
+    def endless():
+        yield 1
+
+    with pytest.raises(InvalidRequest, match="is a generator"):
+        app.task(endless)
+    with pytest.raises(InvalidRequest, match=r"is no function; write @app\.task"):
+        app.task("add")
+
+
+def test_queues_come_by_priority_with_weights():
+    app, _ = app_with_adds(queues=["bulk"])
+    app.task(name="a", priority="low")(add)
+    app.task(name="b", queue="post")(add)
+    app.task(name="c", priority="high", queue="post")(add)
+    assert dict(app.queues) == {"post.high": 100, "post": 10, "bulk": 10, "mail.low": 1}
+    assert app.tasks["c"].queue == "post.high"
+    assert list(app.tasks) == ["a", "b", "c"]
+
+
+def test_an_app_without_a_queue_in_its_url_uses_the_default_one():
+    app = Tasks("queueber://127.0.0.1:9090")
+    assert app.task(add).queue == "default"
+
+
+def test_a_next_step_has_no_key_and_is_a_task():
+    app, _ = app_with_adds()
+    task = app.task(add)
+    call = Next(task.options(delay=1), 1, 2).call
+    assert (call.queue, call.item.delay, contents(call.item)["args"]) == ("mail", 1_000, [1, 2])
+    with pytest.raises(InvalidRequest, match="Next of task add has a key; a hand-off is added once anyway"):
+        Next(task.options(key="a"), 1)
+    with pytest.raises(InvalidRequest, match="the task of a Next is <function add"):
+        Next(add, 1)
+    with pytest.raises(InvalidRequest, match="argument x of task add"):
+        Next(task, "1")
+
+
+class Shouted:
+    """A serializer of one text argument."""
+
+    content_type = "text/shouted"
+
+    def dump(self, parameters, args, kwargs):
+        return args[0].upper().encode() if args[0] else args[0]
+
+    def load(self, parameters, contents):
+        return [contents.decode().lower()], {}
+
+
+def test_another_serializer_names_itself_in_its_items_and_its_errors_refuse_the_add():
+    app, adds = app_with_adds(serializer=Shouted())
+
+    @app.task
+    def say(text): ...
+
+    say.add("hello")
+    ((_, item),) = adds.added
+    assert (item.contents, dict(item.options.headers)["content-type"]) == (b"HELLO", b"text/shouted")
+    with pytest.raises(InvalidRequest, match="the arguments of task say cannot be encoded: 'int' object has no"):
+        say.add(1)
+    with pytest.raises(InvalidRequest, match="the serializer returned str for task say, not bytes"):
+        say.add("")
+
+
+def test_deferreds_can_be_awaited():
+    app, _ = app_with_adds()
+    app.connections.use(twisted=TxAdds())
+    task = app.task(add)
+
+    async def main():
+        return await task.tx.add(1)
+
+    assert ensureDeferred(main()).result.queue == "mail"

@@ -1,0 +1,52 @@
+"""A program as users write it, for mypy in strict mode; lines with a mistake say which error they must get."""
+
+from datetime import date, timedelta
+from uuid import UUID
+
+from queueber.tasks import Added, Next, Tasks
+
+app = Tasks("queueber://127.0.0.1:9090/mail")
+
+
+@app.task
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+@app.task(queue="mail", max_attempts=5, priority="high", backoff=10)
+async def remind(user: UUID, on: date | None = None) -> str:
+    return f"{user} {on}"
+
+
+@app.task(cron="*/5 * * * *", tz="Europe/Berlin")
+def tidy() -> Next:
+    return Next(add, 2, 3)
+
+
+def blocking(user: UUID) -> int:
+    found: Added = add.add(2, 3)
+    add.options(delay=60, key="a").add(2, y=3)
+    remind.options(delay=timedelta(minutes=1)).add(user, on=date(2026, 1, 1))
+    add.add(2, "3")  # error: arg-type
+    add.add(2)  # error: call-arg
+    add.add(2, 3, z=4)  # error: call-arg
+    add.options(delay=60).add("2", 3)  # error: arg-type
+    add.options(dely=60)  # error: call-arg
+    Next(add, 2)  # error: call-arg
+    Next(add, 2, "3")  # error: arg-type
+    add("2", 3)  # error: arg-type
+    print(found.id, found.duplicate)
+    return add(2, 3)
+
+
+async def waiting(user: UUID) -> str:
+    found: Added = await remind.aio.add(user)
+    await remind.aio.add(5)  # error: arg-type
+    await add.options(key="a").aio.add(2)  # error: call-arg
+    await add.tx.add(2, 3)
+    await add.tx.add(2)  # error: call-arg
+    print(found)
+    return await remind(user, date(2026, 1, 1))
+
+
+app.task(priority=5)  # error: call-overload
