@@ -28,7 +28,8 @@ NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "common", "misc"
 IMPORTERS = {
     "capnp": [],
     "rocksdict": ["plyvel/"],
-    "twisted": ["server/", "client/", "cli/", "loadgen/", "testing/", "worker/"],
+    "twisted": ["server/", "client/", "cli/", "loadgen/", "testing/", "worker/", "tasks/"],
+    "cronsim": ["tasks/"],
 }
 
 MODULES = sorted(path for folder in (PACKAGE, PLUGINS) for path in folder.rglob("*.py"))

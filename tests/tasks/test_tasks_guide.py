@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,18 @@ pack.add(7)
 """
 
 WORKERS = """
-import threading
+import sys, threading
 import report, shop, steps, upkeep
 
+
+def whole_lines(*words, **options):
+    # In one piece: several threads print.
+    sys.stdout.write(" ".join(map(str, words)) + "\\n")
+    sys.stdout.flush()
+
+
 for module in (report, shop, steps, upkeep):
+    module.print = whole_lines
     threading.Thread(target=module.app.worker().run, daemon=True).start()
 with upkeep.app.scheduler():
     input()
@@ -49,7 +58,7 @@ from queueber.sync import connect
 
 with connect(app.url) as client:
     batch = client.queue().dead_letters().poll(10, wait_ms=0)
-    print([(each.last_error, each.death.reason) for each in batch])
+    print([(each.last_error, each.death.reason.name) for each in batch])
 """
 
 
@@ -79,7 +88,8 @@ def folder(tmp_path):
             (tmp_path / name).write_text(source.replace("127.0.0.1:9090", f"127.0.0.1:{server.port}"))
         yield tmp_path
     finally:
-        server.stop()
+        server.kill()
+        server.process.stdout.close()
 
 
 def run(folder, source):
@@ -97,8 +107,15 @@ def test_the_programs_and_the_snippets_do_what_is_said(folder):
         assert run(folder, each) == ""
     run(folder, MORE_ADDS)
     workers = subprocess.Popen(
-        [sys.executable, "-c", WORKERS], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", WORKERS],
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
+    overdue = threading.Timer(TIMEOUT_SECONDS, workers.kill)
+    overdue.start()
     wanted = {
         "invoice for ann of 29.11.2026": 2,
         "invoice for bob of 29.11.2026": 1,
@@ -118,7 +135,8 @@ def test_the_programs_and_the_snippets_do_what_is_said(folder):
                 wanted = {each: count for each, count in wanted.items() if count}
         workers.send_signal(signal.SIGTERM)
     finally:
+        overdue.cancel()
         workers.kill()
         workers.communicate()
     dead = run(folder, DEAD_REPORTS)
-    assert dead == "[('a report needs a name', DeathReason.REJECTED)]\n"
+    assert dead == "[('a report needs a name', 'REJECTED')]\n"

@@ -147,9 +147,7 @@ def test_an_item_of_another_program_is_dead_with_the_reason(server, app):
     other = Tasks(server.url("mail"))
     other.task(name="other")(print)
     server.drain(other)
-    assert [item.last_error for item in server.dead("mail")] == [
-        "there is no task 'note' here; this program has other"
-    ]
+    assert [item.last_error for item in server.dead("mail")] == ["there is no task 'note' here; this program has other"]
 
 
 def looks_once(app, server, **options):
