@@ -34,7 +34,7 @@ _UNTRACED: Final[AbstractContextManager[Mapping[str, bytes]]] = nullcontext({})
 
 
 @cache
-def _traced() -> bool:
+def is_traced() -> bool:
     """Return whether OpenTelemetry is installed, of which Python does not remember that it is not."""
     return telemetry.installed()
 
@@ -55,11 +55,11 @@ class Connections:
 
     def context(self) -> Mapping[str, bytes]:
         """Return the headers that carry the context of the present trace; none without OpenTelemetry."""
-        return telemetry.context_headers() if _traced() else {}
+        return telemetry.context_headers() if is_traced() else {}
 
     def publishing(self, queue: str) -> AbstractContextManager[Mapping[str, bytes]]:
         """Trace an add to *queue*, if OpenTelemetry is installed; the headers that carry the context are entered."""
-        return telemetry.publishing(queue) if _traced() else _UNTRACED
+        return telemetry.publishing(queue) if is_traced() else _UNTRACED
 
     def sync(self) -> sync.Client:
         """Return the blocking client."""
