@@ -11,12 +11,29 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = Path(__file__).parent / "typed_program.py"
 
 
+WRONG = {
+    number: found[1]
+    for number, line in enumerate(PROGRAM.read_text().splitlines(), start=1)
+    if (found := re.search(r"# error: (\S+)", line))
+}
+
+
+def errors_of(checker, *options, pattern):
+    command = [sys.executable, "-m", checker, *options, PROGRAM]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    found = re.findall(rf"^ *\S+\.py:(\d+){pattern}", done.stdout, flags=re.MULTILINE)
+    assert len(found) == len(re.findall(r"\berror: ", done.stdout)) > 0, done.stdout
+    return found
+
+
 @pytest.mark.slow
 def test_mypy_accepts_right_calls_and_rejects_each_wrong_one():
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", PROGRAM], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    found = set(re.findall(r"^\S+typed_program\.py:(\d+): error: .*\[([\w-]+)\]$", done.stdout, flags=re.MULTILINE))
-    lines = enumerate(PROGRAM.read_text().splitlines(), start=1)
-    assert found == {(str(number), error[1]) for number, line in lines if (error := re.search(r"# error: (\S+)", line))}
-    assert len(re.findall("error: ", done.stdout)) == len(found), done.stdout
+    found = errors_of("mypy", "--strict", pattern=r": error: .*\[([\w-]+)\]$")
+    assert {int(number): code for number, code in found} == WRONG
+
+
+@pytest.mark.slow
+def test_pyright_accepts_right_calls_and_rejects_each_wrong_one():
+    pytest.importorskip("pyright")
+    found = errors_of("pyright", "--pythonpath", sys.executable, pattern=r":\d+ - error: ")
+    assert sorted(int(number) for number in found) == sorted(WRONG)
