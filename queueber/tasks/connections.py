@@ -9,7 +9,6 @@ program gives to `Tasks.connect_twisted`.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -48,10 +47,11 @@ class Connections:
     _options: Mapping[str, Any]
     """Of `connect`."""
 
-    _sync: sync.Client | None = field(default=None, init=False)
+    _sync: dict[None, sync.Client] = field(factory=dict, init=False)
+    """The blocking client, if there is one."""
+
     _aio: WeakKeyDictionary[asyncio.AbstractEventLoop, aio.Client] = field(factory=WeakKeyDictionary, init=False)
     _twisted: client.Client | None = field(default=None, init=False)
-    _lock: threading.Lock = field(factory=threading.Lock, init=False)
 
     def context(self) -> Mapping[str, bytes]:
         """Return the headers that carry the context of the present trace; none without OpenTelemetry."""
@@ -63,13 +63,17 @@ class Connections:
 
     def sync(self) -> sync.Client:
         """Return the blocking client."""
-        with self._lock:
-            if self._sync is None:
-                # Imported here, because a program uses one of the faces.
-                from queueber import sync  # noqa: PLC0415
+        found = self._sync.get(None)
+        if found is None:
+            # Imported here, because a program uses one of the faces.
+            from queueber import sync  # noqa: PLC0415
 
-                self._sync = sync.connect(self.url, **self._options)
-            return self._sync
+            # A lock could be held by another thread at a fork, and then for ever in the child.
+            made = sync.connect(self.url, **self._options)
+            found = self._sync.setdefault(None, made)
+            if found is not made:
+                made.close()
+        return found
 
     def aio(self) -> aio.Client:
         """Return the client of the running loop."""
@@ -103,7 +107,7 @@ class Connections:
     def use(self, *, sync: Any = None, aio: Any = None, twisted: Any = None) -> None:  # noqa: ANN401
         """Use these clients from now on; that of asyncio in the running loop."""
         if sync is not None:
-            self._sync = sync
+            self._sync[None] = sync
         if aio is not None:
             self._aio[asyncio.get_running_loop()] = aio
         if twisted is not None:
@@ -127,8 +131,7 @@ class Connections:
 
     def close(self) -> None:
         """Close the blocking client."""
-        with self._lock:
-            found, self._sync = self._sync, None
+        found = self._sync.pop(None, None)
         if found is not None:
             found.close()
 

@@ -56,6 +56,24 @@ def test_connections_send_adds_again_unless_the_app_does_without(monkeypatch):
     assert made == [(URL, {"resend_adds": True, "attempts": 3}), (URL, {"resend_adds": False})]
 
 
+def test_two_threads_that_add_first_share_one_connection(monkeypatch):
+    made = []
+
+    def connect(*_, **__):
+        made.append(found := Adds())
+        if len(made) == 1:
+            # Another thread is quicker.
+            app.tasks["add"].add(2)
+        return found
+
+    monkeypatch.setattr("queueber.sync.connect", connect)
+    app = Tasks(URL)
+    app.task(add).add(1)
+    app.tasks["add"].add(3)
+    assert [len(each.added) for each in made] == [0, 3]
+    assert [each.closed for each in made] == [True, False]
+
+
 def test_a_coroutine_adds_on_asyncio_and_each_loop_has_its_connection():
     app, _ = app_with_adds()
     task = app.task(name="plus")(add)
