@@ -1,5 +1,7 @@
 """Stand-ins for the clients and the worker's items, as tasks use them."""
 
+import asyncio
+import inspect
 from types import SimpleNamespace
 
 from twisted.internet.defer import fail, succeed
@@ -7,6 +9,8 @@ from twisted.internet.defer import fail, succeed
 from queueber.api import AddResponse
 from queueber.errors import QueueberError
 from queueber.tasks import Tasks
+from queueber.values import Settlement
+from queueber.worker.verdicts import verdict_of, verdict_of_error
 
 URL = "queueber://127.0.0.1:9090/mail"
 
@@ -83,6 +87,29 @@ def app_with_adds(**options):
     app, adds = Tasks(URL, **options), Adds()
     app.connections.use(sync=adds)
     return app, adds
+
+
+def verdict(app, item):
+    """The worker's verdict on *item* with the handler of *app*."""
+    try:
+        found = app.handler(item)
+        return verdict_of(asyncio.run(found) if inspect.isawaitable(found) else found)
+    except Exception as why:  # noqa: BLE001  (as the worker does)
+        return verdict_of_error(why)
+
+
+def drain(app):
+    """Run all ready items of *app* as a worker does, and return their contents."""
+    client, runs = app.connections.sync(), []
+    while True:
+        queue, batch = client.poll_any(list(app.queues), wait_ms=0)
+        if not batch.items:
+            return runs
+        (item,) = batch.items
+        found = verdict(app, item)
+        entry = Settlement(item.lease, item.id, found.action, found.delay, found.error)
+        client.queue(queue).settle(entry, adds=found.adds)
+        runs.append(item.contents)
 
 
 def delivered(item, attempt=1, failures=0, losses=0):

@@ -11,19 +11,9 @@ import pytest_twisted
 
 from queueber.tasks import Backoff, Next, current_item
 from queueber.values import Action
-from queueber.worker.verdicts import Decision, Defer, Done, Fail, Reject, verdict_of, verdict_of_error
-from tests.tasks.stand_ins import app_with_adds, delivered, item_id
+from queueber.worker.verdicts import Decision, Defer, Done, Fail, Reject
+from tests.tasks.stand_ins import app_with_adds, delivered, item_id, verdict
 from tests.tasks.test_task import Shouted
-
-
-def verdict(app, item):
-    """The worker's verdict on *item* with the handler of *app*."""
-    handler = app.handler
-    try:
-        found = asyncio.run(handler(item)) if inspect.iscoroutinefunction(handler) else handler(item)
-        return verdict_of(found)
-    except Exception as why:  # noqa: BLE001  (as the worker does)
-        return verdict_of_error(why)
 
 
 def item_of(task, *args, **kwargs):

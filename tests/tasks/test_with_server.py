@@ -11,6 +11,7 @@ from queueber.errors import InvalidRequest
 from queueber.tasks import Next, Tasks, current_item
 from queueber.testing import TestServer
 from queueber.values import DeathReason, ItemState
+from tests.tasks.stand_ins import drain
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_a_call_is_added_run_and_gone(server, app):
     added = note.options(headers={"user": "ann"}).add(date(2026, 1, 1), text="x")
     (item,) = server.assert_added("mail", task=note, args=["2026-01-01"], kwargs={"text": "x"}, headers={"user": "ann"})
     assert item.id == added.id
-    server.drain(app)
+    drain(app)
     assert seen == [(date(2026, 1, 1), "x", 1)]
     server.assert_empty()
 
@@ -51,7 +52,7 @@ def test_all_faces_add(server, app):
     note.add(0)
     asyncio.run(add())
     server.assert_added("mail", task=note, count=2)
-    assert len(server.drain(app)) == 2
+    assert len(drain(app)) == 2
 
 
 @pytest_twisted.ensureDeferred
@@ -88,7 +89,7 @@ def test_a_key_adds_once_within_the_window_and_for_its_task_alone(server, app):
     first = keyed.add()
     assert keyed.add() == first._replace(duplicate=True)
     assert not other.options(key="a").add().duplicate
-    server.drain(app)
+    drain(app)
     assert keyed.add().duplicate
     server.advance(300)
     assert not keyed.add().duplicate
@@ -102,10 +103,10 @@ def test_options_of_time(server, app):
     note.options(due=server.now + timedelta(seconds=20)).add(2)
     note.options(expires=server.now + timedelta(seconds=5)).add(3)
     server.advance(10)
-    assert [run.item.contents for run in server.drain(app)] == [b'{"args":[1],"kwargs":{}}']
+    assert drain(app) == [b'{"args":[1],"kwargs":{}}']
     assert [item.death.reason for item in server.dead("mail")] == [DeathReason.EXPIRED]
     server.advance(10)
-    assert len(server.drain(app)) == 1
+    assert len(drain(app)) == 1
 
 
 def test_a_task_has_its_attempts_and_then_is_dead(server, app):
@@ -114,11 +115,11 @@ def test_a_task_has_its_attempts_and_then_is_dead(server, app):
         raise OSError("no disk")
 
     broken.add()
-    server.drain(app, raise_errors=False)
+    drain(app)
     server.advance(9)
-    assert server.drain(app, raise_errors=False) == []
+    assert drain(app) == []
     server.advance(1)
-    server.drain(app, raise_errors=False)
+    drain(app)
     (item,) = server.dead("mail")
     assert item.death.reason is DeathReason.REJECTED
     assert item.last_error.startswith("attempt 2 of 2 failed: OSError: no disk")
@@ -133,7 +134,7 @@ def test_the_next_step_is_there_when_the_first_is_gone(server, app):
         return Next(second.options(delay=5), number + 1)
 
     first.add(1)
-    server.drain(app)
+    drain(app)
     server.assert_empty("mail")
     (item,) = server.items("second")
     assert (item.json()["args"], item.state) == ([2], ItemState.DELAYED)
@@ -146,7 +147,7 @@ def test_an_item_of_another_program_is_dead_with_the_reason(server, app):
     note.add()
     other = Tasks(server.url("mail"))
     other.task(name="other")(print)
-    server.drain(other)
+    drain(other)
     assert [item.last_error for item in server.dead("mail")] == ["there is no task 'note' here; this program has other"]
 
 
@@ -179,7 +180,7 @@ def test_each_firing_is_added_once_however_many_schedulers_look_and_whatever_the
             each.start()
         for each in schedulers:
             each.join()
-        server.drain(app)
+        drain(app)
         server.advance(30)
     dues = [item.due - start for item in server.added("mail")]
     assert dues == [timedelta(minutes=minutes) for minutes in range(len(dues))]
@@ -197,7 +198,7 @@ def test_a_scheduler_refuses_to_catch_up_on_what_its_queue_forgets(server, app):
     server.advance(1_800)
     for _ in range(3):
         looks_once(app, server, catch_up=3_600)
-        server.drain(app)
+        drain(app)
         server.advance(900)
     assert len(server.added("mail")) == 2
 
