@@ -7,6 +7,7 @@ its task.  Results are not kept.
 """
 
 import asyncio
+import inspect
 import logging
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -180,6 +181,14 @@ def decision_of(spec: Spec, item: Any, result: object) -> Decision | None:  # no
         return Done([AddTo(each.call.queue, [each.call.item]) for each in result])
     if isinstance(result, Decision):
         return failure_of(spec, item, result) or result
+    if inspect.isawaitable(result):
+        # Nothing was done yet, and a removal would lose it.
+        if inspect.iscoroutine(result):
+            result.close()
+        raise TypeError(
+            f"task {spec.name} returned a {type(result).__name__}, which was not awaited; "
+            "a task that waits is declared with async def, and so is a function that wraps it"
+        )
     return None
 
 

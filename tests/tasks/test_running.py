@@ -208,6 +208,21 @@ def test_other_results_are_not_kept(app, result):
     assert verdict(app, delivered(item_of(some))) == (Action.REMOVE, None, "", ())
 
 
+@pytest.mark.parametrize("mixed", [True, False])
+def test_a_coroutine_that_was_not_awaited_fails_its_item_instead_of_losing_it(app, mixed):
+    async def waiting() -> None: ...
+
+    @app.task
+    def wrapped() -> object:
+        return waiting()
+
+    if mixed:
+        app.task(waiting)
+    found = verdict(app, delivered(item_of(wrapped)))
+    assert found.action is Action.FAIL
+    assert found.error.startswith("TypeError: task wrapped returned a coroutine, which was not awaited; a task that")
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
