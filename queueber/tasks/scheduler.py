@@ -21,17 +21,23 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 from attrs import define, field
 
 from queueber.api.control_types import SettingsInForce
-from queueber.errors import QueueberError
+from queueber.errors import Kind, QueueberError
 from queueber.tasks.connections import Connections
-from queueber.tasks.schedule import Firing, Schedule, check_window
+from queueber.tasks.schedule import RETRY_MS, Firing, Schedule, check_window
 from queueber.tasks.task import ToAdd
-from queueber.units import MS_PER_SECOND, WallMs
+from queueber.units import MS_PER_SECOND, SpanMs, WallMs
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
 ADD_TIMEOUT_MS: Final = 10_000
 """The limit of one add, so that the absence of the server is logged.  The add is tried again."""
+
+LEAVE_SECONDS: Final = 2.0
+"""The time that the thread of a scheduler has to end."""
+
+PASSING: Final = (Kind.DISCONNECTED, Kind.OVERLOADED)
+"""Kinds of errors after which a call is tried again."""
 
 _log = logging.getLogger("queueber.tasks")
 
@@ -107,30 +113,51 @@ class Scheduler:
             self._face.stop()
 
     def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self.run, name="queueber scheduler", daemon=True)
+        self._thread = threading.Thread(target=self._run_in_thread, name="queueber scheduler", daemon=True)
         self._thread.start()
         return self
+
+    def _run_in_thread(self) -> None:
+        try:
+            self.run()
+        except QueueberError as why:
+            _log.error("the scheduler has ended: %s", why)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
         if self._thread is not None:
-            self._thread.join()
+            # An add that waits for its server may be left alone: another scheduler's is the same.
+            self._thread.join(LEAVE_SECONDS)
+
+    async def _check_windows(self, face: _Face) -> None:
+        needed = self.schedule.window_needed()
+        for queue in sorted(self._queues) if needed is not None else ():
+            while not self._stopped:
+                try:
+                    found = await face.settings(queue)
+                except QueueberError as why:
+                    if why.kind not in PASSING:
+                        raise
+                    _log.warning("the settings of %s are not known yet: %s", queue, why)
+                    await face.wait(RETRY_MS / MS_PER_SECOND)
+                else:
+                    check_window(queue, found.settings.dedup_window_ms, needed or SpanMs(0))
+                    break
 
     async def _loop(self, face: _Face) -> None:
         self._face = face
-        needed = self.schedule.window_needed()
-        if needed is not None:
-            for queue in sorted(self._queues):
-                check_window(queue, (await face.settings(queue)).settings.dedup_window_ms, needed)
+        await self._check_windows(face)
         while not self._stopped:
             for firing in self.schedule.due(self._now()):
                 try:
                     await face.add(self._item(firing))
                 except QueueberError as why:
                     _log.warning("not added yet: %s: %s", firing, why)
-                    break
+                    if why.kind == Kind.DISCONNECTED:
+                        break
+                    continue
                 self.schedule.added(firing)
                 _log.debug("added: %s", firing)
             for firing in self.schedule.given_up(self._now()):

@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from queueber.client_core.errors import NotConnected
-from queueber.errors import InvalidRequest
+from queueber.errors import InvalidRequest, Overloaded
 from queueber.tasks import Tasks
 from queueber.tasks.scheduler import ADD_TIMEOUT_MS, system_clock
 from tests.tasks.stand_ins import Adds, AioAdds, TxAdds, app_with_adds
@@ -157,6 +157,51 @@ def test_a_long_catch_up_needs_a_queue_that_remembers(app, clock, window):
     assert bool(found) != enough
     assert enough or found[0][0] is InvalidRequest
     assert enough or found[0][1].startswith("the queue upkeep has a dedup_window_ms of 3,899,999; a scheduler with")
+
+
+def test_the_check_of_the_window_waits_for_the_server(app, clock, caplog):
+    adds = TxAdds(65 * 60_000)
+    answers = [NotConnected("cannot connect"), Overloaded("full"), None]
+
+    def settings(queue):
+        if (error := answers.pop(0)) is not None:
+            raise error
+        return Adds.control(adds, queue)
+
+    adds.control = settings
+    app.connections.use(twisted=adds)
+    scheduler = app.scheduler(clock=clock.seconds, catch_up=HOUR)
+    scheduler.start(clock)
+    clock.pump([5, 5])
+    assert dues(adds) == [0, 60]
+    assert [each.getMessage() for each in caplog.records] == [
+        "the settings of upkeep are not known yet: cannot connect",
+        "the settings of upkeep are not known yet: full",
+    ]
+    scheduler.stop()
+
+
+def test_a_firing_that_is_refused_does_not_hold_up_others(app, clock):
+    adds = TxAdds()
+    app.connections.use(twisted=adds)
+    adds.errors = [Overloaded("full"), None]
+    scheduler = app.scheduler(clock=clock.seconds)
+    scheduler.start(clock)
+    assert dues(adds) == [60]
+    clock.advance(5)
+    assert dues(adds) == [60, 0]
+    scheduler.stop()
+
+
+def test_a_scheduler_in_a_thread_that_cannot_go_on_says_so_in_the_log(app, caplog):
+    app.connections.use(sync=Adds(window=0))
+    logged = threading.Event()
+    caplog.handler.addFilter(lambda _: logged.set() or True)
+    with app.scheduler(catch_up=HOUR):
+        assert logged.wait(60)
+    assert [each.getMessage()[:60] for each in caplog.records] == [
+        "the scheduler has ended: the queue upkeep has a dedup_window"
+    ]
 
 
 def test_the_check_of_the_window_on_the_other_faces(app):
