@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from random import SystemRandom
 from typing import TypeVar
 
@@ -99,16 +100,15 @@ class Connector:
         """
         try:
             call = build()
-            limit = call.limit_ms(timeout(timeout_ms), self._timeout_ms)
+            limit = None
+            if timeout_ms is not None or self._timeout_ms is not None:
+                limit = call.limit_ms(timeout(timeout_ms), self._timeout_ms)
         except QueueberError as why:
             return fail(why)
-        if limit is None:
-            return self._start(call)
-        return self._start_limited(call, limit)
-
-    def _start(self, call: Call[T]) -> Deferred[T]:
+        if limit is not None:
+            return self._start_limited(call, limit)
         deferred: Deferred[T] = Deferred(lambda _: self._cancel(pending))
-        pending = self.link.call(call, lambda outcome: _fire(deferred, outcome))
+        pending = self.link.call(call, partial(_fire, deferred))
         self.flush_soon()
         return deferred
 

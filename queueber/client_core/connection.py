@@ -82,8 +82,8 @@ class PendingCall:
     def finish(self, outcome: object) -> None:
         """Hand over *outcome*, unless the call was cancelled."""
         if self.state is not PendingState.DONE:
-            on_done = self.on_done
-            self.withdraw()
+            self.state = PendingState.DONE
+            on_done, self.on_done = self.on_done, _ignore
             on_done(outcome)
 
     def withdraw(self) -> None:
@@ -207,14 +207,20 @@ class ClientConnection:
         """Make the call *pending*."""
         if self.ended is not None:
             pending.finish(NotConnected(f"the call was not sent: {self.ended.why}"))
-            return
+        elif self._held or len(pending.call.content) > self._limits.short:
+            self._send_long(pending)
+        else:
+            self._transmit(pending)
+
+    def _send_long(self, pending: PendingCall) -> None:
+        """Make the call *pending*, which is long or comes after a long one, once the server's limit is known."""
         try:
             must_ask = self._limits.must_ask(len(pending.call.content))
         except InvalidRequest as why:
             pending.finish(why)
             return
         if not must_ask and not self._held:
-            self._transmit(pending)
+            self._transmit_checked(pending)
             return
         pending.state = PendingState.HELD
         self._held[pending] = None
@@ -229,16 +235,19 @@ class ClientConnection:
         while self._held:
             pending = next(iter(self._held))
             del self._held[pending]
-            self._transmit(pending)
+            self._transmit_checked(pending)
         self._limits.forget(outcome)
+
+    def _transmit_checked(self, pending: PendingCall) -> None:
+        try:
+            self._limits.check(len(pending.call.content))
+        except InvalidRequest as why:
+            pending.finish(why)
+        else:
+            self._transmit(pending)
 
     def _transmit(self, pending: PendingCall) -> None:
         call = pending.call
-        try:
-            self._limits.check(len(call.content))
-        except InvalidRequest as why:
-            pending.finish(why)
-            return
         pending.route = route = self._routes.to(call.place)
         pending.question = question = self._rpc.call(route.target, call.interface, call.method, call.content)
         pending.state = PendingState.SENT
@@ -277,17 +286,17 @@ class ClientConnection:
                     self._returned(event)
                 elif isinstance(event, rpc.Aborted):
                     self.end(f"the server ended the connection: {event.reason}")
-                if self.is_over():
-                    # Also by a function that was called with an outcome.
-                    return
         except RemoteProtocolError as why:
             self._rpc.abort(str(why))
             self.end(f"the server broke the protocol: {why}")
 
     def _returned(self, event: rpc.Returned) -> None:
-        if self._routes.returned(event) or self._returned_late(event):
+        pending = self._sent.pop(event.question, None)
+        if pending is None:
+            # Without one of these, a function that was called with an earlier outcome has ended the connection.
+            if not self._routes.returned(event):
+                self._returned_late(event)
             return
-        pending = self._sent.pop(event.question)
         if not self._answered and getattr(event.outcome, "kind", None) != Kind.DISCONNECTED:
             self._answered = True
             self._owner.on_answer()
@@ -299,14 +308,11 @@ class ClientConnection:
         self._rpc.finish(event.question)
         pending.finish(outcome)
 
-    def _returned_late(self, event: rpc.Returned) -> bool:
-        """Give back the items of a cancelled poll.  Return False if *event* answers another call."""
+    def _returned_late(self, event: rpc.Returned) -> None:
+        """Give back the items of a cancelled poll, if *event* is its answer."""
         pending = self._cancelled.pop(event.question, None)
-        if pending is None:
-            return False
-        if isinstance(event.outcome, rpc.Results):
+        if pending is not None and not self.is_over() and isinstance(event.outcome, rpc.Results):
             self._give_back(pending.call, event.outcome)
-        return True
 
     def _outcome_of(self, pending: PendingCall, outcome: rpc.Results | rpc.RemoteException | rpc.Canceled) -> object:
         """Return the result or error of *pending*.  If its object could not be resolved, that is the error."""
@@ -314,11 +320,11 @@ class ClientConnection:
         if not isinstance(outcome, rpc.Results):
             assert pending.route is not None
             return pending.route.error or error_of(outcome, call.interface, call.method)
-        length = outcome.content.frame_bytes
-        if self._limits.is_too_long(length):
+        own = self._limits.own
+        if own is not None and outcome.content.frame_bytes > own:
             self._give_back(call, outcome)
             return ReplyTooLong(
-                f"the reply is {length:,} bytes; the limit is {self._limits.own:,}, {FROM_ARGUMENT}:"
+                f"the reply is {outcome.content.frame_bytes:,} bytes; the limit is {own:,}, {FROM_ARGUMENT}:"
                 " raise its frame_bytes, or pass no limits to accept what the server sends"
                 + ("; the items of this poll are given back" if call.read_lease is not None else "")
             )

@@ -24,6 +24,9 @@ class MessageLimits:
     def __init__(self, own: int | None) -> None:
         """*own* is the client's limit in bytes, or None for the server's."""
         self.own = own
+        self.short = min(own or FRAME_BYTES_LOWEST, FRAME_BYTES_LOWEST) - CALL_OVERHEAD_BYTES
+        """The longest content of a call that both are known to accept."""
+
         self._server: int | None = None
         self._server_source = FROM_SERVER
 
@@ -60,7 +63,3 @@ class MessageLimits:
         """Ask again for the next long call, if *outcome* was an error that passes."""
         if isinstance(outcome, QueueberError) and not isinstance(outcome, Unimplemented):
             self._server = None
-
-    def is_too_long(self, length: int) -> bool:
-        """Return whether a reply of *length* bytes exceeds the client's own limit."""
-        return self.own is not None and length > self.own

@@ -136,7 +136,9 @@ class Link:
         if self.closed:
             pending.finish(NotConnected("the call was not sent: the client is closed"))
         elif self.connection is not None and not self._waiting:
-            self._send(self.connection, pending)
+            if call.resend is Resend.WITHIN_WINDOW:
+                self._note_sending(self.connection, pending)
+            self.connection.send(pending)
         else:
             self._waiting[pending] = None
         return pending
@@ -188,15 +190,16 @@ class Link:
             if pending.first_sent is not None and self._clock() - pending.first_sent > RESEND_SECONDS:
                 pending.finish(self._unknown(f"it is not sent again after {RESEND_SECONDS:g} s"))
             else:
-                self._send(connection, pending)
+                if pending.call.resend is Resend.WITHIN_WINDOW:
+                    self._note_sending(connection, pending)
+                connection.send(pending)
 
-    def _send(self, connection: ClientConnection, pending: PendingCall) -> None:
-        if pending.call.resend is Resend.WITHIN_WINDOW:
-            if not self._knows_request_ids:
-                connection.probe()
-            if pending.first_sent is None:
-                pending.first_sent = self._clock()
-        connection.send(pending)
+    def _note_sending(self, connection: ClientConnection, pending: PendingCall) -> None:
+        """Note what decides whether an add with a request id can be sent again."""
+        if not self._knows_request_ids:
+            connection.probe()
+        if pending.first_sent is None:
+            pending.first_sent = self._clock()
 
     def attempt_failed(self, why: str, *, refused: bool = False) -> None:
         """
