@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import partial
 from random import SystemRandom
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 from attrs import define
 from twisted.internet.defer import Deferred, fail
@@ -22,10 +21,10 @@ from twisted.python.failure import Failure
 from queueber.client.protocol import ClientProtocol
 from queueber.client_core.arguments import timeout
 from queueber.client_core.calls import Call
-from queueber.client_core.connection import PendingCall
+from queueber.client_core.connection import PendingCall, PendingState
 from queueber.client_core.held_leases import HeldLeases
 from queueber.client_core.options import Options
-from queueber.client_core.reconnect import Link, backoff, timed_out
+from queueber.client_core.reconnect import Link, Withdrawn, backoff, timed_out
 from queueber.errors import QueueberError
 from queueber.limits import ID_BYTES
 from queueber.units import MS_PER_SECOND
@@ -43,6 +42,53 @@ class _Factory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> ClientProtocol:  # noqa: ARG002  (Twisted's signature)
         """Return the protocol for a new connection."""
         return self.make()
+
+
+class DeferredCall(PendingCall, Generic[T]):
+    """A call whose outcome is that of a Deferred."""
+
+    __slots__ = ("_connector", "_limit_ms", "_timer", "deferred")
+
+    def __init__(self, call: Call[T], connector: Connector) -> None:
+        """Create the Deferred of *call*, which its program may cancel."""
+        super().__init__(call)
+        self._connector = connector
+        self._timer: IDelayedCall | None = None
+        self.deferred: Deferred[T] = Deferred(self._cancel)
+
+    def limit(self, timeout_ms: int) -> None:
+        """Fail with `CallTimedOut` after *timeout_ms*."""
+        self._limit_ms = timeout_ms
+        self._timer = self._connector.clock.callLater(timeout_ms / MS_PER_SECOND, self._late)
+
+    def finish(self, outcome: Any) -> None:  # noqa: ANN401
+        """Fire the Deferred, unless the call was cancelled."""
+        if self.state is not PendingState.DONE:
+            deferred = self.deferred
+            self.withdraw()
+            if isinstance(outcome, QueueberError):
+                deferred.errback(outcome)
+            else:
+                deferred.callback(outcome)
+
+    def withdraw(self) -> None:
+        """End the call without an outcome, unless it has ended."""
+        if self.state is PendingState.DONE:
+            return
+        self.state = PendingState.DONE
+        # Breaks a cycle of references.
+        del self.deferred
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _cancel(self, _: Deferred[T]) -> None:
+        self._connector.cancel(self)
+
+    def _late(self) -> None:
+        self._timer = None
+        deferred = self.deferred
+        deferred.errback(timed_out(self._limit_ms, self._connector.cancel(self)))
 
 
 class Connector:
@@ -105,38 +151,20 @@ class Connector:
                 limit = call.limit_ms(timeout(timeout_ms), self._timeout_ms)
         except QueueberError as why:
             return fail(why)
+        pending: DeferredCall[T] = DeferredCall(call, self)
+        deferred = pending.deferred
         if limit is not None:
-            return self._start_limited(call, limit)
-        deferred: Deferred[T] = Deferred(lambda _: self._cancel(pending))
-        pending = self.link.call(call, partial(_fire, deferred))
+            # Before the call, which may be done at once.
+            pending.limit(limit)
+        self.link.send(pending)
         self.flush_soon()
         return deferred
 
-    def _start_limited(self, call: Call[T], limit: int) -> Deferred[T]:
-        def cancel(_: Deferred[T]) -> None:
-            timer.cancel()
-            self._cancel(pending)
-
-        def done(outcome: T | QueueberError) -> None:
-            if timer.active():
-                timer.cancel()
-            _fire(deferred, outcome)
-
-        def late() -> None:
-            withdrawn = self.link.cancel(pending)
-            self.flush_soon()
-            deferred.errback(timed_out(limit, withdrawn))
-
-        deferred: Deferred[T] = Deferred(cancel)
-        # Before the call, which may be done at once.
-        timer = self.clock.callLater(limit / MS_PER_SECOND, late)
-        pending = self.link.call(call, done)
+    def cancel(self, pending: PendingCall) -> Withdrawn:
+        """End the wait for the outcome of *pending*."""
+        withdrawn = self.link.cancel(pending)
         self.flush_soon()
-        return deferred
-
-    def _cancel(self, pending: PendingCall) -> None:
-        self.link.cancel(pending)
-        self.flush_soon()
+        return withdrawn
 
     def flush_soon(self) -> None:
         """Send the calls that were made in this reactor turn at its end."""
@@ -208,10 +236,3 @@ class Connector:
         if self.link.closed and self._transport is None and self._attempt is None:
             while self._closing:
                 self._closing.pop(0).callback(None)
-
-
-def _fire(deferred: Deferred[T], outcome: T | QueueberError) -> None:
-    if isinstance(outcome, QueueberError):
-        deferred.errback(outcome)
-    else:
-        deferred.callback(outcome)

@@ -50,12 +50,16 @@ class PendingState(Enum):
     DONE = auto()
 
 
+def ignore(_: object) -> None:
+    """Drop an outcome."""
+
+
 @define(eq=False)
 class PendingCall:
     """A call until its end, and the handle by which it is cancelled."""
 
     call: Call[Any]
-    on_done: Callable[[Any], None]
+    on_done: Callable[[Any], None] = ignore
     """Called once with the result or a `QueueberError`, unless the call is cancelled first."""
 
     state: PendingState = PendingState.WAITING
@@ -83,18 +87,14 @@ class PendingCall:
         """Hand over *outcome*, unless the call was cancelled."""
         if self.state is not PendingState.DONE:
             self.state = PendingState.DONE
-            on_done, self.on_done = self.on_done, _ignore
+            on_done, self.on_done = self.on_done, ignore
             on_done(outcome)
 
     def withdraw(self) -> None:
         """End the call without an outcome."""
         self.state = PendingState.DONE
         # Breaks a cycle of references through the face's handle, which may know this call.
-        self.on_done = _ignore
-
-
-def _ignore(_: object) -> None:
-    """Drop an outcome."""
+        self.on_done = ignore
 
 
 @frozen
@@ -346,7 +346,7 @@ class ClientConnection:
             if isinstance(outcome, Unimplemented):
                 content = api.write_extend_request(api.ExtendRequest(lease, GIVE_BACK_MS))
                 ending = Call(call.place, api.QUEUE_INTERFACE_ID, api.EXTEND, content, api.read_extend_response)
-                self._transmit(PendingCall(ending, _ignore, internal=True))
+                self._transmit(PendingCall(ending, ignore, internal=True))
 
         settlement = api.Settlement(lease, b"", api.Action.DEFER)
         content = api.write_settle_request(api.SettleRequest([settlement]))

@@ -132,16 +132,21 @@ class Link:
 
         *on_done* is called once, as `ClientConnection.call` does; also before this method returns.
         """
-        pending = PendingCall(call, on_done, attempts=self._attempts)
+        pending = PendingCall(call, on_done)
+        self.send(pending)
+        return pending
+
+    def send(self, pending: PendingCall) -> None:
+        """Make the call *pending*, which is new, now or when there is a connection."""
+        pending.attempts = self._attempts
         if self.closed:
             pending.finish(NotConnected("the call was not sent: the client is closed"))
         elif self.connection is not None and not self._waiting:
-            if call.resend is Resend.WITHIN_WINDOW:
+            if pending.call.resend is Resend.WITHIN_WINDOW:
                 self._note_sending(self.connection, pending)
             self.connection.send(pending)
         else:
             self._waiting[pending] = None
-        return pending
 
     def cancel(self, pending: PendingCall) -> Withdrawn:
         """End the wait for the outcome of *pending*; its function is not called."""
