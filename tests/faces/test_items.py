@@ -1,22 +1,16 @@
 """Items and batches as context managers, and the iteration over a queue, over each face."""
 
-import asyncio
 import gc
 
 import pytest
 
 from queueber.client_core.errors import LeaseLost
 from queueber.errors import InvalidRequest
+from tests.faces.conftest import until
 
 
 def states(server, name):
     return [(item.contents, item.state.name) for item in server.items(name)]
-
-
-async def until(condition):
-    """Wait for something that another thread does."""
-    while not condition():  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
 
 
 async def test_success_removes(face, server, url, name):
@@ -139,18 +133,6 @@ async def test_a_loop_that_is_left_gives_back_what_it_has(face, server, url, nam
         # Its poll ended, too.
         await client.queue().add(b"new")
         assert len(states(server, name)) == 5 and {state for _, state in states(server, name)} == {"READY"}
-
-
-async def test_an_item_whose_lease_ended_in_stock_is_left_out(face, server, url, name, monkeypatch):
-    async with face.client(url) as client:
-        await client.queue().add(b"1", b"2")
-        async with client.queue().items(2, lease_ms=1) as items:
-            # In real time, that of the client.
-            await anext(items.__aiter__())
-            await asyncio.sleep(0.01)
-            server.advance(1)
-            found = [await anext(items.__aiter__()) for _ in range(2)]
-            assert [item.attempt for item in found] == [2, 2]
 
 
 async def test_a_prefetch_out_of_range_is_one_sentence(face, url):
