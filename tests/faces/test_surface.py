@@ -1,0 +1,89 @@
+"""The three faces have the same names, parameters, defaults and first lines of docstrings."""
+
+import inspect
+import re
+import typing
+
+import pytest
+
+import queueber.aio
+import queueber.client
+import queueber.sync
+
+FACES = {"client": queueber.client, "aio": queueber.aio, "sync": queueber.sync}
+CLASSES = ["Client", "Queue", "Batch", "Item", "Items", "Session", "QueueControl", "Admin"]
+
+OWN = {
+    ("client", "connect"): {"reactor"},
+}
+"""Parameters of one face."""
+
+CORE = {"end", "tick", "next_at", "on_connected", "on_disconnected", "arrived", "failed", "poll_again", "batch", "hold"}
+"""Public methods by which parts of a client call each other."""
+
+
+def class_of(face, name):
+    """Return the class of a face, from the module in which it is if it is not exported."""
+    for module in ("", ".control", ".admin", ".session", ".stream", ".items"):
+        try:
+            return getattr(__import__(f"queueber.{face}{module}", fromlist=["x"]), name)
+        except (ImportError, AttributeError):
+            continue
+    raise AssertionError(f"queueber.{face} has no {name}")
+
+
+def public(kind):
+    """Return the names of what a class offers to programs."""
+    return {name for name in dir(kind) if not name.startswith("_")} - CORE
+
+
+PAIRS = {"__aenter__": "__enter__", "__aexit__": "__exit__", "__aiter__": "__iter__", "__anext__": "__next__"}
+
+
+def protocols(kind):
+    """Return the context and iteration protocols of a class, by their names for programs that block."""
+    found = {PAIRS.get(name, name) for name in (*PAIRS, *PAIRS.values()) if hasattr(kind, name)}
+    return found - {"__iter__"} if kind.__name__ == "Batch" else found
+
+
+def parameters(function):
+    """Return names, kinds and defaults."""
+    return [(each.name, each.kind, each.default) for each in inspect.signature(function).parameters.values()]
+
+
+def first_line(function):
+    return inspect.cleandoc(function.__doc__ or "").splitlines()[0]
+
+
+def result(function):
+    """Return the annotated result, without the way in which it is waited for."""
+    text = str(typing.cast("object", function.__annotations__.get("return")))
+    return re.sub(r"^(?:Deferred|Coroutine)\[(.*)\]$", r"\1", text)
+
+
+@pytest.mark.parametrize("face", ["client", "sync"])
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_has_the_same_members_as_in_asyncio(face, name):
+    model, kind = class_of("aio", name), class_of(face, name)
+    assert public(kind) == public(model)
+    assert protocols(kind) == protocols(model)
+    for member in public(model):
+        function = inspect.getattr_static(model, member)
+        if not inspect.isfunction(function):
+            continue
+        other = getattr(kind, member)
+        assert parameters(other) == parameters(function), member
+        assert first_line(other) == first_line(function), member
+        assert result(other) == result(function), member
+
+
+@pytest.mark.parametrize("face", ["client", "sync"])
+def test_connect_takes_the_same(face):
+    own = OWN.get((face, "connect"), set())
+    found = [each for each in parameters(FACES[face].connect) if each[0] not in own]
+    assert found == parameters(queueber.aio.connect)
+
+
+def test_the_packages_export_the_same_names():
+    assert set(queueber.aio.__all__) == set(queueber.sync.__all__)
+    assert set(queueber.client.__all__) == set(queueber.aio.__all__)
