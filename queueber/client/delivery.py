@@ -35,7 +35,7 @@ class Item(Delivered):
     _queue: Queue = field(kw_only=True)
 
     def remove(self, *, timeout_ms: int | None = None) -> Deferred[bool]:
-        """Remove the item.  Fires with False if the lease has ended."""
+        """Remove the item; the result is False if its lease has ended."""
         return self._settling(self._queue.remove(self.id, self.lease, timeout_ms=timeout_ms))
 
     def fail(self, error: str = "", *, delay_ms: int | None = None, timeout_ms: int | None = None) -> Deferred[Settled]:

@@ -172,7 +172,9 @@ class Client:
         call = self._calls.poll_any(queues, n, lease_ms=lease_ms, wait_ms=wait_ms, strict=strict, session=session)
         return self._connector.call(call, timeout_ms)
 
-    def attach(self, session: Buffer, *, grace_ms: int = 0, timeout_ms: int | None = None) -> api.AttachResponse:
+    def attach(
+        self, session: Buffer, *, grace_ms: int = 0, more: bool = False, timeout_ms: int | None = None
+    ) -> api.AttachResponse:
         """
         Bind *session*, 16 random bytes, to the present connection.
 
@@ -182,12 +184,13 @@ class Client:
         all of that by itself.
 
         Returns:
-            The leases that the session still has, none if it is attached to this connection already.
+            The leases that the session still has, none if it is attached to this connection already.  If there are
+            many, the response has the first 256 KiB and its `more` is true: attach again with *more* for the next ones.
 
         Raises:
             Unimplemented: the server does not know sessions.
         """
-        return self._connector.call(self._calls.attach(session, grace_ms=grace_ms), timeout_ms)
+        return self._connector.call(self._calls.attach(session, grace_ms=grace_ms, more=more), timeout_ms)
 
     def ping(self, *, timeout_ms: int | None = None) -> list[bytes]:
         """

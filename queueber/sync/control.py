@@ -54,14 +54,14 @@ class QueueControl:
         """Return the settings in force, and the names of those that were never configured."""
         return self._connector.call(self._calls.settings())
 
-    def configure(self, **changes: Any) -> QueueSettings:  # noqa: ANN401
+    def configure(self, *, reset: Iterable[str] = (), **changes: Any) -> QueueSettings:  # noqa: ANN401
         """
         Change the settings with these names, the fields of `QueueSettings`, and return all.
 
-        `labels` may be a mapping.  Raises `InvalidRequest` for an unknown name, or a value that cannot be had; nothing
-        is changed then.
+        Those whose names are in *reset* go back to the server's default.  `labels` may be a mapping.  Raises
+        `InvalidRequest` for an unknown name, or a value that cannot be had; nothing is changed then.
         """
-        return self._connector.call(self._calls.configure(**changes))
+        return self._connector.call(self._calls.configure(reset=reset, **changes))
 
     def peek(
         self,

@@ -40,32 +40,32 @@ class Item(Delivered):
     _calls: QueueCalls[Batch] = field(kw_only=True, repr=False)
 
     def remove(self, *, timeout_ms: int | None = None) -> bool:
-        """Remove the item; return False if that changed nothing, because its lease has ended."""
+        """Remove the item; the result is False if its lease has ended."""
         done = self._connector.call(self._calls.remove(self.id, self.lease), timeout_ms)
         self.settled = True
         return done
 
     def fail(self, error: str = "", *, delay_ms: int | None = None, timeout_ms: int | None = None) -> Settled:
-        """Return the item to its queue and count a failure, as `Queue.fail` does."""
+        """Return the item to the queue, after *delay_ms* or the queue's backoff, and count a failure."""
         call = self._calls.fail(self.id, self.lease, error, delay_ms=delay_ms)
         done = self._connector.call(call, timeout_ms)
         self.settled = True
         return done
 
     def defer(self, *, delay_ms: int | None = None, timeout_ms: int | None = None) -> Settled:
-        """Return the item to its queue and count nothing, as `Queue.defer` does."""
+        """Return the item to the queue, after *delay_ms* or to its own place, and count nothing."""
         done = self._connector.call(self._calls.defer(self.id, self.lease, delay_ms=delay_ms), timeout_ms)
         self.settled = True
         return done
 
     def reject(self, error: str = "", *, timeout_ms: int | None = None) -> Settled:
-        """Move the item to the dead items now, as `Queue.reject` does."""
+        """Move the item to the dead items now."""
         done = self._connector.call(self._calls.reject(self.id, self.lease, error), timeout_ms)
         self.settled = True
         return done
 
     def extend(self, lease_ms: int, *, timeout_ms: int | None = None) -> bool:
-        """Set the end of the item's lease, with all that it holds, to *lease_ms* from now, as `Queue.extend` does."""
+        """Set the end of the lease, which it shares with the other items of its batch, to *lease_ms* from now."""
         return self._connector.call(self._calls.extend(self.lease, lease_ms), timeout_ms)
 
     def __enter__(self) -> Self:
@@ -201,7 +201,11 @@ class Items:
             self._stock.give_back()
 
     def close(self) -> None:
-        """End the iteration, and give back the stock; without a connection its items come back with their leases."""
+        """
+        End the iteration, and give back the items in stock.
+
+        Returns once they are with their queue again; without a connection they come back when their leases end.
+        """
         if (returning := self._close()) is not None:
             returning.wait()
 
