@@ -77,6 +77,9 @@ class IoThread:
         self._over = False
         """The thread takes no further turn."""
 
+        self._ended = False
+        self._fault: BaseException | None = None
+
         self._thread = Thread(target=self._run, name="queueber", daemon=True)
 
     # For other threads
@@ -96,7 +99,7 @@ class IoThread:
         with suppress(OSError):
             # Without room in the pipe a wake-up is there already; without a pipe the thread has ended.
             self._waking.send(b"\0")
-        if self._over and not self._thread.is_alive():
+        if self._ended:
             self._run_commands()
 
     def ask(self, function: Callable[[], T]) -> T:
@@ -149,24 +152,25 @@ class IoThread:
     # The thread
 
     def _run(self) -> None:
-        error: BaseException = NotConnected("the call was not sent: the client is closed")
         try:
             self._connect()
             while not self._over:
                 self._turn()
         except BaseException as why:
             # A fault of this code.  No caller is to wait for ever.
-            error = why
+            self._fault = why
             raise
         finally:
-            self._over = True
             self.link.close()
             self._drop_stream("the client was closed")
             self._run_commands()
-            for pending in list(self.waiting):
-                pending.set(error)
             for each in (self._selector, self._woken, self._waking):
                 each.close()
+            self._over = self._ended = True
+            # What was posted before that line was seen.  What is posted after it is run by its own thread.
+            self._run_commands()
+            for waiting in list(self.waiting):
+                waiting.set(self._fault or NotConnected("the call was not sent: the client is closed"))
 
     def _turn(self) -> None:
         """Send, wait for something to do, and do it."""
@@ -191,6 +195,9 @@ class IoThread:
     # Calls
 
     def _make(self, pending: Pending[Any]) -> None:
+        if self._fault is not None:
+            self._done(pending, self._fault)
+            return
         pending.handle = self.link.call(pending.call, partial(self._done, pending))
         if pending.limit_ms is not None and not pending.is_set:
             seconds = pending.limit_ms / MS_PER_SECOND

@@ -58,10 +58,11 @@ class Session(SessionRef):
         self._waiting: list[Result[None]] = []
         """Set once the server has answered."""
 
-        self._kept: KeptSession = self._io.ask(partial(self._keep, grace_ms))
+        self._kept: KeptSession
+        self._io.ask(partial(self._keep, grace_ms))
 
-    def _keep(self, grace_ms: int) -> KeptSession:
-        return KeptSession(
+    def _keep(self, grace_ms: int) -> None:
+        self._kept = KeptSession(
             self._io.link,
             self._connector.held,
             os.urandom(ID_BYTES),

@@ -1,0 +1,229 @@
+"""Event loops, cancellation and the end of a loop."""
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+
+from queueber import aio
+from queueber.client_core.errors import NotConnected
+from queueber.errors import InvalidRequest
+from queueber.testing import TestServer
+
+
+@pytest.fixture(scope="module")
+def server():
+    with TestServer(tcp=True) as server:
+        yield server
+
+
+@pytest.fixture
+def url(server, request):
+    return server.url(request.node.name)
+
+
+def run(coroutine):
+    """Run on a new loop, for a while at most."""
+
+    async def limited():
+        async with asyncio.timeout(30):
+            return await coroutine
+
+    return asyncio.run(limited())
+
+
+def states(server, name):
+    return [item.state.name for item in server.items(name)]
+
+
+ONE_AFTER_THE_OTHER = """
+import asyncio, sys
+from queueber import aio
+
+client = aio.connect(sys.argv[1])
+
+async def add():
+    return await client.queue().add(b"x")
+
+asyncio.run(add())
+asyncio.run(add())
+asyncio.run(client.close())
+"""
+
+
+@pytest.mark.slow
+def test_a_client_may_be_made_without_a_loop_and_used_in_one_after_the_other(server, url, request):
+    """In a process of its own, because asyncio warns of a transport that its loop has left open."""
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_AFTER_THE_OTHER, url], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert len(server.items(request.node.name)) == 2
+
+
+async def until(condition):
+    """Wait for something that another thread does."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
+def test_a_client_belongs_to_one_loop_at_a_time(url):
+    async def main():
+        async with aio.connect(url) as client:
+            await client.limits()
+
+            async def elsewhere():
+                with pytest.raises(InvalidRequest, match="belongs to another event loop"):
+                    await client.limits()
+
+            await asyncio.to_thread(asyncio.run, elsewhere())
+
+    run(main())
+
+
+def test_a_cancellation_in_the_turn_of_the_answer_leaves_nothing_leased(server, url, request):
+    """The future is done, and its task is cancelled before it runs on."""
+
+    async def main():
+        async with aio.connect(url) as client:
+            queue = client.queue()
+            for turns in range(40):
+                await queue.add(b"x")
+                polling = asyncio.create_task(queue.poll())
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                polling.cancel()
+                try:
+                    (item,) = (await polling).items
+                except asyncio.CancelledError:
+                    (item,) = (await queue.poll()).items
+                assert item.losses == 0
+                await item.remove()
+
+    run(main())
+    assert server.items(request.node.name) == []
+
+
+def test_a_second_cancellation_does_not_lose_the_item(server, url, request):
+    """The item goes back in the background, and the client waits for that when it is closed."""
+
+    async def main():
+        async with aio.connect(url) as client:
+            await client.queue().add(b"x")
+
+            async def work():
+                async with await client.queue().poll():
+                    await asyncio.sleep(3600)
+
+            working = asyncio.create_task(work())
+            await until(lambda: states(server, request.node.name) == ["LEASED"])
+            await asyncio.sleep(0.01)
+            working.cancel()
+            await asyncio.sleep(0)
+            working.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await working
+
+    run(main())
+    assert states(server, request.node.name) == ["READY"]
+
+
+def test_the_end_of_a_loop_returns_the_items_of_its_tasks(server, url, request):
+    """`asyncio.run` cancels all tasks at once."""
+
+    async def main():
+        client = aio.connect(url)
+        await client.queue().add(b"1", b"2", b"3")
+
+        async def work():
+            async with await client.queue().poll():
+                await asyncio.sleep(3600)
+
+        async def live():
+            async with client:
+                await asyncio.sleep(3600)
+
+        tasks = [asyncio.create_task(each) for each in (work(), work(), live())]
+        await until(lambda: states(server, request.node.name).count("LEASED") == 2)
+        await asyncio.sleep(0.05)
+        return tasks
+
+    run(main())
+    assert states(server, request.node.name) == ["READY"] * 3
+
+
+def test_a_coroutine_that_is_closed_returns_its_item(server, url, request):
+    async def main():
+        async with aio.connect(url) as client:
+            await client.queue().add(b"x")
+
+            async def items():
+                async with await client.queue().poll() as item:
+                    yield item
+
+            generator = items()
+            await anext(generator)
+            await generator.aclose()
+
+    run(main())
+    assert states(server, request.node.name) == ["READY"]
+
+
+def test_a_client_is_closed_while_it_connects():
+    async def main():
+        client = aio.connect("queueber://127.0.0.1:1/q")
+        adding = asyncio.create_task(client.queue().add(b"x"))
+        await asyncio.sleep(0)
+        await client.close()
+        with pytest.raises(NotConnected, match="the client was closed"):
+            await adding
+
+    run(main())
+
+
+def test_a_task_group_cancels_a_poll(server, url, request):
+    async def main():
+        async with aio.connect(url) as client:
+
+            async def fail():
+                await asyncio.sleep(0.02)
+                raise ZeroDivisionError
+
+            async def both():
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(client.queue().poll())
+                    group.create_task(fail())
+
+            with pytest.raises(ExceptionGroup):
+                await both()
+            await client.queue().add(b"x")
+            assert states(server, request.node.name) == ["READY"]
+
+    run(main())
+
+
+def test_uvloop_serves_as_well(server, url, request):
+    uvloop = pytest.importorskip("uvloop")
+
+    async def main():
+        async with aio.connect(url) as client:
+            await asyncio.gather(*[client.queue().add(b"x") for _ in range(50)])
+            async with client.queue().items(5) as items:
+                count = 0
+                async for item in items:
+                    async with item:
+                        count += 1
+                    if count == 50:
+                        break
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await client.queue().poll()
+            server.drop_connections()
+            await client.limits()
+        with pytest.raises(NotConnected, match="Connection refused"):
+            async with aio.connect("queueber://127.0.0.1:1/q", attempts=1) as client:
+                await client.limits()
+
+    uvloop.run(main())
+    assert server.items(request.node.name) == []
