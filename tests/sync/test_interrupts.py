@@ -1,4 +1,4 @@
-"""Calls that are interrupted leave nothing behind, wherever the interrupt comes."""
+"""Interrupted calls give back what they have taken, at whatever moment the interrupt comes."""
 
 import os
 import signal
