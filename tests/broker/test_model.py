@@ -21,15 +21,19 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from queue_model import QueueModel
+from queue_model import QueueModel, dead
 
 from queueber.broker import ClaimBounds, Item, Key, Refill
 from queueber.broker.waiter import PollState
 from queueber.errors import InvalidRequest, Overloaded, StorageError
 from queueber.units import WallMs
-from queueber.values import NewItem
+from queueber.values import Action, NewItem, Outcome, Settlement
 
 QUEUES = ("one", "two")
+FRAIL = "two"
+"""The queue whose items die after some attempts."""
+
+ATTEMPTS_MAX = 2
 PEERS = ("quick", "slow")
 BOUNDS = ClaimBounds(polls=3, items=4, bytes=30)
 LARGEST = 8
@@ -67,7 +71,8 @@ class BrokerMachine(RuleBasedStateMachine):
     def start(self, tight, first, second, durable):
         self.harness = self.make_harness(BOUNDS, **(TIGHT if tight else ROOMY))
         self.limits = self.harness.limits
-        self.now_model, self.durable = QueueModel(), QueueModel()
+        self.harness.configure(FRAIL, maxAttempts=ATTEMPTS_MAX)
+        self.now_model, self.durable = (QueueModel(attempts_max={FRAIL: ATTEMPTS_MAX}) for _ in range(2))
         self.effects: dict[object, Callable[[QueueModel], None]] = {}
         self.known: list[tuple[str, bytes, bytes]] = []
         """Queue, lease and item of every delivery decided so far, confirmed or not."""
@@ -189,6 +194,39 @@ class BrokerMachine(RuleBasedStateMachine):
                 deadlines[lease_id] = self.now + lease_duration + 1
         self.submit(plan, lambda model: [model.extend(*each) for each in deadlines.items()])
 
+    @precondition(lambda self: self.known)
+    @rule(
+        data=st.data(),
+        action=st.sampled_from([Action.FAIL, Action.FAIL, Action.DEFER, Action.REJECT, Action.REMOVE]),
+        delay=st.sampled_from([None, 0, 7]),
+        count=st.integers(1, 3),
+    )
+    def settle(self, data, action, delay, count):
+        """Several settlements in one plan, perhaps of one item, perhaps under a lease that is over."""
+        name, *_ = data.draw(st.sampled_from(self.known[-12:]))
+        delay = 0 if action is Action.FAIL and delay is None else delay
+        pairs = [data.draw(st.sampled_from(self.known[-12:]))[1:] for _ in range(count)]
+        entries = [Settlement(lease_id, item_id, action, delay, "broken") for lease_id, item_id in pairs]
+        queue, now = self.broker.queue(name), self.now
+        needed, _ = self.broker.settles.rows_of(queue, entries, now)
+        plan = self.broker.settles.settle(queue, entries, [], self.harness.read(needed), now)
+        done = []
+        for (lease_id, item_id), settled in zip(pairs, plan.reply.settled, strict=True):
+            may = self.may_act(name, lease_id) and self.now_model.holds(name, lease_id, item_id)
+            if expected := may and (lease_id, item_id) not in done:
+                done.append((lease_id, item_id))
+            assert (settled.outcome is Outcome.DONE) == expected
+        due = None if delay is None else WallMs(now + delay + 1 if delay else now)
+
+        def effect(model):
+            for lease_id, item_id in done:
+                if action is Action.REMOVE:
+                    model.remove(lease_id, item_id)
+                else:
+                    model.settle(lease_id, item_id, action, due, "broken", now)
+
+        self.submit(plan, effect)
+
     # Memory
 
     @rule(name=st.sampled_from(QUEUES), wanted=st.integers(1, 5), gone=st.booleans())
@@ -251,9 +289,11 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule()
     def requeue(self):
         for lease, rows in self.ended:
-            plan, counts = self.broker.requeue(lease, rows, self.now), lease.id not in self.excused
+            now, counts = self.now, lease.id not in self.excused
+            plan = self.broker.requeue(lease, rows, now)
             assert plan.reply == len(rows)
-            self.submit(plan, lambda model, lease_id=lease.id, counts=counts: model.expire(lease_id, counts=counts))
+            more = {"counts": counts, "now": now}
+            self.submit(plan, lambda model, lease_id=lease.id, more=more: model.expire(lease_id, **more))
         self.ended = []
 
     # Serving
@@ -353,8 +393,11 @@ class BrokerMachine(RuleBasedStateMachine):
         self.check_disk()
 
     def check_disk(self):
-        rows = self.harness.rows
-        assert rows.state(rows.name) == self.durable.state()
+        assert self.harness.rows.state(self.name_of) == self.durable.state()
+
+    def name_of(self, number):
+        record = self.harness.rows.queues[number]
+        return dead(record.name) if record.dead_of else record.name
 
     @precondition(lambda self: self.refills)
     @rule(old=st.booleans(), fails=SELDOM, data=st.data())
@@ -436,7 +479,8 @@ class BrokerMachine(RuleBasedStateMachine):
         self.broker.check()
         self.harness.rows.check()
         stats = self.broker.stats()
-        assert stats.items == len(self.now_model.items)
+        buried = {name: self.now_model.count(dead(name)) for name in QUEUES}
+        assert stats.items == len(self.now_model.items) - sum(buried.values())
         assert stats.leases == len(self.now_model.leases)
         assert stats.leased_items == self.now_model.leased_items()
         assert stats.waiting_polls == len(self.waiting)
@@ -444,6 +488,7 @@ class BrokerMachine(RuleBasedStateMachine):
         for name, queue in zip(QUEUES, self.queues, strict=True):
             assert self.broker.queue(name) is queue
             assert queue.items == self.now_model.count(name)
+            assert (queue.dead.items if queue.dead is not None else 0) == buried[name]
 
 
 @pytest.mark.untraced

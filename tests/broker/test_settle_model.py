@@ -19,12 +19,12 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from queue_model import QueueModel
+from queue_model import QueueModel, dead, died
 
-from queueber.broker.model import TIME_BYTES, Facts, Item, Key
+from queueber.broker.model import Facts, Item, Key
 from queueber.errors import QueueberError
 from queueber.units import SpanMs, WallMs
-from queueber.values import Action, Death, DeathReason, NewItem, Outcome, Settled, Settlement
+from queueber.values import Action, DeathReason, NewItem, Outcome, Settled, Settlement
 
 LIMITED, ENDLESS = QUEUES = ("limited", "endless")
 ATTEMPTS_MAX = 2
@@ -35,11 +35,6 @@ TIGHT = {"queue_window_bytes": 60, "window_bytes": 80, "item_overhead": 10, "ref
 SELDOM = st.sampled_from([False, False, False, True])
 
 Effect = Callable[[QueueModel], object]
-
-
-def dead(name):
-    """The model's name for the dead items of a queue."""
-    return "dead", name
 
 
 def is_dead(queue):
@@ -269,9 +264,7 @@ class SettleMachine(RuleBasedStateMachine):
         return queue, item._replace(key=Key(WallMs(due), item.key.id))
 
     def died(self, item, queue, reason):
-        due = max(self.now, int.from_bytes(item.key.id[:TIME_BYTES], "big") + 1)
-        facts = (item.facts or Facts())._replace(death=Death(reason, self.now, queue))
-        return dead(queue), item._replace(key=Key(WallMs(due), item.key.id), facts=facts)
+        return dead(queue), died(item, queue, reason, self.now)
 
     # Time
 

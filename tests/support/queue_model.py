@@ -23,6 +23,7 @@ from attrs import define, field, fields
 
 from queueber.broker.model import (
     LOWEST,
+    TIME_BYTES,
     UNKNOWN_TIME,
     Facts,
     Item,
@@ -63,6 +64,7 @@ from queueber.broker.storage import (
     Write,
 )
 from queueber.units import WallMs
+from queueber.values import Action, Death, DeathReason
 
 
 class BrokenPromise(AssertionError):
@@ -78,6 +80,18 @@ def must(true: object, what: str) -> None:
 def key_after(key: Key, deadline: WallMs) -> Key:
     """Return the new key of an item at *key* whose lease ended at *deadline*."""
     return Key(WallMs(max(key.due + 1, deadline)), key.id)
+
+
+def dead(queue: Hashable) -> Hashable:
+    """Return the model's name of the dead items of a queue."""
+    return "dead", queue
+
+
+def died(item: Item, queue: Hashable, reason: DeathReason, now: WallMs) -> Item:
+    """Return *item* of the queue with that name as a dead one."""
+    due = max(now, int.from_bytes(item.key.id[:TIME_BYTES], "big") + 1)
+    facts = (item.facts or Facts())._replace(expires_at=UNKNOWN_TIME, death=Death(reason, now, str(queue)))
+    return item._replace(key=Key(WallMs(due), item.key.id), facts=facts)
 
 
 @define
@@ -102,6 +116,9 @@ class QueueModel:
 
     _unleased: dict[Hashable, list[Key]] = field(factory=dict)
     """The places of each queue that no lease names, in order."""
+
+    attempts_max: dict[Hashable, int] = field(factory=dict)
+    """The attempts after which an item of a queue dies; without an entry it never does."""
 
     def copy(self) -> Self:
         """Return a copy that later changes leave alone."""
@@ -199,9 +216,9 @@ class QueueModel:
         """Let a lease end at *deadline*."""
         self.leases[lease_id] = self.leases[lease_id]._replace(deadline=deadline)
 
-    def expire(self, lease_id: LeaseId, *, counts: bool = True) -> None:
+    def expire(self, lease_id: LeaseId, *, counts: bool = True, now: WallMs = UNKNOWN_TIME) -> None:
         """
-        End a lease at its deadline: its items get a later key and count one attempt more.
+        End a lease at its deadline: its items get a later key and count one attempt more, or die at *now*.
 
         They do not if *counts* is false, because it ended while the server was down.
         """
@@ -211,8 +228,37 @@ class QueueModel:
             facts = item.facts
             if record.leased_at and (facts is None or not facts.first_leased_at):
                 facts = (facts or Facts())._replace(first_leased_at=record.leased_at)
-            key, attempts = key_after(item.key, record.deadline), item.attempts + counts
-            self.put(record.queue, item._replace(key=key, attempts=attempts, facts=facts))
+            attempts = item.attempts + counts
+            lost = item._replace(attempts=attempts, facts=facts)
+            if counts and attempts >= self.attempts_max.get(record.queue, attempts + 1):
+                self.put(dead(record.queue), died(lost, record.queue, DeathReason.LOST, now))
+            else:
+                self.put(record.queue, lost._replace(key=key_after(item.key, record.deadline)))
+
+    def settle(
+        self, lease_id: LeaseId, item_id: bytes, action: Action, due: WallMs | None, error: str, now: WallMs
+    ) -> None:
+        """
+        Let a leased item leave its lease by *action*, `FAIL`, `REJECT` or `DEFER`, with *error*.
+
+        It comes back at *due*, or to its own place if that is None, unless it dies at *now*.
+        """
+        record = self.leases[lease_id]
+        queue, item = record.queue, self.leave(lease_id, item_id)
+        facts = item.facts or Facts()
+        if not facts.first_leased_at:
+            facts = facts._replace(first_leased_at=record.leased_at)
+        attempts = item.attempts
+        if action is not Action.DEFER:
+            attempts += 1
+            facts = facts._replace(failures=facts.failures + 1, last_error=error)
+        item = item._replace(attempts=attempts, facts=facts)
+        last = attempts >= self.attempts_max.get(queue, attempts + 1)
+        if action is Action.REJECT or (action is Action.FAIL and last):
+            reason = DeathReason.REJECTED if action is Action.REJECT else DeathReason.ATTEMPTS
+            self.put(dead(queue), died(item, queue, reason, now))
+        else:
+            self.put(queue, item if due is None else item._replace(key=Key(due, item.key.id)))
 
     def give_back(self, lease_id: LeaseId) -> None:
         """End a lease that its poll never received: its items stay as they were."""
