@@ -43,6 +43,7 @@ _LAZY: Final = {
     "queue_views": "queues peek dead get leases settings",
     "queue_changes": "configure pause resume purge delete",
     "top": "top",
+    "work": "work",
     "item_changes": "cancel kick reschedule redrive end-lease",
 }
 
@@ -55,7 +56,7 @@ A command has its name in its module, with underscores for dashes.
 
 
 SECTIONS: Final = {
-    "Producers and workers": "add poll remove extend fail defer reject",
+    "Producers and workers": "work add poll remove extend fail defer reject",
     "Queues and their items": "queues top stats peek dead get leases "
     "cancel kick reschedule redrive end-lease purge delete",
     "Settings of queues": "settings configure pause resume",

@@ -157,10 +157,13 @@ SERVER_OPTIONS: Final = _options(hidden=False)
 class ServerCommand(click.Command):
     """A command that accepts the options of the server too.  Its ``obj`` is the `ServerSelection`."""
 
+    left_out: frozenset[str] = frozenset()
+    """Options of the server, by name, in whose place the command has its own."""
+
     def __init__(self, name: str | None, **attributes: Any) -> None:  # noqa: ANN401  (click's)
         """Take the arguments of `click.Command`."""
         super().__init__(name, epilog=_EPILOG, **attributes)
-        self._own = _options(hidden=True)
+        self._own = [each for each in _options(hidden=True) if each.name not in self.left_out]
         self.params.extend(self._own)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401

@@ -1,0 +1,94 @@
+"""
+The lines that a worker process sends to its supervisor, over a pair of sockets.
+
+They are ``ready``, and ``ending REASON`` when it ends in order to be replaced.  When the supervisor is
+gone, however it ended, the worker stops as if by SIGTERM: none goes on alone.
+"""
+
+import os
+import signal
+import socket
+import threading
+from contextlib import suppress
+from typing import Final, Self
+
+VARIABLE: Final = "QUEUEBER_WORK_CHANNEL"
+"""The environment variable with the number of the process and its descriptor."""
+
+READY: Final = "ready"
+ENDING: Final = "ending"
+
+
+class WorkerEnd:
+    """The worker's end."""
+
+    def __init__(self, slot: int, connection: socket.socket) -> None:
+        """Process number *slot*, from 0, with a connected socket."""
+        self.slot = slot
+        self._connection = connection
+
+    @classmethod
+    def from_environment(cls) -> Self | None:
+        """Return the end that this process was started with; None if it has no supervisor."""
+        # Programs that handlers start are no workers.
+        found = os.environ.pop(VARIABLE, "")
+        if not found:
+            return None
+        slot, descriptor = map(int, found.split(","))
+        os.set_inheritable(descriptor, False)
+        return cls(slot, socket.socket(fileno=descriptor))
+
+    def send(self, word: str, text: str = "") -> None:
+        """Send a line.  A supervisor that is gone is noticed by `watch`."""
+        with suppress(OSError):
+            self._connection.sendall(f"{word} {text}".strip().encode() + b"\n")
+
+    def watch(self) -> None:
+        """Send this process SIGTERM when the supervisor is gone."""
+        threading.Thread(target=self._watch, name="supervisor-watch", daemon=True).start()
+
+    def _watch(self) -> None:
+        with suppress(OSError):
+            while self._connection.recv(1):
+                pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+class SupervisorEnd:
+    """The supervisor's end for one process."""
+
+    def __init__(self, slot: int) -> None:
+        """Make both ends."""
+        self.slot = slot
+        self._connection, self._theirs = socket.socketpair()
+        self._connection.setblocking(False)
+        self._rest = b""
+
+    def for_worker(self) -> tuple[int, dict[str, str]]:
+        """Return the descriptor to pass on, and the environment that names it."""
+        return self._theirs.fileno(), {VARIABLE: f"{self.slot},{self._theirs.fileno()}"}
+
+    def passed_on(self) -> None:
+        """Close the worker's end in this process."""
+        self._theirs.close()
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait for."""
+        return self._connection.fileno()
+
+    def read(self) -> list[tuple[str, str]] | None:
+        """Return the words and texts that have arrived; None if the worker has closed its end."""
+        try:
+            data = self._connection.recv(65_536)
+        except BlockingIOError:
+            return []
+        except OSError:
+            return None
+        if not data:
+            return None
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        return [(word, text) for word, _, text in (line.decode(errors="replace").partition(" ") for line in lines)]
+
+    def close(self) -> None:
+        """Close this end."""
+        self._connection.close()

@@ -1,0 +1,208 @@
+"""The options of ``queueber work``: their declarations, and their values for one process."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+from urllib.parse import quote, urlencode
+
+import click
+from attrs import field, frozen
+
+from queueber.cli.arguments import PATH, seconds
+from queueber.cli.server_options import ADDRESS_DEFAULT, ServerSelection
+from queueber.client_core.address import TcpAddress
+from queueber.client_core.address import parse as parse_address
+from queueber.units import MIB, MS_PER_SECOND, Unit, counted, parse
+
+T = TypeVar("T")
+
+PROCESSES_MAX: Final = 1_000
+GRACE_SECONDS: Final = 20.0
+DEFER_SECONDS: Final = 10.0
+
+WORKER_SETTINGS: Final = ("strict", "concurrency", "prefetch", "max_runtime", "lease", "grace", "liveness_file")
+"""The options that are arguments of `queueber.worker.Worker`."""
+
+
+@frozen(kw_only=True)
+class Limit:
+    """The work after which a process is replaced.  0: no bound."""
+
+    items: int = 0
+    memory: int = 0
+    """Bytes of resident memory."""
+
+    def reached(self, items: int, memory: int) -> str:
+        """Return why a process that has processed *items* and has this much *memory* is replaced; empty: it is not."""
+        if self.items and items >= self.items:
+            return counted(items, "item")
+        if self.memory and memory >= self.memory:
+            return f"{memory / MIB:,.0f} MiB of memory"
+        return ""
+
+
+@frozen(kw_only=True)
+class WorkOptions:
+    """The options that concern one process.  Times are in seconds."""
+
+    target: str = ""
+    """MODULE:OBJECT, or empty for a command."""
+
+    command: Sequence[str] = ()
+    folder: Path = field(factory=Path.cwd)
+    """Where modules are looked for first."""
+
+    url: str = ADDRESS_DEFAULT
+    """The server."""
+
+    url_given: bool = False
+    """Whether the user named a server: it takes the place of that of a `Tasks`."""
+
+    processes: int = 1
+    """The number of processes like this one."""
+
+    queues: Sequence[str] = ()
+    settings: Mapping[str, Any] = field(factory=dict)
+    """Those of `WORKER_SETTINGS` that were given."""
+
+    defer_seconds: float = DEFER_SECONDS
+    discard_output: bool = False
+    scheduler: bool = True
+    verbose: bool = False
+    limit: Limit = Limit()
+
+
+def url_of(server: ServerSelection, url: str | None) -> tuple[str, bool]:
+    """
+    Return the address of the server that the options select, with their TLS, and whether any of them was given.
+
+    Raises:
+        click.UsageError: they contradict each other.
+    """
+    tls = server.tls
+    if url is not None:
+        if server.addr != ADDRESS_DEFAULT or tls is not None:
+            raise click.UsageError(
+                "--url has the address and the options of TLS: --addr and --tls cannot be given too."
+            )
+        return url, True
+    if tls is None:
+        return server.addr, server.addr != ADDRESS_DEFAULT
+    address = parse_address(server.addr)
+    if not isinstance(address, TcpAddress):
+        raise click.UsageError("TLS needs an address HOST:PORT here, or a --url.")
+    host = f"[{address.host}]" if ":" in address.host else quote(address.host)
+    given = {name: str(value) for name in ("ca", "certificate", "key", "server_name") if (value := getattr(tls, name))}
+    query = f"?{urlencode(given, quote_via=quote)}" if given else ""
+    return f"queueber+tls://{host}:{address.port}{query}", True
+
+
+def _seconds(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    ms = seconds(ctx, parameter, value)
+    return None if ms is None else ms / MS_PER_SECOND
+
+
+def _lease(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | Literal["session"] | None:
+    return "session" if value == "session" else _seconds(ctx, parameter, value)
+
+
+def limit_of(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> Limit:
+    """
+    Return the limit in *values*, numbers of items or sizes with a unit.
+
+    Raises:
+        click.BadParameter: one is neither, or there are two of a kind.
+    """
+    found: dict[str, int] = {}
+    for value in values:
+        kind = "items" if value.replace("_", "").isdecimal() else "memory"
+        try:
+            number = parse(value, Unit.COUNT if kind == "items" else Unit.BYTES)
+        except ValueError:
+            number = 0
+        if not number:
+            raise click.BadParameter(f"{value!r} is neither a number of items, as 10000, nor a size, as 512MiB.")
+        if kind in found:
+            raise click.BadParameter(f"{value} is a second limit of the same kind.")
+        found[kind] = number
+    return Limit(**found)
+
+
+def _options(
+    *options: Callable[[Callable[..., T]], Callable[..., T]],
+) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    def decorate(command: Callable[..., T]) -> Callable[..., T]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+worker_options = _options(
+    click.option(
+        "--queue", "queues", multiple=True, metavar="NAME", help="A queue; repeatable.  Tasks have their own."
+    ),
+    click.option(
+        "--strict", is_flag=True, default=None, help="Serve the first queue that has an item, not all in turns."
+    ),
+    click.option(
+        "--url", metavar="URL", envvar="QUEUEBER_URL", show_envvar=True, help="The server, instead of --addr."
+    ),
+    click.option(
+        "--concurrency",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Items at a time in each process; by default 1 command, 100 coroutines, or as many threads "
+        "as processors and 4 more.",
+    ),
+    click.option("--prefetch", type=click.IntRange(0), metavar="N", help="Items to hold in store besides."),
+    click.option(
+        "--max-runtime", callback=_seconds, metavar="SECONDS", help="Time after which an item that is worked on fails."
+    ),
+    click.option(
+        "--lease",
+        callback=_lease,
+        metavar="SECONDS|session",
+        help="Length of leases, which are extended; by default they last as long as the worker: session.",
+    ),
+    click.option(
+        "--grace",
+        callback=_seconds,
+        metavar="SECONDS",
+        help=f"Time for running items to end after a signal; by default {GRACE_SECONDS:g}.",
+    ),
+    click.option("--liveness-file", type=PATH, metavar="PATH", help="A file to touch while the worker gets on."),
+    click.option("--no-scheduler", is_flag=True, help="Do not add the items of periodic tasks."),
+)
+
+process_options = _options(
+    click.option(
+        "--processes",
+        type=click.IntRange(1, PROCESSES_MAX),
+        metavar="N",
+        default=1,
+        show_default=True,
+        help="Worker processes, under a supervisor that replaces those that die.",
+    ),
+    click.option(
+        "--recycle-after",
+        "limit",
+        multiple=True,
+        callback=limit_of,
+        metavar="ITEMS|SIZE",
+        help="Replace a process after so many items, or at a size such as 512MiB; may be given for both.",
+    ),
+    click.option("--reload", is_flag=True, help="Start anew when a Python file in the working directory changes."),
+)
+
+command_options = _options(
+    click.option(
+        "--defer",
+        "defer_seconds",
+        callback=_seconds,
+        metavar="SECONDS",
+        help=f"Time after which an item comes back whose command exits with 75; by default {DEFER_SECONDS:g}.",
+    ),
+    click.option("--discard-output", is_flag=True, help="Drop the output of commands; errors are kept with items."),
+)

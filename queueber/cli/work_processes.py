@@ -1,0 +1,171 @@
+"""The worker processes of a `Supervisor`: starts them, waits for them, and passes signals on."""
+
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+from queueber.cli.terminal import is_terminal
+from queueber.cli.work_channel import ENDING, READY, SupervisorEnd
+from queueber.cli.work_command import ended
+from queueber.cli.work_files import LOOK_SECONDS, SourceFiles
+from queueber.cli.work_supervisor import End, Say, Send, Spawn, Supervisor
+from queueber.errors import reason
+
+EXIT_NOT_STARTED: Final = 126
+"""The status of shells for a program that cannot be run."""
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
+
+
+class Processes:
+    """Run the processes of a supervisor until it ends."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        command: Sequence[str],
+        say: Callable[[str, bool], None],
+        files: SourceFiles | None = None,
+    ) -> None:
+        """
+        Run *command* in each process.
+
+        *say* prints a line; its second argument says that something went wrong.  A change of one of *files* replaces
+        the processes.
+        """
+        self._supervisor = supervisor
+        self._command = command
+        self._say = say
+        self._files = files
+        self._look_at = time.monotonic() + LOOK_SECONDS
+        self._selector = selectors.DefaultSelector()
+        self._running: dict[int, subprocess.Popen[bytes]] = {}
+        self._ends: dict[int, SupervisorEnd] = {}
+        self._status: int | None = None
+
+    def run(self) -> int:
+        """Return the exit status."""
+        wakeup, theirs = socket.socketpair()
+        for each in (wakeup, theirs):
+            each.setblocking(False)
+        before = signal.set_wakeup_fd(theirs.fileno())
+        handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+        self._selector.register(wakeup, selectors.EVENT_READ)
+        try:
+            self._supervisor.start(time.monotonic())
+            while self._status is None:
+                self._act()
+                self._wait(wakeup)
+            return self._status
+        finally:
+            signal.set_wakeup_fd(before)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            # Only after an error of ours: otherwise there are none left.
+            for process in self._running.values():
+                process.kill()
+            self._selector.close()
+            wakeup.close()
+            theirs.close()
+            for end in self._ends.values():
+                end.close()
+
+    def _wait(self, wakeup: socket.socket) -> None:
+        """Wait for the next event, and pass it to the supervisor."""
+        if self._status is not None:
+            return
+        now = time.monotonic()
+        until = min(self._supervisor.wake_at(), self._look_at if self._files is not None else float("inf"))
+        for key, _ in self._selector.select(max(0.0, until - now) if until != float("inf") else None):
+            if key.fileobj is wakeup:
+                self._take_signals(wakeup.recv(4_096))
+            else:
+                self._hear(key.data)
+        self._reap()
+        now = time.monotonic()
+        if self._files is not None and now >= self._look_at:
+            self._look_at = now + LOOK_SECONDS
+            if changed := self._files.changed():
+                self._supervisor.changed([os.path.relpath(each) for each in changed], now)
+        self._supervisor.tick(now)
+
+    def _take_signals(self, numbers: bytes) -> None:
+        for each in numbers:
+            number = signal.Signals(each)
+            if number is signal.SIGHUP and is_terminal(sys.stdin):
+                # The terminal is gone.
+                number = signal.SIGTERM
+            if number is not signal.SIGCHLD:
+                self._supervisor.signalled(number, time.monotonic())
+
+    def _hear(self, end: SupervisorEnd) -> None:
+        words = end.read()
+        if words is None:
+            self._selector.unregister(end)
+            return
+        for word, text in words:
+            if word == READY:
+                self._supervisor.ready(end.slot, time.monotonic())
+            elif word == ENDING:
+                self._supervisor.ending(end.slot, text, time.monotonic())
+
+    def _reap(self) -> None:
+        for slot, process in list(self._running.items()):
+            status = process.poll()
+            if status is None:
+                continue
+            # Its last words may have arrived in the meantime.
+            end = self._ends.pop(slot)
+            if end in {key.fileobj for key in self._selector.get_map().values()}:
+                self._hear(end)
+            with suppress(KeyError):
+                self._selector.unregister(end)
+            end.close()
+            del self._running[slot]
+            self._supervisor.exited(slot, status, ended(status), time.monotonic())
+
+    def _act(self) -> None:
+        actions, self._supervisor.actions = self._supervisor.actions, []
+        for action in actions:
+            if isinstance(action, Spawn):
+                self._spawn(action.slot)
+            elif isinstance(action, Send):
+                self._send(action)
+            elif isinstance(action, Say):
+                self._say(action.text, action.alarm)
+            elif isinstance(action, End):
+                self._status = action.status
+
+    def _spawn(self, slot: int) -> None:
+        end = SupervisorEnd(slot)
+        descriptor, environment = end.for_worker()
+        try:
+            process = subprocess.Popen(  # noqa: S603  (this very program)
+                self._command,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **environment},
+                pass_fds=[descriptor],
+                # A Ctrl-C goes to the supervisor alone, which passes it on: a worker counts the signals that it gets.
+                process_group=0,
+            )
+        except OSError as why:
+            end.close()
+            self._supervisor.exited(slot, EXIT_NOT_STARTED, f"it cannot be started: {reason(why)}", time.monotonic())
+            return
+        finally:
+            end.passed_on()
+        self._running[slot], self._ends[slot] = process, end
+        self._selector.register(end, selectors.EVENT_READ, end)
+        self._supervisor.started(slot, process.pid)
+
+    def _send(self, action: Send) -> None:
+        process = self._running.get(action.slot)
+        if process is not None:
+            process.send_signal(action.number)

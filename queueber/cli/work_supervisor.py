@@ -1,0 +1,285 @@
+"""
+The rules of the supervisor of ``queueber work``, without processes: events and the time go in, actions come out.
+
+The first process starts alone, and the others when it is ready: an error in the user's module is printed once. The
+states of a process:
+
+| State | is ready | ends | a stop | files changed, or SIGHUP | time |
+|---|---|---|---|---|---|
+| WAITING | | | GONE | STARTING at once | STARTING when its wait is over |
+| STARTING | RUNNING | WAITING; with status 1 BROKEN | ENDING, signalled | ENDING, signalled | |
+| RUNNING | | WAITING | ENDING, signalled | ENDING, signalled | |
+| ENDING | | STARTING, or after a stop GONE | | | killed when its time is over |
+| BROKEN | | | GONE | STARTING | |
+
+Status 1 before a process was ready means that it cannot start, for a reason that it has printed.  If no process was
+ready before, everything ends with that status; with ``--reload`` the next change of a file tries again.  A RUNNING
+process that says that it ends in order to be replaced is ENDING.  The second signal reaches each process too.
+"""
+
+import signal
+from collections.abc import Iterable
+from enum import Enum, auto
+from typing import Final
+
+from attrs import define, field, frozen
+
+from queueber.units import counted
+
+BACKOFF_SECONDS: Final = (0.5, 30.0)
+"""Least and most wait before a process that died is started again; it doubles with each death in a row."""
+
+STEADY_SECONDS: Final = 60.0
+"""Time after which a process that died counts as the first in a row."""
+
+FORCED_SECONDS: Final = 5.0
+"""Time that a process has to end after the second signal, which it gets too."""
+
+EXIT_STOPPED: Final = 0
+EXIT_ERROR: Final = 1
+"""No process could start, or one had to be killed at the end."""
+
+
+class State(Enum):
+    """The state of a process, as in the table of this module."""
+
+    WAITING = auto()
+    STARTING = auto()
+    RUNNING = auto()
+    ENDING = auto()
+    BROKEN = auto()
+    GONE = auto()
+
+
+LIVE: Final = {State.STARTING, State.RUNNING, State.ENDING}
+"""The states in which there is a process."""
+
+
+@frozen
+class Spawn:
+    """Start the process of a slot; `Supervisor.started` takes its number."""
+
+    slot: int
+
+
+@frozen
+class Send:
+    """Send a signal to the process of a slot."""
+
+    slot: int
+    number: signal.Signals
+
+
+@frozen
+class Say:
+    """Print a line.  *alarm*: something went wrong."""
+
+    text: str
+    alarm: bool = False
+
+
+@frozen
+class End:
+    """End with a status."""
+
+    status: int
+
+
+Action = Spawn | Send | Say | End
+
+
+@define
+class Slot:
+    """One of the processes, and its successors."""
+
+    number: int
+    state: State = State.WAITING
+    pid: int = 0
+    since: float = 0.0
+    """When it was started."""
+
+    start_at: float = 0.0
+    """When a WAITING one is to be started."""
+
+    kill_at: float = float("inf")
+    """When an ENDING one is killed."""
+
+    deaths: int = 0
+    """In a row."""
+
+    @property
+    def name(self) -> str:
+        """Return the name in lines for the user."""
+        return f"worker {self.number + 1} (process {self.pid})"
+
+
+@define(eq=False)
+class Supervisor:
+    """The processes of ``queueber work``."""
+
+    processes: int
+    stop_seconds: float
+    """Time that a process has to end after the first signal."""
+
+    reload: bool = False
+    slots: list[Slot] = field(init=False)
+    actions: list[Action] = field(factory=list, init=False)
+    """Taken, in order, by the caller."""
+
+    was_ready: bool = field(default=False, init=False)
+    """Whether any process was ever ready."""
+
+    stops: int = field(default=0, init=False)
+    """Signals to stop so far."""
+
+    status: int = field(default=EXIT_STOPPED, init=False)
+    ended: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Make the slots."""
+        self.slots = [Slot(number) for number in range(self.processes)]
+
+    # Events
+
+    def start(self, now: float) -> None:
+        """Start the first process."""
+        self._spawn(self.slots[0], now)
+
+    def started(self, number: int, pid: int) -> None:
+        """Note the number of a process that was started."""
+        self.slots[number].pid = pid
+
+    def ready(self, number: int, now: float) -> None:
+        """Note that a process has connected, or will by itself: its module is imported and its handler found."""
+        slot = self.slots[number]
+        if slot.state is State.STARTING:
+            slot.state = State.RUNNING
+        self.was_ready = True
+        for other in self.slots:
+            if other.state is State.WAITING and not other.deaths and not self.stops:
+                self._spawn(other, now)
+
+    def ending(self, number: int, why: str, now: float) -> None:
+        """Note that a process ends by itself in order to be replaced."""
+        slot = self.slots[number]
+        if slot.state is State.RUNNING:
+            self._say(f"{slot.name} is replaced: {why}")
+            slot.state, slot.kill_at = State.ENDING, now + self.stop_seconds
+
+    def exited(self, number: int, status: int, how: str, now: float) -> None:
+        """Process the end of a process; *how* says it as text."""
+        slot = self.slots[number]
+        before, slot.state, slot.kill_at = slot.state, State.WAITING, float("inf")
+        if self.stops or self.status:
+            slot.state = State.GONE
+        elif before is State.ENDING:
+            self._spawn(slot, now)
+        elif before is State.STARTING and status == EXIT_ERROR and (self.reload or not self.was_ready):
+            self._cannot_start(slot)
+        else:
+            self._died(slot, f"{slot.name} ended: {how}", now)
+        self._end_if_gone()
+
+    def signalled(self, number: signal.Signals, now: float) -> None:
+        """Process a signal to the supervisor."""
+        if number is signal.SIGHUP:
+            self._say("replacing all workers")
+            self._replace(now)
+        elif number in {signal.SIGUSR1, signal.SIGUSR2}:
+            self._send_all({State.RUNNING}, number)
+        else:
+            self._stop(number, now)
+
+    def changed(self, paths: Iterable[str], now: float) -> None:
+        """Process a change of source files."""
+        found = list(paths)
+        more = f" and {counted(len(found) - 1, 'other')}" if len(found) > 1 else ""
+        self._say(f"{found[0]}{more} changed; reloading")
+        self._replace(now)
+
+    def tick(self, now: float) -> None:
+        """Do what is due."""
+        for slot in self.slots:
+            if slot.state is State.WAITING and slot.deaths and now >= slot.start_at and not self.stops:
+                self._spawn(slot, now)
+            elif slot.state is State.ENDING and now >= slot.kill_at:
+                slot.kill_at = float("inf")
+                self._say(f"{slot.name} does not end; it is killed", alarm=True)
+                if self.stops:
+                    self.status = EXIT_ERROR
+                self.actions.append(Send(slot.number, signal.SIGKILL))
+
+    def wake_at(self) -> float:
+        """Return when `tick` has something to do."""
+        starts = [slot.start_at for slot in self.slots if slot.state is State.WAITING and slot.deaths]
+        return min([*starts, *(slot.kill_at for slot in self.slots)])
+
+    # Consequences
+
+    def _spawn(self, slot: Slot, now: float) -> None:
+        slot.state, slot.since = State.STARTING, now
+        self.actions.append(Spawn(slot.number))
+
+    def _say(self, text: str, *, alarm: bool = False) -> None:
+        self.actions.append(Say(text, alarm))
+
+    def _send_all(self, states: set[State], number: signal.Signals) -> None:
+        self.actions += [Send(slot.number, number) for slot in self.slots if slot.state in states]
+
+    def _cannot_start(self, slot: Slot) -> None:
+        slot.state = State.BROKEN
+        if self.reload:
+            self._say("waiting for a change of a file", alarm=True)
+            return
+        self.status = EXIT_ERROR
+        slot.state = State.GONE
+        self._send_all(LIVE, signal.SIGTERM)
+        self._drop()
+
+    def _died(self, slot: Slot, how: str, now: float) -> None:
+        slot.deaths = slot.deaths + 1 if now - slot.since < STEADY_SECONDS else 1
+        least, most = BACKOFF_SECONDS
+        wait = min(most, least * 2 ** min(slot.deaths - 1, 16))
+        slot.start_at = now + wait
+        self._say(f"{how}; another starts in {wait:g} s", alarm=True)
+
+    def _replace(self, now: float) -> None:
+        """Replace all processes, the waiting and broken ones at once."""
+        for slot in self.slots:
+            if slot.state in {State.STARTING, State.RUNNING}:
+                self._end(slot, now + self.stop_seconds)
+            elif slot.state is State.BROKEN or (slot.state is State.WAITING and slot.deaths):
+                slot.deaths = 0
+                self._spawn(slot, now)
+
+    def _end(self, slot: Slot, kill_at: float) -> None:
+        slot.state, slot.kill_at = State.ENDING, kill_at
+        self.actions.append(Send(slot.number, signal.SIGTERM))
+
+    def _stop(self, number: signal.Signals, now: float) -> None:
+        self.stops += 1
+        if self.stops == 1:
+            self._say(f"{number.name}: no new items; running ones have time to end. Again: end at once")
+            for slot in self.slots:
+                # To one that is ENDING it would be the second signal.
+                if slot.state in {State.STARTING, State.RUNNING}:
+                    self._end(slot, now + self.stop_seconds)
+            self._drop()
+        else:
+            # At the second one a process ends at once, and its items go back uncounted.
+            self._send_all(LIVE, signal.SIGTERM)
+            for slot in self.slots:
+                wait = FORCED_SECONDS if self.stops == 2 else 0.0  # noqa: PLR2004  (the third kills)
+                slot.kill_at = min(slot.kill_at, now + wait) if slot.state in LIVE else float("inf")
+        self._end_if_gone()
+
+    def _drop(self) -> None:
+        """Give up the slots without a process."""
+        for slot in self.slots:
+            if slot.state not in LIVE:
+                slot.state = State.GONE
+
+    def _end_if_gone(self) -> None:
+        if not self.ended and all(slot.state is State.GONE for slot in self.slots):
+            self.ended = True
+            self.actions.append(End(self.status))

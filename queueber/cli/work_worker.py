@@ -1,0 +1,198 @@
+"""One worker process of ``queueber work``: makes the worker that the options describe, and runs it."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
+from typing import Any, Final, Protocol, runtime_checkable
+
+import click
+
+from queueber.cli.output import uuid
+from queueber.cli.work_channel import ENDING, READY, WorkerEnd
+from queueber.cli.work_command import CommandHandler
+from queueber.cli.work_options import Limit, WorkOptions
+from queueber.cli.work_report import Reporter
+from queueber.cli.work_target import load
+from queueber.errors import InvalidRequest
+from queueber.units import MS_PER_SECOND, rounded_span
+from queueber.values import Action
+from queueber.worker import Verdict, Worker, WorkItem
+
+LOG = logging.getLogger("queueber.work")
+
+LOOK_SECONDS: Final = 0.5
+"""Time between two looks at a worker that is to be replaced after so much work."""
+
+LEAVE_SECONDS: Final = 5.0
+"""Time for the interpreter to end: threads of the program that never end would hold it up for ever."""
+
+
+OUTCOMES: Final = {
+    Action.REMOVE: "removed",
+    Action.FAIL: "failed",
+    Action.DEFER: "deferred",
+    Action.REJECT: "rejected",
+}
+
+
+@runtime_checkable
+class App(Protocol):
+    """A `queueber.tasks.Tasks`, or a program's own object like it."""
+
+    url: str
+    queues: Mapping[str, int]
+
+    def worker(self, **options: Any) -> Worker:  # noqa: ANN401
+        """Return a worker."""
+
+    def scheduler(self) -> AbstractContextManager[object]:
+        """Return the scheduler of its periodic tasks; raise `InvalidRequest` if it has none."""
+
+
+def run_worker(options: WorkOptions, reporter: Reporter, supervisor: WorkerEnd | None) -> None:
+    """
+    Run a worker until it is stopped.
+
+    Raises:
+        click.ClickException: the target cannot be used.
+        QueueberError: an option cannot be used, or the server has refused the first poll.
+    """
+    worker, schedule = make_worker(options, 0 if supervisor is None else supervisor.slot)
+    if supervisor is None or not supervisor.slot:
+        reporter.banner(options.target or " ".join(options.command), options.url, worker.queues)
+    if supervisor is not None:
+        supervisor.send(READY)
+        supervisor.watch()
+        if options.limit != Limit():
+            watch = threading.Thread(target=_watch_limit, args=(worker, options.limit, supervisor), daemon=True)
+            watch.start()
+    with schedule:
+        worker.run()
+    _leave_soon()
+
+
+def make_worker(options: WorkOptions, slot: int = 0) -> tuple[Worker, AbstractContextManager[object]]:
+    """
+    Return the worker that *options* describe, and the scheduler of periodic tasks, which does nothing without any.
+
+    It is number *slot* of several, from 0.
+
+    Raises:
+        click.ClickException: the target cannot be used.
+        QueueberError: an option cannot be used.
+    """
+    settings = dict(options.settings)
+    if "liveness_file" in settings and options.processes > 1:
+        settings["liveness_file"] = f"{settings['liveness_file']}.{slot + 1}"
+    if options.verbose:
+        settings |= _hooks()
+    if options.command:
+        handler = CommandHandler(
+            options.command,
+            max_runtime=settings.get("max_runtime"),
+            defer_seconds=options.defer_seconds,
+            quiet=options.discard_output,
+        )
+        # An item in store waits for the command before it, and other workers may be idle.
+        settings = {"concurrency": 1, "prefetch": 0, **settings}
+        # Ends a command that the handler cannot end.
+        settings["max_runtime"] = _later(settings.get("max_runtime"))
+        return _of_handler(handler.handle, options, settings), nullcontext()
+    found = load(options.target, options.folder)
+    if isinstance(found, Worker):
+        given = ["--queue"] * bool(options.queues) + [f"--{name.replace('_', '-')}" for name in options.settings]
+        if given:
+            raise click.UsageError(
+                f"{options.target} is a Worker, which has settings of its own: {', '.join(given)} cannot be given."
+            )
+        return found, nullcontext()
+    if isinstance(found, App):
+        return _of_app(found, options, settings)
+    if type(found).__module__.startswith("queueber.tasks."):
+        raise click.UsageError(f"{options.target} is one of several tasks: name their Tasks.")
+    if isinstance(found, type) or not callable(found):
+        kind = f"a class, {found.__name__}" if isinstance(found, type) else f"of the type {type(found).__name__}"
+        raise click.ClickException(
+            f"{options.target} is {kind}; it must be a Tasks, a Worker, or a function that takes one item"
+        )
+    return _of_handler(found, options, settings), nullcontext()
+
+
+def _of_handler(handler: Callable[[WorkItem], Any], options: WorkOptions, settings: dict[str, Any]) -> Worker:
+    if not options.queues:
+        raise click.UsageError("Missing option '--queue': a function or a command has no queue of its own.")
+    return Worker(options.url, handler, queues=options.queues, **settings)
+
+
+def _of_app(app: App, options: WorkOptions, settings: dict[str, Any]) -> tuple[Worker, AbstractContextManager[object]]:
+    if options.url_given:
+        app.url = options.url
+    unknown = [each for each in options.queues if each not in app.queues]
+    if unknown:
+        raise click.UsageError(
+            f"{options.target} has no tasks in the queue {unknown[0]!r}; it has some in {', '.join(app.queues)}."
+        )
+    if options.queues:
+        settings["queues"] = {name: weight for name, weight in app.queues.items() if name in options.queues}
+    schedule: AbstractContextManager[object] = nullcontext()
+    if options.scheduler:
+        # It has no periodic tasks otherwise.
+        with suppress(InvalidRequest):
+            schedule = app.scheduler()
+    return app.worker(**settings), schedule
+
+
+def _later(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds + 2 * LEAVE_SECONDS
+
+
+def _hooks() -> dict[str, Any]:
+    """Return the hooks of a worker that print a line for each item."""
+    begun: dict[bytes, float] = {}
+
+    def before(item: WorkItem) -> None:
+        begun[item.id] = time.monotonic()
+
+    def after(item: WorkItem, verdict: Verdict | None, _: BaseException | None) -> None:
+        took = rounded_span((time.monotonic() - begun.pop(item.id, time.monotonic())) * MS_PER_SECOND)
+        outcome = "cancelled" if verdict is None else OUTCOMES[verdict.action]
+        LOG.info("item %s of %s %s after %s, attempt %d", uuid(item.id), item.queue, outcome, took, item.attempt)
+
+    return {"before": [before], "after": [after]}
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process in bytes."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _watch_limit(worker: Worker, limit: Limit, supervisor: WorkerEnd) -> None:
+    """Stop *worker* once it has done its share."""
+    while True:
+        time.sleep(LOOK_SECONDS)
+        health = worker.health
+        items = health.removed + health.failed + health.deferred + health.rejected + health.lost
+        why = limit.reached(items, resident_bytes())
+        if why:
+            # Before the stop, so that the supervisor does not take it for a death.
+            supervisor.send(ENDING, why)
+            worker.stop()
+            return
+
+
+def _leave_soon() -> None:
+    """End the process with status 0 in a while, if threads of the program do not let it end."""
+
+    def leave() -> None:
+        LOG.error("a thread does not end; the process does")
+        logging.shutdown()
+        os._exit(0)
+
+    timer = threading.Timer(LEAVE_SECONDS, leave)
+    timer.daemon = True
+    timer.start()

@@ -1,0 +1,369 @@
+"""`queueber work` with a real server: its targets, its processes, and its end."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from queueber.cli.__main__ import queueber
+from tests.support.server_process import Server
+
+pytestmark = pytest.mark.slow
+
+TIMEOUT_SECONDS = 30.0
+"""For what takes a moment, however busy the machine is."""
+
+MODULE = """
+import os, threading, time
+from pathlib import Path
+from queueber.tasks import Tasks
+from queueber.worker import Worker
+
+HERE = Path(__file__).parent
+
+def note(item):
+    with open(HERE / "done", "a") as file:
+        file.write(f"{item.contents.decode()} {os.getpid()}\\n")
+
+async def note_soon(item):
+    note(item)
+
+def slowly(item):
+    note(item)
+    time.sleep(600)
+
+def patiently(item):
+    note(item)
+    (HERE / "begun").touch()
+    while not (HERE / "go on").exists() and not item.stopping:
+        time.sleep(0.01)
+
+number = 5
+
+app = Tasks(f"queueber://{os.environ.get('SERVER')}/of-the-app")
+
+@app.task
+def double(number: int):
+    with open(HERE / "done", "a") as file:
+        file.write(f"{2 * number} {os.getpid()}\\n")
+
+@app.task(queue="others")
+def other():
+    pass
+
+worker = Worker(os.environ["SERVER"] + "", note, queues=["made"])
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("work") / "data")
+    server.control()
+    yield server
+    server.kill()
+    server.process.stdout.close()
+
+
+def until(condition):
+    """Return the first true result of *condition*."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.01)
+    raise AssertionError("it did not come about")
+
+
+def gone(pid):
+    """Return whether a process that is no child of this one has ended.  Its parent may be slow to notice."""
+    try:
+        return "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+class Work:
+    """The command in a folder of its own, in which there is a module `shop`."""
+
+    def __init__(self, server, folder, queue):
+        self.server, self.folder, self.queue = server, folder, queue
+        self.processes = []
+        (folder / "shop.py").write_text(MODULE)
+
+    def cli(self, *arguments):
+        done = CliRunner().invoke(
+            queueber, ["--addr", f"127.0.0.1:{self.server.port}", "--queue", self.queue, *arguments]
+        )
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    def add(self, *contents):
+        self.cli("add", *contents)
+
+    def counts(self):
+        stats = json.loads(self.cli("stats", "--exact", self.queue, "--json"))["stats"]
+        return {name: stats[name] for name in ("ready", "delayed", "leased", "dead")}
+
+    def left(self):
+        return sum(self.counts().values())
+
+    def start(self, *arguments, server=True, queue=True, own=None):
+        address = f"127.0.0.1:{self.server.port}"
+        log = (self.folder / f"log{len(self.processes)}").open("w")
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "queueber.cli",
+                *(("--addr", address) if server else ()),
+                "work",
+                *(("--queue", self.queue) if queue else ()),
+                *arguments,
+            ],
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "SERVER": own or address, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+        log.close()
+        self.processes.append(process)
+        return process
+
+    def log(self, number=-1):
+        return (self.folder / f"log{len(self.processes) - 1 if number < 0 else number}").read_text()
+
+    def logged(self, pattern, times=1):
+        """Return the matches once there are so many of them."""
+        return until(lambda: len(found := re.findall(pattern, self.log(), re.MULTILINE)) >= times and found)
+
+    def done(self):
+        """Return contents and process of each item, in order."""
+        path = self.folder / "done"
+        return [tuple(line.split()) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def stop(self, process):
+        process.send_signal(signal.SIGTERM)
+        return process.wait(TIMEOUT_SECONDS)
+
+
+@pytest.fixture
+def work(server, tmp_path, request):
+    work = Work(server, tmp_path, re.sub(r"\W+", "-", request.node.name))
+    yield work
+    for process in work.processes:
+        process.kill()
+        process.wait()
+
+
+# One process
+
+
+@pytest.mark.parametrize("target", ["shop:note", "shop:note_soon"])
+def test_a_function_and_a_coroutine_function(work, target):
+    work.add("a", "b", "c")
+    process = work.start("-v", target)
+    until(lambda: work.left() == 0)
+    assert work.stop(process) == 0
+    assert sorted(name for name, _ in work.done()) == ["a", "b", "c"]
+    assert (
+        work.log().splitlines()[0].endswith(f" work {target}; server 127.0.0.1:{work.server.port}; queues {work.queue}")
+    )
+    assert len(re.findall(rf"item \S+ of {work.queue} removed after .*, attempt 1$", work.log(), re.MULTILINE)) == 3
+
+
+def test_a_worker_object_has_its_own_settings(work):
+    work.cli("add", "--queue", "made", "x")
+    process = work.start("shop:worker", server=False, queue=False)
+    until(work.done)
+    assert work.stop(process) == 0
+    process = work.start("shop:worker", "--concurrency", "2", "--grace", "1", queue=False)
+    assert process.wait(TIMEOUT_SECONDS) == 1
+    assert work.log().endswith(
+        "queueber: shop:worker is a Worker, which has settings of its own: --concurrency, --grace cannot be given.\n"
+    )
+
+
+ADD = "import shop; shop.double.add(21); shop.app.close()"
+
+
+def test_the_tasks_of_an_app(work):
+    address = f"127.0.0.1:{work.server.port}"
+    environment = {**os.environ, "SERVER": address, "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", ADD], cwd=work.folder, env=environment, check=True)
+    process = work.start("-v", "shop:app", "--liveness-file", "alive", server=False, queue=False)
+    until(work.done)
+    until((work.folder / "alive").exists)
+    assert work.stop(process) == 0
+    assert [text for text, _ in work.done()] == ["42"]
+    assert "queues of-the-app, others" in work.log()
+    # From another server than its own, and only of one of its queues.
+    process = work.start("shop:app", "--queue", "others", queue=False, own="127.0.0.1:1")
+    work.logged("taking items of others")
+    assert work.stop(process) == 0
+    process = work.start("shop:app", "--queue", "mail", queue=False)
+    assert process.wait(TIMEOUT_SECONDS) == 1
+    assert work.log().endswith(
+        "queueber: shop:app has no tasks in the queue 'mail'; it has some in of-the-app, others.\n"
+    )
+
+
+def test_a_command_per_item(work):
+    work.cli("configure", "max-attempts=2", "backoff-base-ms=0")
+    work.add("good", "bad", "later")
+    script = 'read -r word; case $word in bad) echo "no $word" >&2; exit 4;; later) exit 75;; esac; echo "did $word"'
+    process = work.start("--concurrency", "2", "--defer", "600", "--", "sh", "-c", script)
+    until(lambda: work.counts() == {"ready": 0, "delayed": 1, "leased": 0, "dead": 1})
+    assert work.stop(process) == 0
+    (dead,) = json.loads(work.cli("dead", "--json"))["items"]
+    assert (dead["lastError"], dead["failures"]) == ("exit status 4\nno bad", 2)
+    assert "did good\n" in work.log()
+    assert re.search(rf"item \S+ of {work.queue} failed, attempt 2: exit status 4\nno bad\n", work.log())
+
+
+def test_a_command_has_time_to_end_and_its_item_is_settled(work):
+    work.add("slow")
+    process = work.start("--", "sh", "-c", "touch begun; while ! [ -e go ]; do sleep 0.05; done")
+    until((work.folder / "begun").exists)
+    process.send_signal(signal.SIGINT)
+    work.logged("SIGINT: the worker stops")
+    assert work.counts()["leased"] == 1
+    (work.folder / "go").touch()
+    assert process.wait(TIMEOUT_SECONDS) == 0
+    assert work.left() == 0
+
+
+def test_a_second_signal_ends_at_once_and_counts_no_attempt(work):
+    work.add("slow")
+    process = work.start("--grace", "600", "shop:slowly")
+    until(work.done)
+    process.send_signal(signal.SIGINT)
+    work.logged("SIGINT: the worker stops")
+    assert work.stop(process) == 0
+    until(lambda: work.counts()["ready"] == 1)
+    (item,) = json.loads(work.cli("peek", "--json"))["items"]
+    assert item["attempts"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["shop:number"], "shop:number is of the type int; it must be a Tasks, a Worker, or a function"),
+        (["shop:missing"], "the module shop has no missing; it has app, worker"),
+        (["shop:double"], "shop:double is one of several tasks: name their Tasks."),
+        (["shop:Path"], "shop:Path is a class, Path; it must be a Tasks, a Worker, or a function"),
+        (["nothing:app"], "there is no module nothing, neither in "),
+        (["broken:app"], "the module broken cannot be imported: ZeroDivisionError: division by zero"),
+        ([], "Give MODULE:OBJECT, or a command after --."),
+        (["--"], "Give MODULE:OBJECT, or a command after --."),
+        (["shop:note", "--", "true"], "Give shop:note or a command after --, not both."),
+        (["--", "no-such-command-here"], "There is no command 'no-such-command-here' that can be run."),
+        (["shop:note", "--defer", "3"], "--defer and --discard-output are for a command after --."),
+        (["shop:note", "--recycle-after", "none"], "'none' is neither a number of items"),
+        (["shop:note", "--url", "http://x"], "--url has the address and the options of TLS"),
+        (["shop:note", "--concurrency", "100001"], "concurrency is 100001; it must be a whole number"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else " ".join(value) or "nothing",
+)
+@pytest.mark.parametrize("processes", ["1", "3"])
+def test_a_mistake_is_one_sentence(work, arguments, text, processes):
+    (work.folder / "broken.py").write_text("1 / 0")
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    process = work.start(*arguments[:at], "--processes", processes, *arguments[at:])
+    assert process.wait(TIMEOUT_SECONDS) == 1
+    lines = work.log().splitlines()
+    assert lines[-1].startswith("queueber: ")
+    assert text in lines[-1]
+    assert len(lines) == 1 or "broken:app" in arguments
+    assert work.log().count("Traceback") == ("broken:app" in arguments)
+
+
+def test_a_function_needs_a_queue(work):
+    process = work.start("shop:note", queue=False)
+    assert process.wait(TIMEOUT_SECONDS) == 1
+    assert work.log().startswith("queueber: Missing option '--queue'")
+
+
+# Several processes
+
+
+def test_processes_share_the_work_and_one_that_dies_is_replaced(work):
+    process = work.start("--processes", "2", "--concurrency", "1", "--prefetch", "0", "shop:patiently")
+    work.add("a", "b")
+    until(lambda: len(work.done()) == 2)
+    (_, first), (_, second) = work.done()
+    assert first != second
+    os.kill(int(first), signal.SIGKILL)
+    work.logged(rf"worker \d \(process {first}\) ended: killed by SIGKILL; another starts in 0.5 s")
+    # The lease ends with the connection, after the grace of its session: the other process goes on meanwhile.
+    (work.folder / "go on").touch()
+    work.add("c", "d")
+    until(lambda: len(work.done()) >= 4)
+    pids = set(work.logged(r"worker \d \(process (\d+)\)"))
+    assert pids == {first}
+    assert work.stop(process) == 0
+    assert {pid for _, pid in work.done()} >= {first, second}
+
+
+def test_a_second_signal_ends_all_processes_at_once(work):
+    process = work.start("--processes", "2", "--concurrency", "1", "--prefetch", "0", "--grace", "600", "shop:slowly")
+    work.add("a", "b")
+    until(lambda: len(work.done()) == 2)
+    process.send_signal(signal.SIGINT)
+    work.logged("SIGINT: no new items; running ones have time to end")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(TIMEOUT_SECONDS) == 0
+    assert work.counts() == {"ready": 2, "delayed": 0, "leased": 0, "dead": 0}
+
+
+def test_a_process_is_replaced_after_so_many_items(work):
+    process = work.start("--recycle-after", "5", "shop:note")
+    for begin in range(0, 15, 5):
+        work.add(*map(str, range(begin, begin + 5)))
+        work.logged(r"worker 1 \(process \d+\) is replaced: \d+ items", begin // 5 + 1)
+    until(lambda: len(work.done()) == 15)
+    assert len({pid for _, pid in work.done()}) == 3
+    assert work.stop(process) == 0
+    assert "ended:" not in work.log()
+
+
+def test_sighup_replaces_all(work):
+    process = work.start("--processes", "2", "shop:note")
+    work.logged("connected", 2)
+    process.send_signal(signal.SIGHUP)
+    work.logged("connected", 4)
+    assert work.stop(process) == 0
+
+
+def test_reload_while_a_program_is_written(work):
+    process = work.start("--reload", "shop:note")
+    work.add("a")
+    until(lambda: len(work.done()) == 1)
+    (work.folder / "shop.py").write_text("1 / 0")
+    work.logged("shop.py changed; reloading")
+    work.logged("waiting for a change of a file")
+    (work.folder / "shop.py").write_text(MODULE)
+    work.add("b")
+    until(lambda: len(work.done()) == 2)
+    assert work.stop(process) == 0
+    assert work.log().count("Traceback") == 1
+
+
+def test_processes_end_with_their_supervisor(work):
+    process = work.start("--processes", "2", "--concurrency", "1", "--prefetch", "0", "shop:patiently")
+    work.add("a", "b")
+    until(lambda: len(work.done()) == 2)
+    pids = [int(pid) for _, pid in work.done()]
+    process.kill()
+    process.wait()
+    (work.folder / "go on").touch()
+    for pid in pids:
+        until(lambda pid=pid: gone(pid))
+    assert work.left() == 0

@@ -1,0 +1,256 @@
+"""The rules of the supervisor of `queueber work`: what it does with its processes, without any."""
+
+import signal
+
+import pytest
+
+from queueber.cli.work_supervisor import BACKOFF_SECONDS, FORCED_SECONDS, End, Say, Send, Spawn, State, Supervisor
+
+STOP_SECONDS = 40.0
+
+
+class Driver:
+    """A supervisor with its clock."""
+
+    def __init__(self, processes, *, reload=False):
+        self.supervisor = Supervisor(processes=processes, stop_seconds=STOP_SECONDS, reload=reload)
+        self.now = 100.0
+        self.pids = 1_000
+        self.said = []
+        self.supervisor.start(self.now)
+
+    def actions(self):
+        """Return what it asked for, but for the lines, which are kept in `said`."""
+        found, self.supervisor.actions = self.supervisor.actions, []
+        for each in found:
+            if isinstance(each, Spawn):
+                self.pids += 1
+                self.supervisor.started(each.slot, self.pids)
+        self.said += [each.text for each in found if isinstance(each, Say)]
+        return [each for each in found if not isinstance(each, Say)]
+
+    def ready(self, *slots):
+        for slot in slots:
+            self.supervisor.ready(slot, self.now)
+        return self.actions()
+
+    def exited(self, slot, status=0, how="exit status 0"):
+        self.supervisor.exited(slot, status, how, self.now)
+        return self.actions()
+
+    def signalled(self, number):
+        self.supervisor.signalled(number, self.now)
+        return self.actions()
+
+    def after(self, seconds):
+        self.now += seconds
+        self.supervisor.tick(self.now)
+        return self.actions()
+
+    def states(self):
+        return [slot.state for slot in self.supervisor.slots]
+
+
+def running(processes, **more):
+    """Return a driver all of whose processes are ready."""
+    driver = Driver(processes, **more)
+    driver.actions()
+    driver.ready(0)
+    driver.ready(*range(1, processes))
+    assert driver.states() == [State.RUNNING] * processes
+    return driver
+
+
+def test_the_first_process_starts_alone_and_the_others_when_it_is_ready():
+    driver = Driver(3)
+    assert driver.actions() == [Spawn(0)]
+    assert driver.after(1_000) == []
+    assert driver.ready(0) == [Spawn(1), Spawn(2)]
+    assert driver.ready(1, 2) == []
+
+
+def test_a_module_that_cannot_be_imported_ends_everything_once():
+    driver = Driver(3)
+    driver.actions()
+    assert driver.exited(0, 1, "exit status 1") == [End(1)]
+    # The process has printed the reason.
+    assert driver.said == []
+
+
+def test_a_process_that_dies_is_started_again_after_a_growing_wait():
+    driver = running(2)
+    waits = []
+    for _ in range(8):
+        assert driver.exited(1, -11, "killed by SIGSEGV") == []
+        begin = driver.now
+        assert driver.supervisor.wake_at() > begin
+        assert driver.after(driver.supervisor.wake_at() - begin - 0.01) == []
+        assert driver.after(0.01) == [Spawn(1)]
+        waits.append(round(driver.now - begin, 6))
+        driver.ready(1)
+    assert waits == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    assert driver.said[0] == "worker 2 (process 1002) ended: killed by SIGSEGV; another starts in 0.5 s"
+    assert driver.states() == [State.RUNNING] * 2
+
+
+def test_a_death_after_a_long_time_is_the_first_again():
+    driver = running(1)
+    for _ in range(3):
+        driver.exited(0, 1, "exit status 1")
+        driver.after(BACKOFF_SECONDS[1])
+        driver.ready(0)
+    driver.after(60.0)
+    driver.exited(0, 1, "exit status 1")
+    assert driver.supervisor.wake_at() == driver.now + BACKOFF_SECONDS[0]
+
+
+def test_a_process_that_ended_by_itself_or_was_stopped_by_hand_is_started_again():
+    driver = running(1)
+    driver.exited(0, 0, "exit status 0")
+    assert driver.after(0.5) == [Spawn(0)]
+
+
+def test_a_status_of_1_before_it_is_ready_is_no_end_once_another_was_ready():
+    """A deployment that is half done: the module is broken for a moment."""
+    driver = running(2)
+    driver.exited(1, -9, "killed by SIGKILL")
+    assert driver.after(1) == [Spawn(1)]
+    assert driver.exited(1, 1, "exit status 1") == []
+    assert driver.after(1) == [Spawn(1)]
+
+
+def test_a_crash_while_it_starts_is_tried_again():
+    driver = Driver(1)
+    driver.actions()
+    assert driver.exited(0, -11, "killed by SIGSEGV") == []
+    assert driver.after(0.5) == [Spawn(0)]
+
+
+def test_a_process_that_has_done_its_share_is_replaced_at_once():
+    driver = running(2)
+    driver.supervisor.ending(0, "1,000 items", driver.now)
+    assert driver.actions() == []
+    assert driver.exited(0) == [Spawn(0)]
+    assert driver.said == ["worker 1 (process 1001) is replaced: 1,000 items"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_all_and_the_status_is_0(number):
+    driver = running(3)
+    assert driver.signalled(number) == [Send(slot, signal.SIGTERM) for slot in range(3)]
+    assert driver.exited(1) == []
+    assert driver.after(STOP_SECONDS - 1) == []
+    assert driver.exited(0) == []
+    assert driver.exited(2, -15, "killed by SIGTERM") == [End(0)]
+
+
+def test_a_process_that_ends_to_be_replaced_gets_no_signal_which_would_be_its_second():
+    driver = running(2)
+    driver.supervisor.ending(0, "1,000 items", driver.now)
+    driver.actions()
+    assert driver.signalled(signal.SIGTERM) == [Send(1, signal.SIGTERM)]
+    assert driver.exited(0) == []
+    assert driver.exited(1) == [End(0)]
+
+
+def test_a_stop_while_a_process_waits_for_its_start():
+    driver = running(2)
+    driver.exited(1, -9, "killed by SIGKILL")
+    assert driver.signalled(signal.SIGTERM) == [Send(0, signal.SIGTERM)]
+    assert driver.after(30) == []
+    assert driver.exited(0) == [End(0)]
+
+
+def test_a_stop_before_the_first_is_ready():
+    driver = Driver(4)
+    driver.actions()
+    assert driver.signalled(signal.SIGINT) == [Send(0, signal.SIGTERM)]
+    assert driver.ready(0) == []
+    assert driver.exited(0) == [End(0)]
+
+
+def test_a_second_signal_ends_all_at_once():
+    driver = running(2)
+    driver.signalled(signal.SIGINT)
+    assert driver.signalled(signal.SIGINT) == [Send(0, signal.SIGTERM), Send(1, signal.SIGTERM)]
+    assert driver.exited(0) == []
+    assert driver.after(FORCED_SECONDS - 1) == []
+    assert driver.exited(1) == [End(0)]
+
+
+def test_a_process_that_does_not_end_at_a_second_signal_is_killed():
+    driver = running(2)
+    driver.signalled(signal.SIGINT)
+    driver.signalled(signal.SIGINT)
+    driver.exited(0)
+    assert driver.after(FORCED_SECONDS) == [Send(1, signal.SIGKILL)]
+    assert driver.exited(1, -9, "killed by SIGKILL") == [End(1)]
+
+
+def test_a_third_signal_kills():
+    driver = running(1)
+    driver.signalled(signal.SIGINT)
+    driver.signalled(signal.SIGINT)
+    driver.signalled(signal.SIGINT)
+    assert driver.after(0) == [Send(0, signal.SIGKILL)]
+    assert driver.exited(0, -9, "killed by SIGKILL") == [End(1)]
+
+
+def test_a_process_that_does_not_end_is_killed_and_the_status_says_so():
+    driver = running(2)
+    driver.signalled(signal.SIGTERM)
+    driver.exited(0)
+    assert driver.after(STOP_SECONDS) == [Send(1, signal.SIGKILL)]
+    assert driver.said[-1] == "worker 2 (process 1002) does not end; it is killed"
+    assert driver.after(STOP_SECONDS) == []
+    assert driver.exited(1, -9, "killed by SIGKILL") == [End(1)]
+
+
+def test_other_signals_are_passed_on():
+    driver = running(2)
+    driver.exited(1, -9, "killed by SIGKILL")
+    assert driver.signalled(signal.SIGUSR1) == [Send(0, signal.SIGUSR1)]
+    assert driver.states()[0] is State.RUNNING
+
+
+def test_sighup_replaces_all():
+    driver = running(2)
+    driver.exited(1, -9, "killed by SIGKILL")
+    assert driver.signalled(signal.SIGHUP) == [Send(0, signal.SIGTERM), Spawn(1)]
+    # One that ends is not signalled again.
+    assert driver.signalled(signal.SIGHUP) == [Send(1, signal.SIGTERM)]
+    assert driver.exited(0) == [Spawn(0)]
+    assert driver.ready(0) == []
+    assert driver.states() == [State.RUNNING, State.ENDING]
+
+
+def test_a_replaced_process_that_does_not_end_is_killed_and_replaced():
+    driver = running(1)
+    driver.signalled(signal.SIGHUP)
+    assert driver.after(STOP_SECONDS) == [Send(0, signal.SIGKILL)]
+    assert driver.exited(0, -9, "killed by SIGKILL") == [Spawn(0)]
+
+
+def test_reload_waits_for_the_next_change_when_the_module_is_broken():
+    driver = Driver(2, reload=True)
+    driver.actions()
+    assert driver.exited(0, 1, "exit status 1") == []
+    assert driver.said == ["waiting for a change of a file"]
+    assert driver.after(1_000) == []
+    driver.supervisor.changed(["shop/tasks.py"], driver.now)
+    assert driver.actions() == [Spawn(0)]
+    assert driver.ready(0) == [Spawn(1)]
+    driver.supervisor.changed(["a.py", "b.py", "c.py"], driver.now)
+    assert driver.actions() == [Send(0, signal.SIGTERM), Send(1, signal.SIGTERM)]
+    assert driver.said[1:] == ["shop/tasks.py changed; reloading", "a.py and 2 others changed; reloading"]
+    assert driver.exited(0) == [Spawn(0)]
+    assert driver.exited(0, 1, "exit status 1") == []
+    assert driver.signalled(signal.SIGINT) == []
+    assert driver.exited(1) == [End(0)]
+
+
+def test_reload_with_only_broken_processes_ends_at_a_signal():
+    driver = Driver(1, reload=True)
+    driver.actions()
+    driver.exited(0, 1, "exit status 1")
+    assert driver.signalled(signal.SIGINT) == [End(0)]
