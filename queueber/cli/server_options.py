@@ -12,6 +12,8 @@ from click.core import ParameterSource
 from queueber.cli.arguments import PATH, time_limit
 from queueber.cli.output import printable
 from queueber.client import Client, Queue, Tls
+from queueber.client_core.url import target_of
+from queueber.errors import InvalidRequest
 from queueber.units import MS_PER_SECOND
 from queueber.values import DEFAULT_QUEUE
 
@@ -113,7 +115,7 @@ def _options(*, hidden: bool) -> list[click.Option]:
             "--addr",
             "ADDR",
             metavar="ADDRESS",
-            help="The server: HOST:PORT, [IPv6]:PORT or a Twisted endpoint.",
+            help="The server: HOST:PORT, [IPv6]:PORT, a Twisted endpoint, or a URL such as queueber://HOST:PORT/QUEUE.",
             **default,
         ),
         option("--queue", "QUEUE", metavar="NAME", help="The queue; by default the server's default queue."),
@@ -176,7 +178,22 @@ class ServerCommand(click.Command):
                 given[name] = value
         if given:
             ctx.obj = evolve(ctx.obj, **given)
+        if ctx.obj.queue is None and "://" in ctx.obj.address:
+            ctx.obj = evolve(ctx.obj, queue=_queue_of(ctx.obj.address))
         return super().invoke(ctx)
+
+
+def _queue_of(url: str) -> str | None:
+    """
+    Return the name of the queue in *url*, or None.
+
+    Raises:
+        click.UsageError: the URL is invalid.
+    """
+    try:
+        return target_of(url).queue
+    except InvalidRequest as why:
+        raise click.UsageError(f"--addr: {why}") from None
 
 
 def queue_argument(*, required: bool = False) -> Callable[[Callable[..., T]], Callable[..., T]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from queueber.client import Client, Tls, connect
 from queueber.client.blocking import BlockingConnector, NoAnswer, run_blocking
-from queueber.client_core.address import socket_address
+from queueber.client_core.url import plain_address
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -121,7 +121,7 @@ def run(
 
     *work* must wait for each call before it makes the next, unless it is *concurrent*.
     """
-    direct = None if tls is not None or concurrent else socket_address(address)
+    direct = None if tls is not None or concurrent else plain_address(address)
     if direct is not None:
         return _run_blocking(BlockingConnector(direct, name=address, seconds=seconds), work)
 

@@ -31,11 +31,12 @@ from queueber.client_core.arguments import FRAME_BYTES_HIGHEST, FROM_ARGUMENT
 from queueber.client_core.calls import Call
 from queueber.client_core.errors import NotConnected, OutcomeUnknown, ReplyTooLong, error_of
 from queueber.client_core.message_limits import MessageLimits
-from queueber.client_core.queue_calls import DEFAULT_QUEUE, GIVE_BACK_MS
+from queueber.client_core.queue_calls import GIVE_BACK_MS
 from queueber.client_core.routes import Route, Routes
 from queueber.errors import InvalidRequest, Kind, QueueberError, RemoteProtocolError, Unimplemented
 from queueber.limits import DEFAULTS, Limits
 from queueber.transport.protocol_detection import FIRST_BYTES, protocol_of
+from queueber.values import DEFAULT_QUEUE
 
 T = TypeVar("T")
 

@@ -26,9 +26,6 @@ T = TypeVar("T")
 LEASE_MS_DEFAULT: Final = 30_000
 GRACE_MS_DEFAULT: Final = 30_000
 
-DEFAULT_QUEUE: Final = "default"
-"""The name of the queue that a connection bootstraps."""
-
 GIVE_BACK_MS: Final = SpanMs(1)
 """The shortest span.  `extend` by it ends a lease, so that its items go to the next worker."""
 

@@ -16,7 +16,15 @@ from typing import Any, Final
 
 from attrs import evolve, field, frozen
 
-from queueber.client_core.address import PORT_MAX, Address, TcpAddress, UnixAddress, parse
+from queueber.client_core.address import (
+    PORT_MAX,
+    Address,
+    EndpointString,
+    TcpAddress,
+    UnixAddress,
+    parse,
+    socket_address,
+)
 from queueber.client_core.arguments import FRAME_BYTES_HIGHEST, SPAN_MS_MAX, integer
 from queueber.client_core.options import Options, Tls
 from queueber.client_core.queue_calls import checked_name
@@ -86,6 +94,21 @@ def target_of(url: str, **arguments: Any) -> Target:  # noqa: ANN401
         queue = path[1:] or queue
     options = _options(scheme, parameters, given)
     return Target(address, name, None if queue is None else checked_name(queue), options)
+
+
+def plain_address(text: str) -> TcpAddress | UnixAddress | None:
+    """
+    Return the address in *text*, a URL or an address, if a plain socket is all that it needs; None otherwise.
+
+    Raises:
+        InvalidRequest: as for `target_of`.
+    """
+    if "://" not in text:
+        return socket_address(text)
+    target = target_of(text)
+    if target.options != Options() or isinstance(target.address, EndpointString):
+        return None
+    return target.address if isinstance(target.address, UnixAddress) or target.address.host.isascii() else None
 
 
 def _tcp(text: str) -> TcpAddress:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from queueber import api
 from queueber.api import AddTo, NewItem, Settled, Settlement
 from queueber.client_core.delivery import items_of
-from queueber.client_core.queue_calls import DEFAULT_QUEUE, LEASE_MS_DEFAULT, QueueCalls, SessionRef, dead_letters
+from queueber.client_core.queue_calls import LEASE_MS_DEFAULT, QueueCalls, SessionRef, dead_letters
 from queueber.client_core.routes import DeadLetters
 from queueber.sync.items import Batch, Item, Items
+from queueber.values import DEFAULT_QUEUE
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

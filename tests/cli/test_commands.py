@@ -42,6 +42,20 @@ def test_the_address_and_the_queue_can_be_chosen(shell):
     assert (shell.addresses, shell.names) == (["[::1]:9"], ["mail"])
 
 
+def test_a_url_has_the_queue_unless_an_option_names_one(shell):
+    url = "queueber://[::1]:9/a%20b"
+    shell("--addr", url, "add", "x")
+    shell("add", "--addr", url, "--queue", "mail", "x")
+    shell("add", "--addr", "queueber://[::1]:9", "x")
+    assert (shell.addresses, shell.names) == ([url, url, "queueber://[::1]:9"], ["a b", "mail"])
+
+
+def test_an_invalid_url_is_a_mistake_of_usage(shell):
+    result = shell("--addr", "queueber://host/mail?timeout=5", "add", "x")
+    assert result.exit_code != 0
+    assert "--addr: the URL has an unknown parameter 'timeout'" in result.output
+
+
 @pytest.mark.parametrize("command", [("add", "x"), ("poll",), ("remove", ID_TEXT, LEASE_TEXT), ("health",)])
 def test_the_server_may_be_named_before_the_command_and_after_it(shell, command):
     options = ("--addr", "[::1]:9", "--queue", "mail", "--tls-ca", "ca.pem", "--tls-server-name", "q")

@@ -7,7 +7,7 @@ from twisted.internet.testing import MemoryReactorClock
 from queueber.client import Tls, connect
 from queueber.client_core.address import EndpointString, TcpAddress, UnixAddress
 from queueber.client_core.options import Options
-from queueber.client_core.url import Target, target_of
+from queueber.client_core.url import Target, plain_address, target_of
 from queueber.errors import InvalidRequest
 from queueber.limits import DEFAULTS
 
@@ -146,3 +146,19 @@ def test_a_client_of_a_url():
 
 def test_errors_of_a_connection_name_the_url_without_parameters():
     assert target_of("queueber://127.0.0.1:7/mail?attempts=1").name == "queueber://127.0.0.1:7/mail"
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("queueber://host/mail", TcpAddress("host", 9090)),
+        ("queueber+unix:///a?queue=b", UnixAddress("/a")),
+        ("host:1", TcpAddress("host", 1)),
+        ("queueber+tls://host", None),
+        ("queueber://host?timeout_ms=5", None),
+        ("queueber://bücher.example", None),
+        ("tls:host:1", None),
+    ],
+)
+def test_a_plain_socket_is_enough(text, address):
+    assert plain_address(text) == address
