@@ -191,6 +191,9 @@ class TestPurge:
         harness.add(b"leased", b"a")
         harness.take(lease_duration=10)
         harness.purge()
+        harness.commit_all()
+        harness.clear()
+        assert [item.contents for item in harness.rows.items.values()] == [b"leased"]
         harness.now = WallMs(harness.now + 12)
         assert harness.sweep() == 1
         harness.commit_all()

@@ -91,6 +91,7 @@ class Judge:
 
     def __init__(self, history):
         self.history = history
+        history.note_busy()
         self.findings = Findings()
         self.found = self.findings.found
         self.items = {}

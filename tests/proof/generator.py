@@ -189,7 +189,7 @@ class Generator:
         if not self.polite:
             others.append(self.vanish)
         chosen += [(habit, self.random.choice(QUEUES)) for habit in others]
-        chosen += [(self.work, habits.ONCE)]
+        chosen += [(self.work, habits.ONCE), (self.hold, habits.PURGED)]
         chosen += [(partial(habit, self), queue or self.random.choice(QUEUES)) for habit, queue in habits.HABITS]
         clients = []
         try:

@@ -298,5 +298,6 @@ HABITS = [
     (repeat_keys, ONCE),
     (operate, None),
     (purge, PURGED),
+    (settle, PURGED),
 ]
 """Each with its queue; None for any plain one."""

@@ -14,6 +14,9 @@ from pathlib import Path
 
 from attrs import asdict, define, field, fields
 
+BUSY_SECONDS = 3.0
+"""The time before a crash whose calls show how busy the machine was."""
+
 
 class Outcome(StrEnum):
     """How a call ended, as its client saw it."""
@@ -240,6 +243,8 @@ class Crash:
 
     down: float
     up: float
+    busy: float = 0.0
+    """How long calls took before it: what a server does by itself may have been as late."""
 
 
 @define(eq=False)
@@ -300,6 +305,14 @@ class History:
             self._answered = ended + [inf] * (len(self.calls) - len(ended))
         at = bisect_left(self._answered, moment)
         return self._answered[at] if at < len(self._answered) else inf
+
+    def note_busy(self):
+        """Note at each crash how long the slowest call took that ended in the seconds before it, polls aside."""
+        took = sorted((call.ended, call.ended - call.invoked) for call in self.calls if type(call) is not Poll)
+        ends = [ended for ended, _ in took]
+        for crash in self.crashes:
+            some = took[bisect_left(ends, crash.down - BUSY_SECONDS) : bisect_left(ends, crash.up)]
+            crash.busy = max((seconds for _, seconds in some), default=0.0)
 
     def setting(self, queue, name, default=0):
         """Return a setting of a queue."""

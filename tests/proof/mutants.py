@@ -47,6 +47,7 @@ class Mutant:
         return int(self.name[:2])
 
 
+CRASHES = "tests/proof/test_crashes.py::test_nothing_is_lost_when_the_server_is_killed"
 SERVING = "tests/server/test_serving.py::"
 MUTANTS = (
     Mutant("01-reply-before-sync", "the reply leaves before the commit"),
@@ -292,6 +293,33 @@ MUTANTS = (
         "60-session-bound-at-the-claim",
         "a poll that was claimed for an older connection keeps its items",
         "tests/broker/test_sessions.py::test_a_poll_that_was_claimed_for_an_older_connection_gives_its_items_back",
+    ),
+    Mutant("61-failure-counted-twice", "a settle that fails an item counts two failures", CRASHES),
+    Mutant("62-deferred-item-counts-an-attempt", "an item that was deferred counts an attempt", CRASHES),
+    Mutant(
+        "63-session-lease-survives-its-grace",
+        "the leases of a worker whose connection is lost never end",
+        "tests/broker/test_sessions.py::test_a_lost_session_s_leases_end_after_its_grace_and_their_rows_say_so",
+    ),
+    Mutant(
+        "64-swept-before-workers-attach",
+        "a start sweeps session leases before a worker can attach",
+        "tests/broker/test_sessions.py::"
+        "test_a_session_lease_whose_grace_ended_while_the_server_was_down_is_not_swept_before_workers_can_attach",
+    ),
+    Mutant("65-ended-record-still-counts", "a deduplication key counts after its window", CRASHES),
+    Mutant("66-request-not-recorded", "a call that is sent again adds its items again"),
+    Mutant("67-dead-item-not-written", "an item that dies has no row among the dead ones"),
+    Mutant(
+        "68-purge-deletes-leased-rows",
+        "the rows of leased items are deleted after a purge",
+        "tests/broker/test_lifecycle.py::TestPurge::test_what_was_leased_comes_back_to_the_queue",
+    ),
+    Mutant("69-reschedule-is-a-kick", "an item that is moved to another moment is ready at once", CRASHES),
+    Mutant(
+        "70-redriven-item-keeps-its-attempts",
+        "an item that was moved back from the dead ones dies with its next failure",
+        "tests/broker/test_traps.py::test_a_redriven_item_has_its_attempts_again",
     ),
 )
 

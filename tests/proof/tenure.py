@@ -177,7 +177,8 @@ def after_crashes(crashes, low, high):
     """
     down = False
     for crash in crashes:
-        if crash.down <= high + SWEPT_SECONDS + lag(crashes, low, crash.up) and low <= crash.up + RESTART_GRACE_SECONDS:
+        swept = high + SWEPT_SECONDS + crash.busy + lag(crashes, low, crash.up)
+        if crash.down <= swept and low <= crash.up + RESTART_GRACE_SECONDS:
             down = down or low <= crash.up
             high = max(high, crash.up + RESTART_GRACE_SECONDS)
     return high, down
