@@ -11,17 +11,19 @@ imports this package in every run.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from queueber.testing.draining import Run
     from queueber.testing.faults import Fault
     from queueber.testing.in_process import InProcessServer
     from queueber.testing.inspection import StoredItem
     from queueber.testing.memory import StepPool
     from queueber.testing.server import TestServer
 
-__all__ = ["Fault", "InProcessServer", "StepPool", "StoredItem", "TestServer"]
+__all__ = ["Fault", "InProcessServer", "Run", "StepPool", "StoredItem", "TestServer"]
 
 _PLACES = {
     "Fault": "faults",
     "InProcessServer": "in_process",
+    "Run": "draining",
     "StepPool": "memory",
     "StoredItem": "inspection",
     "TestServer": "server",

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Protocol, Self, TypeVar
 from urllib.parse import quote
 
 from twisted.internet.defer import Deferred, succeed
@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, succeed
 from queueber.limits import DEFAULTS, Limits
 from queueber.testing.core import Core
 from queueber.testing.reactor_thread import ReactorThread
+from queueber.units import MS_PER_SECOND, WallMs
 
 T = TypeVar("T")
 
@@ -24,6 +25,19 @@ START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 SOCKET_PATH_MAX: Final = 90
 """The most bytes of a directory for a Unix socket, whose path the system bounds at 107."""
+
+
+class Adoptee(Protocol):
+    """A program whose periodic work goes by the server's time."""
+
+    def next_firing(self, after: WallMs) -> WallMs | None:
+        """Return when it has work next after *after*; None if it never has."""
+
+    def fire(self, at: WallMs) -> None:
+        """Do the work of the moment *at*, if it has any."""
+
+    def end(self) -> None:
+        """Go by the server's time no longer."""
 
 
 class RunningServer:
@@ -49,6 +63,7 @@ class RunningServer:
         self._core: Core
         self._directory: str
         self._elapsed = timedelta()
+        self._adopted: list[Adoptee] = []
 
     # Life
 
@@ -83,10 +98,14 @@ class RunningServer:
 
     def stop(self) -> None:
         """Close all connections and end the server.  Without effect on one that does not run, and in a forked child."""
+        if os.getpid() != self._pid:
+            return
         with self._lock:
             thread, self._thread = self._thread, None
-            if thread is None or os.getpid() != self._pid:
+            if thread is None:
                 return
+            for each in list(self._adopted):
+                each.end()
             try:
                 if hasattr(self, "_core"):
                     thread.call(self._core.close)
@@ -105,8 +124,6 @@ class RunningServer:
     def _run(self, function: Callable[[], Deferred[T]]) -> T:
         """Call *function* on the server's thread, and return the result of its Deferred."""
         thread = self._thread
-        if os.getpid() != self._pid:
-            raise RuntimeError("this process was forked from that of the test server: it can only connect to its URL")
         if thread is None:
             raise RuntimeError("the test server does not run: use it as a context manager, or call start()")
         return thread.call(function)
@@ -121,6 +138,8 @@ class RunningServer:
         def begin() -> Deferred[T]:
             return self._core.quiet().addCallback(lambda _: function(self._core))
 
+        if os.getpid() != self._pid:
+            raise RuntimeError("this process was forked from that of the test server: it can only connect to its URL")
         with self._lock:
             result: T = self._run(begin)
             if self._core.deaths:
@@ -168,13 +187,31 @@ class RunningServer:
 
         Everything that is due on the way happens, in order and at its moment: delays, the ends of leases, of waits, of
         deduplication windows and of times to live.  Clients live in real time: they see the effects, not the time.
-        Connected clients with a session count as alive on the way; see `silence_clients`.
+        Connected clients with a session count as alive on the way; see `silence_clients`.  Periodic tasks of adopted
+        apps are added at the moments at which they fire.
         """
         if not 0 <= seconds < float("inf"):
             raise ValueError(f"seconds is {seconds}; it must be 0 or more")
         with self._lock:
-            self._wait(lambda core: core.advance(seconds))
-            self._elapsed += timedelta(seconds=seconds)
+            end = self._elapsed + timedelta(seconds=seconds)
+            while (firing := self._next_firing()) is not None and self._since_start(firing) <= end:
+                self._move_to(self._since_start(firing))
+                for each in list(self._adopted):
+                    each.fire(firing)
+            self._move_to(end)
+
+    def _next_firing(self) -> WallMs | None:
+        """Return when an adopted app has something to add next."""
+        now = WallMs(round(self.now.timestamp() * MS_PER_SECOND))
+        return min((at for each in self._adopted if (at := each.next_firing(now)) is not None), default=None)
+
+    def _since_start(self, moment: WallMs) -> timedelta:
+        return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=moment) - self._start
+
+    def _move_to(self, elapsed: timedelta) -> None:
+        seconds = (elapsed - self._elapsed).total_seconds()
+        self._wait(lambda core: core.advance(seconds))
+        self._elapsed = elapsed
 
 
 def _remove(directory: str, pid: int) -> None:

@@ -1,7 +1,7 @@
 """`TestServer`: a server for the tests of programs that use Queueber."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from queueber.testing.core import Core
 from queueber.testing.faults import Fault, Switch, checked_methods
@@ -10,6 +10,12 @@ from queueber.testing.life import RunningServer
 from queueber.testing.matching import ANY, Expected, Wanted, describe
 from queueber.units import counted
 from queueber.values import DEFAULT_QUEUE
+
+if TYPE_CHECKING:
+    from queueber.testing.draining import Run
+
+RUNS_MAX: Final = 10_000
+"""A handler that runs more often in one `drain` probably adds what it takes."""
 
 
 class TestServer(RunningServer):
@@ -125,6 +131,56 @@ class TestServer(RunningServer):
         left = [item for name in queues or self.queues() for item in (*self.items(name), *self.dead(name))]
         if left:
             raise AssertionError(f"{counted(len(left), 'item')} left:\n{describe(left, with_queue=True)}")
+
+    # Handlers
+
+    def drain(
+        self,
+        work: Any,  # noqa: ANN401
+        *queues: str,
+        runs_max: int = RUNS_MAX,
+        raise_errors: bool = True,
+    ) -> "list[Run]":
+        """
+        Run a handler in this thread for every item that is ready, one at a time, until none is.
+
+        Each item is settled as a worker would: removed after a success, failed after an exception, and so on.  Items
+        that the handler adds are run too if they are ready.  Time does not move.
+
+        Args:
+            work: a `queueber.tasks.Tasks`, or a worker's handler.  A coroutine is run by an event loop of its own.
+            queues: the names of the queues, those of the app by default; the first that has items is served.
+            runs_max: the most runs.
+            raise_errors: whether an exception of the handler ends this and is raised, once its item is settled.
+
+        Returns:
+            The runs, in order, each with its item, its verdict and its error.
+
+        Raises:
+            AssertionError: there were more runs than *runs_max*.
+            RuntimeError: the handler is a coroutine function, and an event loop runs here: await `drain_async`.
+            TypeError: *work* is no app, and no handler with queues.
+        """
+        from queueber.testing import draining  # noqa: PLC0415  (a client and a worker, for those who use them)
+
+        return draining.drain(self.url(), draining.work_of(work, queues), runs_max, raise_errors=raise_errors)
+
+    async def drain_async(
+        self,
+        work: Any,  # noqa: ANN401
+        *queues: str,
+        runs_max: int = RUNS_MAX,
+        raise_errors: bool = True,
+    ) -> "list[Run]":
+        """
+        Do as `drain`, with a handler whose results are awaited in the present event loop.
+
+        That may be one of asyncio, or Twisted's reactor: handlers may return Deferreds there.
+        """
+        from queueber.testing import draining  # noqa: PLC0415
+
+        work = draining.work_of(work, queues)
+        return await draining.drain_async(self.url(), work, runs_max, raise_errors=raise_errors)
 
     # Faults
 

@@ -89,10 +89,20 @@ def test_a_project_on_asyncio(tmp_path):
                 assert item.contents == b"hello"
             queueber_server.assert_empty()
             assert "twisted.internet.reactor" not in sys.modules
+
+        @pytest.mark.asyncio
+        async def test_a_handler(queueber_server, queueber_aio):
+            await queueber_aio.queue("mail").add(b"hello")
+
+            async def handle(item):
+                await queueber_aio.queue("sent").add(item.contents)
+
+            await queueber_server.drain_async(handle, "mail")
+            queueber_server.assert_added("sent", contents=b"hello")
         """,
         without=["twisted"],
     )
-    assert "1 passed" in output
+    assert "2 passed" in output
 
 
 def test_a_project_on_twisted(tmp_path):
@@ -111,10 +121,16 @@ def test_a_project_on_twisted(tmp_path):
             assert [item.contents for item in batch.items] == [b"hello"]
             await mail.remove(batch.items[0].id, batch.lease)
             queueber_server.assert_empty()
+
+        @pytest_twisted.ensureDeferred
+        async def test_a_handler(queueber_server, queueber_twisted):
+            await queueber_twisted.queue("mail").add(b"hello")
+            await queueber_server.drain_async(lambda item: queueber_twisted.queue("sent").add(item.contents), "mail")
+            queueber_server.assert_added("sent", contents=b"hello")
         """,
         without=["asyncio"],
     )
-    assert "1 passed" in output
+    assert "2 passed" in output
 
 
 def test_a_project_without_the_plugins_for_coroutines_has_no_such_fixtures(tmp_path):

@@ -1,0 +1,186 @@
+"""
+Running handlers and tasks in the thread of a test, without a worker.
+
+Items are taken over a real connection, one at a time, and settled by the rules
+of a worker.  The handler runs where the test runs: plain functions are called,
+and what a handler returns is awaited by the test's own event loop, or by one
+that is made for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from inspect import isawaitable, iscoroutinefunction
+from typing import Any, Final
+
+from attrs import frozen
+from twisted.internet.defer import CancelledError
+
+from queueber import sync
+from queueber.limits import POLL_ANY_QUEUES_MAX
+from queueber.units import HOUR
+from queueber.values import Outcome, Settlement
+from queueber.worker.items import WorkItem
+from queueber.worker.verdicts import DEFER, Decision, Verdict, verdict_of, verdict_of_error
+
+TIMEOUT_MS: Final = 20_000
+"""For each call: a test whose server hangs should fail, not hang."""
+
+CANCELLED: Final = (asyncio.CancelledError, CancelledError, GeneratorExit)
+
+
+@frozen
+class Run:
+    """One run of a handler."""
+
+    item: WorkItem
+    verdict: Verdict
+    """The fate of the item: `verdict.action` is `REMOVE` after a success."""
+
+    error: BaseException | None = None
+    """The exception of the handler, unless it was a decision such as `Reject`."""
+
+    lost: bool = False
+    """Whether the lease had ended, so that the verdict had no effect."""
+
+
+@frozen
+class Work:
+    """A handler, and the queues whose items it takes, the first first."""
+
+    handler: Callable[[WorkItem], Any]
+    queues: list[str]
+    close: Callable[[], Any] | None = None
+    """Closes what the handler has left open in its event loop."""
+
+    @property
+    def needs_loop(self) -> bool:
+        """Whether the handler is a coroutine function."""
+        return iscoroutinefunction(self.handler) or iscoroutinefunction(getattr(self.handler, "__call__", None))  # noqa: B004
+
+
+def work_of(work: Any, queues: Iterable[str]) -> Work:  # noqa: ANN401
+    """
+    Return the handler and the queues of *work*: a `Tasks` or another object that has both, or a handler.
+
+    Raises:
+        TypeError: it is neither, or a handler without queues.
+    """
+    names = list(queues)
+    handler, own = getattr(work, "handler", None), getattr(work, "queues", None)
+    if handler is not None and own is not None:
+        names, close = names or list(own), getattr(work, "aclose", None)
+    elif callable(work):
+        handler, close = work, None
+        if not names:
+            raise TypeError("a handler needs the name of its queue: drain(handler, 'queue')")
+    else:
+        raise TypeError(f"{work!r} is neither a Tasks nor a handler")
+    if len(names) > POLL_ANY_QUEUES_MAX:
+        raise TypeError(f"there are {len(names)} queues; drain takes up to {POLL_ANY_QUEUES_MAX} at a time")
+    return Work(handler, names, close)
+
+
+class Taken:
+    """The ready items of some queues, one after the other."""
+
+    def __init__(self, client: sync.Client, queues: list[str], runs_max: int) -> None:
+        self._client = client
+        self._queues = queues
+        self._runs_max = runs_max
+        self.runs: list[Run] = []
+
+    def __iter__(self) -> Iterator[WorkItem]:
+        while True:
+            queue, batch = self._client.poll_any(self._queues, lease_ms=HOUR, wait_ms=0, strict=True)
+            if not batch.items:
+                return
+            (item,) = batch.items
+            if len(self.runs) >= self._runs_max:
+                item.defer()
+                ran = f"the handler ran {self._runs_max:,} times"
+                raise AssertionError(f"{ran}, and {queue!r} still has items: does it add what it takes?")
+            yield WorkItem(queue, item.lease, item.polled, item.facts)
+
+    def settle(self, item: WorkItem, verdict: Verdict, error: BaseException | None = None) -> Run:
+        """Settle *item* as a worker does, and note the run."""
+        entry = Settlement(item.lease, item.id, verdict.action, verdict.delay, verdict.error)
+        response = self._client.queue(item.queue).settle(entry, adds=verdict.adds)
+        lost = response.settled[0].outcome is not Outcome.DONE
+        run = Run(item, verdict, None if isinstance(error, Decision) else error, lost)
+        self.runs.append(run)
+        return run
+
+    def settle_error(self, item: WorkItem, why: BaseException, *, raise_errors: bool) -> None:
+        """Settle *item*, whose handler has raised *why*, and raise that if the test wants it or has to stop."""
+        run = self.settle(item, DEFER if isinstance(why, CANCELLED) else verdict_of_error(why), why)
+        if run.error is not None and (raise_errors or not isinstance(why, Exception)):
+            raise why
+
+
+@contextmanager
+def _taking(url: str, work: Work, runs_max: int) -> Iterator[Taken]:
+    with sync.connect(url, attempts=1, timeout_ms=TIMEOUT_MS) as client:
+        yield Taken(client, work.queues, runs_max)
+
+
+def drain(url: str, work: Work, runs_max: int, *, raise_errors: bool) -> list[Run]:
+    """Run the handler in this thread for all ready items, also for those that it adds."""
+    with _taking(url, work, runs_max) as taken, _own_loop(work) as finish:
+        for item in taken:
+            try:
+                returned = work.handler(item)
+                verdict = verdict_of(finish(returned) if isawaitable(returned) else returned)
+            except BaseException as why:  # noqa: BLE001  (as a worker does)
+                taken.settle_error(item, why, raise_errors=raise_errors)
+            else:
+                taken.settle(item, verdict)
+        return taken.runs
+
+
+@contextmanager
+def _own_loop(work: Work) -> Iterator[Callable[[Any], Any]]:
+    """Return a function that runs an awaitable in an event loop, which is made for the first one."""
+    if work.needs_loop and _is_loop_running():
+        raise RuntimeError(
+            "an event loop runs in this thread, and the handler is a coroutine function: await drain_async()"
+        )
+    with asyncio.Runner() as runner:
+        used = False
+
+        def finish(returned: Any) -> Any:  # noqa: ANN401
+            nonlocal used
+            used = True
+            return runner.run(_awaited(returned))
+
+        yield finish
+        if used and work.close is not None:
+            runner.run(work.close())
+
+
+async def _awaited(returned: Any) -> Any:  # noqa: ANN401
+    return await returned
+
+
+def _is_loop_running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+async def drain_async(url: str, work: Work, runs_max: int, *, raise_errors: bool) -> list[Run]:
+    """Run the handler for all ready items, also for those that it adds, in the loop that runs this coroutine."""
+    with _taking(url, work, runs_max) as taken:
+        for item in taken:
+            try:
+                returned = work.handler(item)
+                verdict = verdict_of(await returned if isawaitable(returned) else returned)
+            except BaseException as why:  # noqa: BLE001  (as a worker does)
+                taken.settle_error(item, why, raise_errors=raise_errors)
+            else:
+                taken.settle(item, verdict)
+        return taken.runs
