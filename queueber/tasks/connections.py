@@ -113,6 +113,18 @@ class Connections:
         if twisted is not None:
             self._twisted = twisted
 
+    def redirect(self, url: str) -> str:
+        """Add to the server at *url* from now on, for tests.  Return the URL so far, whose clients are closed."""
+        self.close()
+        for loop, client in list(self._aio.items()):
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(loop.create_task, client.close())
+        self._aio.clear()
+        if self._twisted is not None:
+            self.close_twisted()
+        before, self.url = self.url, url
+        return before
+
     def add(self, call: ToAdd, *, timeout_ms: int | None = None) -> Added:
         """Add, blocking."""
         queue = self.sync().queue(call.queue)

@@ -123,6 +123,17 @@ class Schedule:
                 nearest = SpanMs(min(nearest, at - self.ahead - now))
         return SpanMs(max(nearest, 1))
 
+    def next_firing(self, after: WallMs) -> WallMs | None:
+        """Return when a task fires first after *after*; None if none does in the next 50 years."""
+        return min((at for timing in self._tasks.values() if (at := timing.after(after)) is not None), default=None)
+
+    def firings_at(self, moment: WallMs) -> Sequence[Firing]:
+        """Return the firings at *moment*."""
+        before = WallMs(moment - 1)
+        return [
+            Firing(task, queue, moment) for (task, queue), each in self._tasks.items() if each.after(before) == moment
+        ]
+
     def window_needed(self) -> SpanMs | None:
         """Return the deduplication window that the queues need; None if request ids suffice."""
         needed = SpanMs(self.ahead + self.catch_up + SKEW_MS)

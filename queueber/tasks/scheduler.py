@@ -106,6 +106,11 @@ class Scheduler:
         self._connections.connect_twisted(reactor)
         return Deferred.fromCoroutine(self._loop(_Twisted(self._connections, reactor)))
 
+    def fire(self, at: WallMs) -> None:
+        """Add the firings of the moment *at*, blocking, whatever the clock says: for tests that move the time."""
+        for firing in self.schedule.firings_at(at):
+            self._connections.add(self._item(firing), timeout_ms=ADD_TIMEOUT_MS)
+
     def stop(self) -> None:
         """End it after the add under way; with Twisted from its thread, else from any thread or signal handler."""
         self._stopped = True

@@ -28,6 +28,10 @@ from queueber.worker.verdicts import DEFER, Decision, Verdict, verdict_of, verdi
 TIMEOUT_MS: Final = 20_000
 """For each call: a test whose server hangs should fail, not hang."""
 
+ATTEMPTS: Final = 3
+RETRY_SECONDS: Final = 0.01
+"""A connection that a fault has cut is made again at once; a server that is down is reported."""
+
 CANCELLED: Final = (asyncio.CancelledError, CancelledError, GeneratorExit)
 
 
@@ -122,7 +126,7 @@ class Taken:
 
 @contextmanager
 def _taking(url: str, work: Work, runs_max: int) -> Iterator[Taken]:
-    with sync.connect(url, attempts=1, timeout_ms=TIMEOUT_MS) as client:
+    with sync.connect(url, attempts=ATTEMPTS, retry_policy=lambda _: RETRY_SECONDS, timeout_ms=TIMEOUT_MS) as client:
         yield Taken(client, work.queues, runs_max)
 
 

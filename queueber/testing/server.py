@@ -12,6 +12,8 @@ from queueber.units import counted
 from queueber.values import DEFAULT_QUEUE
 
 if TYPE_CHECKING:
+    from queueber.tasks import Tasks
+    from queueber.testing.adopted import Adopted
     from queueber.testing.draining import Run
 
 RUNS_MAX: Final = 10_000
@@ -133,6 +135,18 @@ class TestServer(RunningServer):
             raise AssertionError(f"{counted(len(left), 'item')} left:\n{describe(left, with_queue=True)}")
 
     # Handlers
+
+    def adopt(self, app: "Tasks") -> "Adopted":
+        """
+        Let *app* add to this server, whatever its URL says, and its periodic tasks fire when `advance` moves the time.
+
+        That lasts until the end of the returned adoption, a context manager, or until this server stops.
+        """
+        from queueber.testing.adopted import Adopted  # noqa: PLC0415  (tasks, for those who use them)
+
+        adopted = Adopted(app, self.url(), self._adopted.remove)
+        self._adopted.append(adopted)
+        return adopted
 
     def drain(
         self,

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from time import monotonic
 
-TIMEOUT_SECONDS = 60
+TIMEOUT_SECONDS = 20
 
 
 @contextmanager

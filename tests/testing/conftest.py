@@ -17,7 +17,7 @@ def client_of():
     made = []
 
     def connect(server):
-        made.append(sync.connect(server.url(), attempts=1, timeout_ms=20_000))
+        made.append(sync.connect(server.url(), attempts=3, retry_policy=lambda _: 0.01, timeout_ms=20_000))
         return made[-1]
 
     yield connect
