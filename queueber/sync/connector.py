@@ -13,7 +13,6 @@ import atexit
 import os
 import time
 from functools import partial
-from random import SystemRandom
 from threading import Lock
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -125,7 +124,7 @@ class Connector:
             limits=options.limits,
             attempts=options.attempts,
             address=self._endpoint.name,
-            retry_policy=options.retry_policy or backoff(SystemRandom().random),
+            retry_policy=options.retry_policy or backoff(_random),
             clock=time.monotonic,
         )
 
@@ -152,6 +151,11 @@ class Connector:
         # Nothing refers to the client any more: let its thread end, without waiting for that.
         if (io := self._io) is not None and self._pid == os.getpid():
             io.close()
+
+
+def _random() -> float:
+    """Return a number from 0 to 1, another one in each forked process, without the module `random`."""
+    return os.urandom(1)[0] / 0xFF
 
 
 _connectors: WeakSet[Connector] = WeakSet()

@@ -38,7 +38,8 @@ def test_a_program_does_what_it_shows(name, tmp_path):
 def test_the_programs_are_typed(tmp_path):
     for name, program in PROGRAMS.items():
         (tmp_path / name).write_text(program)
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={ROOT}/.mypy_cache/clients", "."]
+    cache = ROOT / ".mypy_cache" / "clients"
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={cache}", "."]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
