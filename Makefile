@@ -68,6 +68,15 @@ $(BASELINE)/.ready:
 # The server of another commit, for comparisons: make baseline BASELINE_COMMIT=650533e
 baseline: $(BASELINE)/.ready
 
+# The task libraries that ours is measured next to, each in an environment of its own.
+TASKS := .bench-tasks
+$(TASKS)/.ready: tests/bench/task_queues/libraries.py $(READY)
+	mkdir -p $(TASKS)
+	$(BIN)/python tests/bench/task_queues/libraries.py | while read -r name packages; do \
+		$(PYTHON) -m venv $(TASKS)/$$name && $(TASKS)/$$name/bin/python -m pip install --quiet $$packages || exit 1; \
+	done
+	@touch $@
+
 bench: $(READY) $(BASELINE)/.ready
 	$(BIN)/python tests/bench/run.py --out docs/benchmarks
 
