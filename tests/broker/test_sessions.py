@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from queueber.broker import Broker, LeaseId, Peer
+from queueber.broker import Broker, LeaseId, Peer, sessions
 from queueber.broker.leases import FOREVER
 from queueber.broker.session_table import SESSION_TRANSITIONS, Session, SessionInput, SessionState
 from queueber.broker.sessions import GRACE_DEFAULT, GRACE_MIN
@@ -33,8 +33,8 @@ def lose(harness, peer=ONE):
     harness.commit_all()
 
 
-def take(harness, wanted=1, peer=ONE, session=WORKER, name="default"):
-    """Poll once under a session; return the lease."""
+def poll(harness, wanted=1, peer=ONE, session=WORKER, name="default"):
+    """Let a poll under a session wait."""
     harness.broker.poll(
         harness.broker.queue(name),
         wanted=wanted,
@@ -44,6 +44,11 @@ def take(harness, wanted=1, peer=ONE, session=WORKER, name="default"):
         now=harness.now,
         session=session,
     )
+
+
+def take(harness, wanted=1, peer=ONE, session=WORKER, name="default"):
+    """Poll once under a session; return the lease."""
+    poll(harness, wanted, peer, session, name)
     (delivery,) = harness.distribute()
     harness.commit_all()
     return delivery.lease
@@ -129,6 +134,45 @@ def test_an_attach_elsewhere_moves_the_session_and_the_end_of_the_older_connecti
     assert harness.rows.leases[lease.id].deadline == FOREVER
     lose(harness, TWO)
     assert harness.rows.leases[lease.id].deadline == START + GRACE
+
+
+def test_a_worker_is_shown_the_leases_of_its_session_in_pieces(harness, monkeypatch):
+    harness.add(*[b"%d" % number for number in range(10)])
+    attach(harness)
+    leases = [take(harness, 2) for _ in range(5)]
+    lose(harness)
+    session = attach(harness, TWO).session
+    monkeypatch.setattr(sessions, "ATTACH_BYTES", 250)
+    assert harness.broker.sessions.next_leases(session) == [(lease, "default") for lease in leases[:3]]
+    assert session.unlisted
+    for item_id in list(leases[3].keys):
+        assert harness.remove(item_id, leases[3].id) is True
+    assert harness.broker.sessions.next_leases(session) == [(leases[4], "default")]
+    assert not session.unlisted
+    assert harness.broker.sessions.next_leases(session) == []
+
+
+def test_what_a_worker_was_not_shown_is_forgotten_with_its_connection(harness):
+    harness.add(b"a")
+    attach(harness)
+    take(harness)
+    lose(harness)
+    session = attach(harness, TWO).session
+    lose(harness, TWO)
+    assert not session.unlisted
+
+
+def test_a_session_lease_of_a_deleted_queue_ends_over_a_start(harness):
+    harness.add(b"a")
+    attach(harness)
+    take(harness)
+    harness.delete()
+    harness.commit_all()
+    harness = restarted(harness)
+    harness.commit_all()
+    harness.sweep()
+    harness.commit_all()
+    assert (len(harness.broker.leases), harness.rows.items) == (0, {})
 
 
 def test_an_attach_again_on_one_connection_changes_the_grace(harness):
@@ -273,7 +317,12 @@ def test_ten_starts_in_a_row_lose_and_double_none_of_a_thousand_leases(harness):
     workers = [number.to_bytes(16, "big") for number in range(100)]
     for number, worker in enumerate(workers):
         attach(harness, Peer(number), worker)
-    leases = {lease.id for lease in (take(harness, 1, Peer(n % 100), workers[n % 100]) for n in range(1_000))}
+    for _ in range(10):
+        for number, worker in enumerate(workers):
+            poll(harness, 1, Peer(number), worker)
+        harness.distribute()
+        harness.commit_all()
+    leases = {lease.id for lease in harness.broker.leases}
     assert len(leases) == 1_000
     for _ in range(10):
         harness.now = WallMs(harness.now + 9_000)
