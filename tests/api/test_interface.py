@@ -130,7 +130,7 @@ MESSAGES = {
 messages = st.sampled_from(sorted(MESSAGES)).flatmap(lambda name: st.tuples(st.just(name), MESSAGES[name][0]))
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(message=messages)
 def test_a_message_there_and_back(pycapnp, message):
     name, value = message
@@ -218,7 +218,7 @@ def reply_fields(method, value):  # noqa: PLR0911
 calls = st.sampled_from(sorted(CONTROL)).flatmap(lambda method: st.tuples(st.just(method), *CONTROL[method]))
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(call=calls)
 def test_a_method_of_control_there_and_back(pycapnp, call):
     method, request, response = call

@@ -104,7 +104,7 @@ def test_a_used_up_budget_leaves_all_items(budget):
     assert len(window) == 2
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     served=st.lists(queues(), min_size=1, max_size=2),
     polls=st.integers(1, 5),

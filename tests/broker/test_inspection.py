@@ -255,7 +255,7 @@ STEPS += [Driver.go_on_with_one] * 5
 def test_reads_are_true_when_they_end(make_harness):
     """Whatever happens between their request and their end, and whenever their snapshots were taken."""
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=200, deadline=None)
     @given(st.data())
     def run(data):
         driver = Driver(make_harness(**data.draw(st.sampled_from([{}, TIGHT]))), data)

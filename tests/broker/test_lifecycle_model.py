@@ -376,5 +376,5 @@ class LifeMachine(RuleBasedStateMachine):
 def test_the_life_of_a_queue_agrees_with_the_model(make_harness):
     run_state_machine_as_test(
         lambda: LifeMachine(make_harness),
-        settings=settings(max_examples=500, stateful_step_count=30, deadline=None),
+        settings=settings(max_examples=250, stateful_step_count=30, deadline=None),
     )

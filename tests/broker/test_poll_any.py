@@ -219,7 +219,7 @@ def test_a_paused_peer_is_served_in_all_queues_once_it_is_resumed(harness, poll_
 def test_every_ready_item_reaches_a_poll_that_waits_for_it(make_harness):
     """At rest no poll waits in a queue with a ready item, whatever happened."""
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(st.data())
     def run(data):
         drive(make_harness(refill_items=3, queue_window_bytes=40, window_bytes=60, item_overhead=10), data)

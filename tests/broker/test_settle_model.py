@@ -369,5 +369,5 @@ class SettleMachine(RuleBasedStateMachine):
 def test_settles_agree_with_the_model(make_harness):
     run_state_machine_as_test(
         lambda: SettleMachine(make_harness),
-        settings=settings(max_examples=500, stateful_step_count=40, deadline=None),
+        settings=settings(max_examples=250, stateful_step_count=40, deadline=None),
     )

@@ -81,7 +81,7 @@ structs = st.sampled_from(STRUCTS).flatmap(lambda name: st.tuples(st.just(name),
 
 
 @pytest.mark.slow
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(struct=structs)
 def test_pycapnp_writes_the_same_bytes(pycapnp, struct):
     name, value = struct
@@ -89,7 +89,7 @@ def test_pycapnp_writes_the_same_bytes(pycapnp, struct):
 
 
 @pytest.mark.slow
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(struct=structs)
 def test_pycapnp_reads_what_we_write(pycapnp, struct):
     name, value = struct
@@ -98,7 +98,7 @@ def test_pycapnp_reads_what_we_write(pycapnp, struct):
 
 
 @pytest.mark.slow
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(struct=structs, words=st.integers(1, 20))
 def test_we_read_what_pycapnp_writes_in_many_segments(pycapnp, frame_of, stream_of, struct, words):
     name, value = struct

@@ -129,11 +129,11 @@ class Example:
         items = [item for delivery in plan.reply for item in delivery.items]
         for item in items:
             known = self.decided.items.get((number, item.key))
-            must(item == known, f"{item} was handed out, and {known} is there")
+            must(item == known, "{} was handed out, and {} is there", item, known)
         taken, spoilt = sorted(item.key for item in items), self.spoilt()
         first = [key for key in self.decided.unleased(number) if key in taken or (number, key) not in spoilt]
-        must(taken == first[: len(taken)], f"out of order: {taken} left, and {first} were first")
-        must(taken[-1].due <= now, f"early: {taken[-1]} left at {now}")
+        must(taken == first[: len(taken)], "out of order: {} left, and {} were first", taken, first)
+        must(taken[-1].due <= now, "early: {} left at {}", taken[-1], now)
 
     def ready(self, name, now):
         """Return the keys of the items that a poll must be given; none if no more items may be leased."""
@@ -148,7 +148,7 @@ class Example:
             if not each.items and each.error is None:
                 queue = each.waiter.queue
                 ready = self.ready(f"{'dead ' * (queue.owner is not None)}{queue.name}", now)
-                must(not ready, f"a poll got an empty reply while {ready} were ready")
+                must(not ready, "a poll got an empty reply while {} were ready", ready)
 
     # The machine
 
@@ -234,27 +234,29 @@ class Example:
         store = self.machine.store
         found, expected = store.recover(), rows.recover()
         queues = {each.number: each for each in found.queues}
-        must(queues == rows.queues, f"queues: {queues}, and {rows.queues} were committed")
+        must(queues == rows.queues, "queues: {}, and {} were committed", queues, rows.queues)
         leases, committed = ({each.id: each for each in state.leases} for state in (found, expected))
-        must(leases == committed, f"leases: {leases}, and {committed} were committed")
+        must(leases == committed, "leases: {}, and {} were committed", leases, committed)
         items = {
             (number, item.key): item
             for number in rows.queues
             for item in store.scan(number, LOWEST, items_max=10**6, bytes_max=10**12).items
         }
-        must(items == rows.items, f"items: {items}, and {rows.items} were committed")
+        must(items == rows.items, "items: {}, and {} were committed", items, rows.items)
         self.check_side_rows(store, rows)
 
     def check_side_rows(self, store, rows):
         """Check that the store finds items by their ids, settings, retired numbers, and records of adds."""
         for number in rows.queues:
             ids = [item.key.id for (queue, _), item in rows.items.items() if queue == number]
-            must(store.find([number], ids) == rows.find([number], ids), f"items of {number} are not found by their ids")
+            must(
+                store.find([number], ids) == rows.find([number], ids), "items of {} are not found by their ids", number
+            )
         for (queue, key), record in rows.once.items():
             found = store.dedup(queue, [key]) if queue else store.requests([key])
-            must(found == [record], f"the record of {key.hex()} is {found}, and {record} was committed")
+            must(found == [record], "the record of {} is {}, and {} was committed", key.hex(), found, record)
         ended, expected = (each.ended(FAR, entries_max=10**6) for each in (store, rows))
-        must(list(ended) == expected, f"the index of ends is {ended}, and {expected} was committed")
+        must(list(ended) == expected, "the index of ends is {}, and {} was committed", ended, expected)
         found = store.recover()
         must((found.settings, found.retired) == (rows.settings, rows.retired), "settings or retired numbers differ")
 

@@ -89,7 +89,7 @@ def test_a_session_with_more_leases_than_a_frame_holds_is_attached(make_server):
     server = make_server(poll_items=10_000, items_per_add=10_000)
     worker = server.connect()
     attach(worker)
-    for _ in range(6):
+    for _ in range(3):
         worker.add(*[b""] * 10_000)
         take(worker, 10_000)
     lose(worker)
@@ -99,7 +99,7 @@ def test_a_session_with_more_leases_than_a_frame_holds_is_attached(make_server):
         response = attach(again, more=bool(found))
         assert len(api.write_attach_response(response)) < 2 * ATTACH_BYTES
         found, more = found + list(response.leases), response.more
-    assert [len(each.ids) for each in found] == [10_000] * 6
+    assert [len(each.ids) for each in found] == [10_000] * 3
 
 
 def test_a_poll_says_that_its_lease_is_one_of_the_session(worker):

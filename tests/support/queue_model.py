@@ -71,10 +71,10 @@ class BrokenPromise(AssertionError):
     """A queue did what no queue may do."""
 
 
-def must(true: object, what: str) -> None:
-    """Raise `BrokenPromise` with *what* unless *true*."""
+def must(true: object, what: str, *values: object) -> None:
+    """Raise `BrokenPromise` with *what*, in which *values* replace the braces, unless *true*."""
     if not true:
-        raise BrokenPromise(what)
+        raise BrokenPromise(what.format(*values) if values else what)
 
 
 def key_after(key: Key, deadline: WallMs) -> Key:
@@ -141,7 +141,7 @@ class QueueModel:
     def delete(self, queue: Hashable, key: Key) -> Item:
         """Delete the item at *key* and return it."""
         place = queue, key
-        must(place in self.items, f"{key} is deleted and is not there")
+        must(place in self.items, "{} is deleted and is not there", key)
         if place in self._holders:
             del self._held[self._holders[place]][key.id]
         else:
@@ -154,7 +154,7 @@ class QueueModel:
             self.release(lease_id)
         for key in record.keys:
             place = record.queue, key
-            must(place not in self._holders, f"{key} is under two leases")
+            must(place not in self._holders, "{} is under two leases", key)
             self._holders[place] = lease_id
             self._discard_unleased(*place)
         self.leases[lease_id] = record
@@ -162,7 +162,7 @@ class QueueModel:
 
     def release(self, lease_id: LeaseId) -> list[Item]:
         """End a lease.  Its items stay where they are and are returned."""
-        must(lease_id in self.leases, f"the lease {lease_id.hex()} is deleted and is not there")
+        must(lease_id in self.leases, "the lease {} is deleted and is not there", lease_id.hex())
         items, record = self.held(lease_id), self.leases.pop(lease_id)
         del self._held[lease_id]
         for key in record.keys:
@@ -182,20 +182,20 @@ class QueueModel:
     def add(self, queue: Hashable, items: Iterable[Item]) -> None:
         """Add new items, each with the key, the contents and the time of its add."""
         for item in items:
-            must((queue, item.key) not in self.items, f"{item.key} is added twice")
+            must((queue, item.key) not in self.items, "{} is added twice", item.key)
             self.put(queue, item)
 
     def claim(
         self, queue: Hashable, lease_id: LeaseId, keys: Sequence[Key], deadline: WallMs, now: WallMs = UNKNOWN_TIME
     ) -> None:
         """Lease the items at *keys*."""
-        must(all((queue, key) in self.items for key in keys), f"one of {keys} is leased and is not there")
+        must(all((queue, key) in self.items for key in keys), "one of {} is leased and is not there", keys)
         self.hold(lease_id, LeaseRecord(queue, deadline, tuple(keys), leased_at=now))
 
     def remove(self, lease_id: LeaseId, item_id: bytes) -> None:
         """Remove a leased item.  The lease ends with its last item."""
         held = self._held.get(lease_id, {})
-        must(item_id in held, f"the lease {lease_id.hex()} does not hold {item_id.hex()}")
+        must(item_id in held, "the lease {} does not hold {}", lease_id.hex(), item_id.hex())
         self.delete(self.leases[lease_id].queue, held[item_id])
         if not held:
             self.release(lease_id)
@@ -203,7 +203,7 @@ class QueueModel:
     def leave(self, lease_id: LeaseId, item_id: bytes) -> Item:
         """Take a leased item out of its lease, whose row names it no more, and out of its queue; return it."""
         held = self._held.get(lease_id, {})
-        must(item_id in held, f"the lease {lease_id.hex()} does not hold {item_id.hex()}")
+        must(item_id in held, "the lease {} does not hold {}", lease_id.hex(), item_id.hex())
         record = self.leases[lease_id]
         item = self.delete(record.queue, held[item_id])
         if held:
@@ -463,13 +463,13 @@ class ModelStore(QueueModel):
             must(not record.dead_of or all(off_time(item.key) for item in items), "a dead item is where its id says")
             size, off = sum(len(item.contents) for item in items), sum(off_time(item.key) for item in items)
             counted = record.added - record.removed, record.bytes, record.off_time
-            must(counted == (len(items), size, off), f"{record} is wrong: {(len(items), size, off)}")
+            must(counted == (len(items), size, off), "{} is wrong: {}", record, (len(items), size, off))
             first = next(iter(self.unleased(number)), None)
-            must(first is None or first > record.floor, f"{first} lies below the floor {record.floor}")
+            must(first is None or first > record.floor, "{} lies below the floor {}", first, record.floor)
         must(all(key > LOWEST for _, key in self.items), "an item has the lowest key")
         for (queue, key), once in self.once.items():
             must(Ended(once.indexed_at, queue, key) in self.ends, f"no sweep will find {once}")
         for lease in self.leases.values():
             for key, size in zip(lease.keys, lease.sizes, strict=True):
                 item = self.items.get((lease.queue, key))
-                must(item is None or size == len(item.contents), f"{lease} has the wrong size of {item}")
+                must(item is None or size == len(item.contents), "{} has the wrong size of {}", lease, item)
