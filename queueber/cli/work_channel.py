@@ -1,8 +1,8 @@
 """
 The lines that a worker process sends to its supervisor, over a pair of sockets.
 
-They are ``ready``, and ``ending REASON`` when it ends in order to be replaced.  When the supervisor is
-gone, however it ended, the worker stops as if by SIGTERM: none goes on alone.
+They are ``ready``, and ``ending SECONDS REASON`` when it ends within that time in order to be replaced.  When the
+supervisor is gone, however it ended, the worker stops as if by SIGTERM: none goes on alone.
 """
 
 import os

@@ -20,7 +20,16 @@ PROCESSES_MAX: Final = 1_000
 GRACE_SECONDS: Final = 20.0
 DEFER_SECONDS: Final = 10.0
 
-WORKER_SETTINGS: Final = ("strict", "concurrency", "prefetch", "max_runtime", "lease", "grace", "liveness_file")
+WORKER_SETTINGS: Final = (
+    "strict",
+    "concurrency",
+    "prefetch",
+    "max_runtime",
+    "lease",
+    "grace",
+    "liveness_file",
+    "http_port",
+)
 """The options that are arguments of `queueber.worker.Worker`."""
 
 
@@ -70,6 +79,15 @@ class WorkOptions:
     scheduler: bool = True
     verbose: bool = False
     limit: Limit = Limit()
+
+    def settings_of(self, slot: int) -> dict[str, Any]:
+        """Return the settings of process number *slot*, from 0: several share no file and no port."""
+        found = dict(self.settings)
+        if self.processes > 1 and "liveness_file" in found:
+            found["liveness_file"] = f"{found['liveness_file']}.{slot + 1}"
+        if "http_port" in found:
+            found["http_port"] += slot
+        return found
 
 
 def url_of(server: ServerSelection, url: str | None) -> tuple[str, bool]:
@@ -173,6 +191,12 @@ worker_options = _options(
         help=f"Time for running items to end after a signal; by default {GRACE_SECONDS:g}.",
     ),
     click.option("--liveness-file", type=PATH, metavar="PATH", help="A file to touch while the worker gets on."),
+    click.option(
+        "--http-port",
+        type=click.IntRange(1, 65_535),
+        metavar="PORT",
+        help="A port of this machine for a page with the health of the worker.",
+    ),
     click.option("--no-scheduler", is_flag=True, help="Do not add the items of periodic tasks."),
 )
 

@@ -56,7 +56,9 @@ class Processes:
         for each in (wakeup, theirs):
             each.setblocking(False)
         before = signal.set_wakeup_fd(theirs.fileno())
-        handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+        # A shell or nohup that has it ignore a signal means that.
+        numbers = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+        handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
         self._selector.register(wakeup, selectors.EVENT_READ)
         try:
             self._supervisor.start(time.monotonic())
@@ -114,7 +116,8 @@ class Processes:
             if word == READY:
                 self._supervisor.ready(end.slot, time.monotonic())
             elif word == ENDING:
-                self._supervisor.ending(end.slot, text, time.monotonic())
+                seconds, _, why = text.partition(" ")
+                self._supervisor.ending(end.slot, why, float(seconds), time.monotonic())
 
     def _reap(self) -> None:
         for slot, process in list(self._running.items()):

@@ -56,8 +56,9 @@ class ReportHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print *record*; a traceback follows on lines of its own."""
         try:
-            first, *more = self.format(record).splitlines() or [""]
-            self._reporter.say("\n".join([one_line(first), *more]), record.levelno)
+            # Errors of commands and tracebacks have text of items.
+            lines = map(one_line, self.format(record).splitlines())
+            self._reporter.say("\n".join(lines), record.levelno)
         except Exception:  # noqa: BLE001  (as the handlers of the standard library do)
             self.handleError(record)
 

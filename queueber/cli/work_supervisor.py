@@ -9,7 +9,7 @@ states of a process:
 | WAITING | | | GONE | STARTING at once | STARTING when its wait is over |
 | STARTING | RUNNING | WAITING; with status 1 BROKEN | ENDING, signalled | ENDING, signalled | |
 | RUNNING | | WAITING | ENDING, signalled | ENDING, signalled | |
-| ENDING | | STARTING, or after a stop GONE | | | killed when its time is over |
+| ENDING | | STARTING, or after a stop GONE | | | signalled again when its time is over, then killed |
 | BROKEN | | | GONE | STARTING | |
 
 Status 1 before a process was ready means that it cannot start, for a reason that it has printed.  If no process was
@@ -102,7 +102,10 @@ class Slot:
     """When a WAITING one is to be started."""
 
     kill_at: float = float("inf")
-    """When an ENDING one is killed."""
+    """When an ENDING one is signalled again, or if it is `forced` killed."""
+
+    forced: bool = False
+    """Whether an ENDING one was signalled again: it should end at once."""
 
     deaths: int = 0
     """In a row."""
@@ -159,17 +162,17 @@ class Supervisor:
             if other.state is State.WAITING and not other.deaths and not self.stops:
                 self._spawn(other, now)
 
-    def ending(self, number: int, why: str, now: float) -> None:
-        """Note that a process ends by itself in order to be replaced."""
+    def ending(self, number: int, why: str, seconds: float, now: float) -> None:
+        """Note that a process ends by itself within *seconds* in order to be replaced."""
         slot = self.slots[number]
         if slot.state is State.RUNNING:
             self._say(f"{slot.name} is replaced: {why}")
-            slot.state, slot.kill_at = State.ENDING, now + self.stop_seconds
+            slot.state, slot.kill_at = State.ENDING, now + seconds
 
     def exited(self, number: int, status: int, how: str, now: float) -> None:
         """Process the end of a process; *how* says it as text."""
         slot = self.slots[number]
-        before, slot.state, slot.kill_at = slot.state, State.WAITING, float("inf")
+        before, slot.state, slot.kill_at, slot.forced = slot.state, State.WAITING, float("inf"), False
         if self.stops or self.status:
             slot.state = State.GONE
         elif before is State.ENDING:
@@ -203,11 +206,7 @@ class Supervisor:
             if slot.state is State.WAITING and slot.deaths and now >= slot.start_at and not self.stops:
                 self._spawn(slot, now)
             elif slot.state is State.ENDING and now >= slot.kill_at:
-                slot.kill_at = float("inf")
-                self._say(f"{slot.name} does not end; it is killed", alarm=True)
-                if self.stops:
-                    self.status = EXIT_ERROR
-                self.actions.append(Send(slot.number, signal.SIGKILL))
+                self._hurry(slot, now)
 
     def wake_at(self) -> float:
         """Return when `tick` has something to do."""
@@ -243,6 +242,22 @@ class Supervisor:
         slot.start_at = now + wait
         self._say(f"{how}; another starts in {wait:g} s", alarm=True)
 
+    def _hurry(self, slot: Slot, now: float) -> None:
+        """End a process whose time is over."""
+        if slot.forced:
+            slot.kill_at = float("inf")
+            self._say(f"{slot.name} does not end; it is killed", alarm=True)
+            if self.stops:
+                self.status = EXIT_ERROR
+            self.actions.append(Send(slot.number, signal.SIGKILL))
+        else:
+            # At the second signal it ends at once, and its items go back uncounted.
+            self._force(slot, now)
+
+    def _force(self, slot: Slot, now: float) -> None:
+        slot.forced, slot.kill_at = True, now + FORCED_SECONDS
+        self.actions.append(Send(slot.number, signal.SIGTERM))
+
     def _replace(self, now: float) -> None:
         """Replace all processes, the waiting and broken ones at once."""
         for slot in self.slots:
@@ -261,16 +276,16 @@ class Supervisor:
         if self.stops == 1:
             self._say(f"{number.name}: no new items; running ones have time to end. Again: end at once")
             for slot in self.slots:
-                # To one that is ENDING it would be the second signal.
-                if slot.state in {State.STARTING, State.RUNNING}:
+                if slot.state is State.ENDING:
+                    # A signal now would be its second one.
+                    slot.kill_at = min(slot.kill_at, now + self.stop_seconds)
+                elif slot.state in LIVE:
                     self._end(slot, now + self.stop_seconds)
             self._drop()
         else:
-            # At the second one a process ends at once, and its items go back uncounted.
-            self._send_all(LIVE, signal.SIGTERM)
-            for slot in self.slots:
-                wait = FORCED_SECONDS if self.stops == 2 else 0.0  # noqa: PLR2004  (the third kills)
-                slot.kill_at = min(slot.kill_at, now + wait) if slot.state in LIVE else float("inf")
+            # The second signal ends a process, and the third kills it.
+            for slot in [each for each in self.slots if each.state in LIVE]:
+                self._hurry(slot, now)
         self._end_if_gone()
 
     def _drop(self) -> None:

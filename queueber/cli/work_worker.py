@@ -2,10 +2,12 @@
 
 import logging
 import os
+import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -26,6 +28,12 @@ LOG = logging.getLogger("queueber.work")
 
 LOOK_SECONDS: Final = 0.5
 """Time between two looks at a worker that is to be replaced after so much work."""
+
+DRAIN_SECONDS: Final = 600.0
+"""Time for the running items of a process that is to be replaced, unless there is a longest run time."""
+
+CANCEL_SECONDS: Final = 10.0
+"""Time for a worker to cancel handlers and to send their results."""
 
 LEAVE_SECONDS: Final = 5.0
 """Time for the interpreter to end: threads of the program that never end would hold it up for ever."""
@@ -63,13 +71,13 @@ def run_worker(options: WorkOptions, reporter: Reporter, supervisor: WorkerEnd |
     """
     worker, schedule = make_worker(options, 0 if supervisor is None else supervisor.slot)
     if supervisor is None or not supervisor.slot:
-        reporter.banner(options.target or " ".join(options.command), options.url, worker.queues)
+        reporter.banner(options.target or shlex.join(options.command), options.url, worker.queues)
     if supervisor is not None:
         supervisor.send(READY)
         supervisor.watch()
         if options.limit != Limit():
-            watch = threading.Thread(target=_watch_limit, args=(worker, options.limit, supervisor), daemon=True)
-            watch.start()
+            watch = partial(_watch_limit, worker, options, supervisor)
+            threading.Thread(target=watch, name="limit-watch", daemon=True).start()
     with schedule:
         worker.run()
     _leave_soon()
@@ -85,9 +93,7 @@ def make_worker(options: WorkOptions, slot: int = 0) -> tuple[Worker, AbstractCo
         click.ClickException: the target cannot be used.
         QueueberError: an option cannot be used.
     """
-    settings = dict(options.settings)
-    if "liveness_file" in settings and options.processes > 1:
-        settings["liveness_file"] = f"{settings['liveness_file']}.{slot + 1}"
+    settings = options.settings_of(slot)
     if options.verbose:
         settings |= _hooks()
     if options.command:
@@ -171,17 +177,18 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _watch_limit(worker: Worker, limit: Limit, supervisor: WorkerEnd) -> None:
-    """Stop *worker* once it has done its share."""
+def _watch_limit(worker: Worker, options: WorkOptions, supervisor: WorkerEnd) -> None:
+    """Stop *worker* once it has done its share.  Running items have time to end, and no others are taken."""
+    seconds = options.settings.get("max_runtime", DRAIN_SECONDS)
     while True:
         time.sleep(LOOK_SECONDS)
         health = worker.health
         items = health.removed + health.failed + health.deferred + health.rejected + health.lost
-        why = limit.reached(items, resident_bytes())
+        why = options.limit.reached(items, resident_bytes())
         if why:
             # Before the stop, so that the supervisor does not take it for a death.
-            supervisor.send(ENDING, why)
-            worker.stop()
+            supervisor.send(ENDING, f"{seconds + 2 * LEAVE_SECONDS + CANCEL_SECONDS:g} {why}")
+            worker.stop(seconds)
             return
 
 

@@ -1,4 +1,4 @@
-"""`queueber work` with a real server: its targets, its processes, and its end."""
+"""`queueber work` with a real server: its targets, its processes, and its end.  Mistakes: `test_work_options`."""
 
 import json
 import os
@@ -252,43 +252,15 @@ def test_a_second_signal_ends_at_once_and_counts_no_attempt(work):
     assert item["attempts"] == 0
 
 
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        (["shop:number"], "shop:number is of the type int; it must be a Tasks, a Worker, or a function"),
-        (["shop:missing"], "the module shop has no missing; it has app, worker"),
-        (["shop:double"], "shop:double is one of several tasks: name their Tasks."),
-        (["shop:Path"], "shop:Path is a class, Path; it must be a Tasks, a Worker, or a function"),
-        (["nothing:app"], "there is no module nothing, neither in "),
-        (["broken:app"], "the module broken cannot be imported: ZeroDivisionError: division by zero"),
-        ([], "Give MODULE:OBJECT, or a command after --."),
-        (["--"], "Give MODULE:OBJECT, or a command after --."),
-        (["shop:note", "--", "true"], "Give shop:note or a command after --, not both."),
-        (["--", "no-such-command-here"], "There is no command 'no-such-command-here' that can be run."),
-        (["shop:note", "--defer", "3"], "--defer and --discard-output are for a command after --."),
-        (["shop:note", "--recycle-after", "none"], "'none' is neither a number of items"),
-        (["shop:note", "--url", "http://x"], "--url has the address and the options of TLS"),
-        (["shop:note", "--concurrency", "100001"], "concurrency is 100001; it must be a whole number"),
-    ],
-    ids=lambda value: None if isinstance(value, str) else " ".join(value) or "nothing",
-)
 @pytest.mark.parametrize("processes", ["1", "3"])
-def test_a_mistake_is_one_sentence(work, arguments, text, processes):
+def test_an_error_in_the_module_is_printed_once_and_is_the_end(work, processes):
     (work.folder / "broken.py").write_text("1 / 0")
-    at = arguments.index("--") if "--" in arguments else len(arguments)
-    process = work.start(*arguments[:at], "--processes", processes, *arguments[at:])
+    process = work.start("broken:app", "--processes", processes)
     assert process.wait(TIMEOUT_SECONDS) == 1
-    lines = work.log().splitlines()
-    assert lines[-1].startswith("queueber: ")
-    assert text in lines[-1]
-    assert len(lines) == 1 or "broken:app" in arguments
-    assert work.log().count("Traceback") == ("broken:app" in arguments)
-
-
-def test_a_function_needs_a_queue(work):
-    process = work.start("shop:note", queue=False)
-    assert process.wait(TIMEOUT_SECONDS) == 1
-    assert work.log().startswith("queueber: Missing option '--queue'")
+    traceback, *_, last = work.log().splitlines()
+    assert traceback == "Traceback (most recent call last):"
+    assert last == "queueber: the module broken cannot be imported: ZeroDivisionError: division by zero"
+    assert work.log().count("Traceback") == 1
 
 
 # Several processes

@@ -128,7 +128,7 @@ def test_a_crash_while_it_starts_is_tried_again():
 
 def test_a_process_that_has_done_its_share_is_replaced_at_once():
     driver = running(2)
-    driver.supervisor.ending(0, "1,000 items", driver.now)
+    driver.supervisor.ending(0, "1,000 items", 600.0, driver.now)
     assert driver.actions() == []
     assert driver.exited(0) == [Spawn(0)]
     assert driver.said == ["worker 1 (process 1001) is replaced: 1,000 items"]
@@ -146,7 +146,7 @@ def test_a_signal_stops_all_and_the_status_is_0(number):
 
 def test_a_process_that_ends_to_be_replaced_gets_no_signal_which_would_be_its_second():
     driver = running(2)
-    driver.supervisor.ending(0, "1,000 items", driver.now)
+    driver.supervisor.ending(0, "1,000 items", 600.0, driver.now)
     driver.actions()
     assert driver.signalled(signal.SIGTERM) == [Send(1, signal.SIGTERM)]
     assert driver.exited(0) == []
@@ -191,8 +191,7 @@ def test_a_third_signal_kills():
     driver = running(1)
     driver.signalled(signal.SIGINT)
     driver.signalled(signal.SIGINT)
-    driver.signalled(signal.SIGINT)
-    assert driver.after(0) == [Send(0, signal.SIGKILL)]
+    assert driver.signalled(signal.SIGINT) == [Send(0, signal.SIGKILL)]
     assert driver.exited(0, -9, "killed by SIGKILL") == [End(1)]
 
 
@@ -200,7 +199,8 @@ def test_a_process_that_does_not_end_is_killed_and_the_status_says_so():
     driver = running(2)
     driver.signalled(signal.SIGTERM)
     driver.exited(0)
-    assert driver.after(STOP_SECONDS) == [Send(1, signal.SIGKILL)]
+    assert driver.after(STOP_SECONDS) == [Send(1, signal.SIGTERM)]
+    assert driver.after(FORCED_SECONDS) == [Send(1, signal.SIGKILL)]
     assert driver.said[-1] == "worker 2 (process 1002) does not end; it is killed"
     assert driver.after(STOP_SECONDS) == []
     assert driver.exited(1, -9, "killed by SIGKILL") == [End(1)]
@@ -227,8 +227,26 @@ def test_sighup_replaces_all():
 def test_a_replaced_process_that_does_not_end_is_killed_and_replaced():
     driver = running(1)
     driver.signalled(signal.SIGHUP)
-    assert driver.after(STOP_SECONDS) == [Send(0, signal.SIGKILL)]
+    assert driver.after(STOP_SECONDS) == [Send(0, signal.SIGTERM)]
+    assert driver.after(FORCED_SECONDS) == [Send(0, signal.SIGKILL)]
     assert driver.exited(0, -9, "killed by SIGKILL") == [Spawn(0)]
+    # Its successor has all of its time again.
+    driver.ready(0)
+    driver.signalled(signal.SIGHUP)
+    assert driver.after(STOP_SECONDS) == [Send(0, signal.SIGTERM)]
+
+
+def test_a_process_that_ends_by_itself_has_its_own_time_until_a_stop():
+    driver = running(1)
+    driver.supervisor.ending(0, "1,000 items", 600.0, driver.now)
+    assert driver.after(599) == []
+    driver.signalled(signal.SIGTERM)
+    assert driver.after(1) == [Send(0, signal.SIGTERM)]
+    driver = running(1)
+    driver.supervisor.ending(0, "1,000 items", 600.0, driver.now)
+    assert driver.signalled(signal.SIGTERM) == []
+    assert driver.after(STOP_SECONDS) == [Send(0, signal.SIGTERM)]
+    assert driver.exited(0) == [End(0)]
 
 
 def test_reload_waits_for_the_next_change_when_the_module_is_broken():
