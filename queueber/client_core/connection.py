@@ -33,7 +33,7 @@ from queueber.client_core.errors import NotConnected, OutcomeUnknown, ReplyTooLo
 from queueber.client_core.message_limits import MessageLimits
 from queueber.client_core.queue_calls import GIVE_BACK_MS
 from queueber.client_core.routes import Route, Routes
-from queueber.errors import InvalidRequest, Kind, QueueberError, RemoteProtocolError, Unimplemented
+from queueber.errors import InvalidRequest, Kind, QueueberError, RemoteProtocolError, Stopping, Unimplemented
 from queueber.limits import DEFAULTS, Limits
 from queueber.transport.protocol_detection import FIRST_BYTES, protocol_of
 from queueber.values import DEFAULT_QUEUE
@@ -112,6 +112,9 @@ class ConnectionOwner(Protocol):
 
     def on_answer(self) -> None:
         """Note that the connection has answered its first call, other than with 'stopping'."""
+
+    def on_stopping(self, pending: PendingCall, why: Stopping) -> None:
+        """Finish *pending*, which may be sent again and for which the server did nothing, or keep it until `on_end`."""
 
     def on_end(self, end: End, unfinished: list[PendingCall]) -> None:
         """
@@ -307,7 +310,10 @@ class ClientConnection:
             self._sent[event.question] = pending
             raise
         self._rpc.finish(event.question)
-        pending.finish(outcome)
+        if type(outcome) is Stopping and pending.call.resend:
+            self._owner.on_stopping(pending, outcome)
+        else:
+            pending.finish(outcome)
 
     def _returned_late(self, event: rpc.Returned) -> None:
         """Give back the items of a cancelled poll, if *event* is its answer."""

@@ -11,7 +11,8 @@ connection may have carried, where that is safe.  The driver connects:
 | loses the transport | `end` of the connection | waits for `retry_delay`, and connects |
 
 A poll, a read and an add with a request id, in flight when the connection is
-lost, are sent again over the next one.  The server recognises an add by its
+lost, are sent again over the next one; so they are if the server answers that it
+is stopping.  The server recognises an add by its
 request id for ten minutes.  Later, or if the server is too old for request ids or
 its age is not known yet, the add is not sent again, and its outcome is unknown.  A
 call has as many attempts again, unless the connection was of no use.  All other
@@ -28,7 +29,7 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 from queueber.client_core.calls import Call, Resend
 from queueber.client_core.connection import ClientConnection, End, PendingCall, PendingState
 from queueber.client_core.errors import CallTimedOut, NotConnected, OutcomeUnknown
-from queueber.errors import QueueberError
+from queueber.errors import QueueberError, Stopping
 from queueber.limits import Limits
 
 T = TypeVar("T")
@@ -113,6 +114,9 @@ class Link:
         self._waiting: dict[PendingCall, None] = {}
         """Calls that wait for a connection, in their order."""
 
+        self._for_next: dict[PendingCall, None] = {}
+        """Calls to which the server answered that it is stopping.  They wait for the next connection."""
+
         self._failed_attempts = 0
         """Attempts since the last connection that was of use.  One that ends at once was not."""
 
@@ -153,6 +157,7 @@ class Link:
         sent, why = pending.sent_before, ""
         if pending.state is PendingState.WAITING:
             self._waiting.pop(pending, None)
+            self._for_next.pop(pending, None)
             why = f"there is no connection{self._to}" + (f": {pending.why}" if pending.why else "")
         elif pending.state is PendingState.HELD:
             why = "the server has not returned its limits"
@@ -171,6 +176,8 @@ class Link:
         """
         if not self.closed:
             self.closed = True
+            self._waiting |= self._for_next
+            self._for_next = {}
             self._fail_waiting(list(self._waiting), "the call was not sent: the client was closed")
 
     # What the driver calls
@@ -233,6 +240,11 @@ class Link:
         self._failed_attempts = 0
         self._of_use = True
 
+    def on_stopping(self, pending: PendingCall, why: Stopping) -> None:
+        """Keep *pending* for the next connection.  Part of `ConnectionOwner`."""
+        pending.state, pending.error, pending.why = PendingState.WAITING, why, str(why)
+        self._for_next[pending] = None
+
     def on_end(self, end: End, unfinished: list[PendingCall]) -> None:
         """Forget the connection, and fail the calls that are not sent again.  Part of `ConnectionOwner`."""
         if self.connection is not None and self.connection.knows_request_ids:
@@ -241,6 +253,8 @@ class Link:
         if self._clock() - self._connected_at >= RETRY_SECONDS_MAX:
             # Useful even without an answer: a worker may wait in its first poll for days.
             self.on_answer()
+        unfinished = [*self._for_next, *unfinished]
+        self._for_next = {}
         again = {each: None for each in unfinished if not end.refused and self._is_sent_again(each)}
         for each in again:
             each.sent_before = each.sent_before or isinstance(each.error, OutcomeUnknown)

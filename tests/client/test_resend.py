@@ -2,11 +2,12 @@
 
 import pytest
 from attrs import evolve
+from twisted.internet.defer import CancelledError
 
 from queueber import api
 from queueber.client import CallTimedOut, NotConnected, OutcomeUnknown, connect, new_item
 from queueber.client_core.reconnect import RESEND_SECONDS, RETRY_SECONDS_MAX, backoff
-from queueber.errors import Kind
+from queueber.errors import Kind, Stopping
 from queueber.limits import DEFAULTS
 
 REQUEST_ID, LEASE, ID = b"r" * 16, b"l" * 16, b"i" * 16
@@ -152,6 +153,64 @@ def test_other_calls_may_have_happened(network, client, failure, call):
     lose(network)
     assert isinstance(failure(calling), OutcomeUnknown)
     assert network.peer.calls() == []
+
+
+def stop(network):
+    """Answer every call that the server is stopping."""
+    for call in network.peer.calls():
+        network.peer.connection.return_exception(call.answer, Kind.DISCONNECTED, "the server is stopping")
+    network.peer.send()
+
+
+def test_a_poll_of_a_server_that_is_stopping_waits_for_the_next_one(network, client, failure, success):
+    """Not for the same one, which would answer the same again and again."""
+    polling, removing = client.default.poll(1), client.default.remove(ID, LEASE)
+    network.turn()
+    stop(network)
+    assert isinstance(failure(removing), Stopping)
+    later = client.default.poll(2)
+    network.turn()
+    stop(network)
+    network.turn()
+    assert network.peer.calls() == []
+    assert not polling.called
+    lose(network)
+    calls = network.peer.calls()
+    assert [api.read_poll_request(call.params).num_items for call in calls] == [1, 2]
+    for call in calls:
+        answer(network, call, EMPTY)
+    assert len(success(polling)) == len(success(later)) == 0
+
+
+def test_a_poll_that_waits_for_the_next_server_can_be_cancelled_time_out_and_end_with_its_client(network, failure):
+    client = network.client()
+    network.turn()
+    cancelled, closed = client.default.poll(), client.default.poll()
+    late = client.default.poll(timeout_ms=1_000)
+    network.turn()
+    stop(network)
+    cancelled.cancel()
+    assert isinstance(failure(cancelled), CancelledError)
+    network.clock.advance(1)
+    found = failure(late)
+    assert not found.sent
+    assert str(found).endswith("there is no connection: the server is stopping")
+    client.close()
+    assert isinstance(failure(closed), NotConnected)
+    assert network.clock.getDelayedCalls() == []
+
+
+def test_servers_that_stop_one_after_the_other_use_up_the_attempts_of_a_poll(network, failure):
+    client = network.client(attempts=2)
+    polling = client.default.poll()
+    for _ in range(2):
+        assert not polling.called
+        network.turn()
+        stop(network)
+        network.peer.transport.loseConnection()
+        network.clock.advance(1)
+    assert isinstance(failure(polling), Stopping)
+    client.close()
 
 
 def test_calls_that_are_sent_again_come_before_those_made_since(network, client):

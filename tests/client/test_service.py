@@ -99,12 +99,12 @@ def test_the_backoff_continues_over_connections_that_end_before_an_answer(networ
     network.clock.advance(1)
     assert failed == [1, 2, 3, 4, 5]
     network.turn()  # the server's first object is no sign of use: one that stops has it, too
-    polling = client.default.poll(wait_ms=0).addErrback(lambda failure: failure.type)
+    refused = client.default.remove(bytes(16), bytes(16)).addErrback(lambda failure: failure.type)
     network.turn()
     (call,) = network.peer.calls()
     network.peer.connection.return_exception(call.answer, Kind.DISCONNECTED, "the server is stopping")
     network.peer.send()
-    assert success(polling) is Stopping
+    assert success(refused) is Stopping
     network.peer.transport.loseConnection()
     network.clock.advance(1)
     adding = client.default.add(b"x")
