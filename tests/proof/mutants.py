@@ -25,6 +25,9 @@ FOLDER = HERE / "mutants"
 SECONDS = 120
 """The time limit of one test, which has no verdict if it takes longer."""
 
+ASSERTED = r"assert |AssertionError|Failed: |queue_model\.BrokenPromise: "
+"""The beginnings of a failed assertion's reason.  The last is that of the model of a queue."""
+
 LYING = "tests/proof/test_lying.py::test_nothing_is_lost_whatever_the_disk_may_do"
 
 
@@ -372,7 +375,7 @@ def verdict(test, status, said):
     failed = re.search(rf"^FAILED {re.escape(test)}(\[.*?\])? - (?P<why>.*)", said, flags=re.MULTILINE)
     if status != 1 or failed is None:
         return f"no verdict, status {status}", (said.strip().splitlines() or [""])[-1][:160]
-    colour = "red" if re.match(r"assert |AssertionError|Failed: ", failed["why"]) else "crashed"
+    colour = "red" if re.match(ASSERTED, failed["why"]) else "crashed"
     return colour, failed["why"][:160]
 
 

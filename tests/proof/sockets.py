@@ -53,6 +53,16 @@ class Link(Peer):
     def __init__(self, port, name):
         super().__init__(port)
         self.target = self.queue(name)
+        question = self.ask(api.DEAD_LETTERS, api.write_dead_letters_request(), self.target)
+        self.flush()
+        self.dead = rpc.ImportedCap(api.read_queue_response(self.outcome(question)))
+        self.connection.finish(question, release_result_caps=False)
+
+    def settle(self, entry):
+        """Settle with one entry; return its outcome."""
+        content = api.write_settle_request(api.SettleRequest([entry], (), all_or_nothing=False))
+        (settled,) = api.read_settle_response(self.call(api.SETTLE, content)).settled
+        return settled
 
     def call(self, method, content, target=None):
         outcome = super().call(method, content, target or self.target)
@@ -108,6 +118,9 @@ class World:
 
     leases: list = field(factory=list)
     """Ids of all leases, in the order of their polls."""
+
+    dead: list = field(factory=list)
+    """Ids of the dead items, in the order of their deaths."""
 
     last: int = 0
     """The latest known time of the server."""
@@ -229,6 +242,46 @@ class SocketMachine(RuleBasedStateMachine):
             self.world.ids.remove(item)
         else:
             assert not model.holds(NAME, lease, item) or self.may_have_ended(lease)
+
+    @rule(
+        link=LINKS,
+        which=LATELY,
+        item=st.integers(0, 7),
+        action=st.sampled_from([api.Action.FAIL, api.Action.FAIL, api.Action.DEFER, api.Action.REJECT]),
+        delay=st.sampled_from([None, 0, 0, 30]),
+    )
+    def settle(self, link, which, item, action, delay):
+        world, model, lease = self.world, self.world.model, self.lease(which)
+        known = [*(each.key.id for each in model.held(lease)), *world.ids]
+        if not known:
+            return
+        item = known[item % len(known)]
+        span = None if delay is None else SpanMs(delay)
+        settled = self.link(link).settle(api.Settlement(lease, item, action, span, "broken"))
+        if settled.outcome is not api.Outcome.DONE:
+            assert not model.holds(NAME, lease, item) or self.may_have_ended(lease)
+            return
+        must(settled.died == (action is api.Action.REJECT), f"{action.name}, and it died: {settled.died}")
+        if settled.died:
+            model.leave(lease, item)
+            world.ids.remove(item)
+            world.dead.append(item)
+            return
+        if delay is not None:
+            now = settled.due - delay - 1 if delay else settled.due
+            must(now >= world.last, "time runs backwards")
+            world.last = now
+        own_place = action is api.Action.DEFER and delay is None
+        model.settle(lease, item, action, None if own_place else settled.due, "broken", world.last)
+
+    @rule(link=LINKS)
+    def bury(self, link):
+        """Take all dead items and remove them."""
+        found = self.link(link).poll(1_000, target=self.world.links[link].dead, lease=LONG)
+        must([bytes(each.id) for each in found.items] == self.world.dead, f"{self.world.dead} are dead, not {found}")
+        for item in self.world.dead:
+            must(self.link(link).remove(item, found.lease, self.world.links[link].dead), f"{item} is not removed")
+        self.world.dead = []
 
     def lease(self, which):
         """Return the id of one of the last leases; an unknown one if there is none yet."""
