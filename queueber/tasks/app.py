@@ -234,6 +234,12 @@ class Tasks:
         mixed = any(spec.coroutine for spec in self._specs.values())
         return self._runner.handle_async if mixed else self._runner.handle
 
+    def handler_of(
+        self, task: str
+    ) -> Callable[[Any], Decision | None] | Callable[[Any], Coroutine[Any, Any, Decision | None]]:
+        """Return the handler for the items of one task: a function if the task is one, else a coroutine function."""
+        return self._runner.handle_async if self._specs[task].coroutine else self._runner.handle
+
     def worker(self, **options: Any) -> Worker:  # noqa: ANN401
         """
         Return a worker for the queues of this app; *options* are those of `queueber.worker.Worker`.
@@ -247,7 +253,7 @@ class Tasks:
 
         if not self.queues:
             raise InvalidRequest(f"{self!r} has no tasks, so that a worker has no queues")
-        return Worker(self.url, self.handler, **{"queues": self.queues, **options})
+        return Worker(self.connections.url, self.handler, **{"queues": self.queues, **options})
 
     def scheduler(
         self,

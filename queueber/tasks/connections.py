@@ -19,7 +19,7 @@ from attrs import define, field
 
 from queueber.errors import InvalidRequest
 from queueber.tasks.serializer import Serializer
-from queueber.tasks.task import Added, ToAdd
+from queueber.tasks.task import Added, Producer, ToAdd
 from queueber.worker import telemetry
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ class Connections:
     serializer: Serializer
     _options: Mapping[str, Any]
     """Of `connect`."""
+
+    instead: Producer | None = field(default=None, init=False)
+    """Takes all adds instead of the server, for tests."""
 
     _sync: dict[None, sync.Client] = field(factory=dict, init=False)
     """The blocking client, if there is one."""
@@ -127,16 +130,22 @@ class Connections:
 
     def add(self, call: ToAdd, *, timeout_ms: int | None = None) -> Added:
         """Add, blocking."""
+        if self.instead is not None:
+            return self.instead.add(call)
         queue = self.sync().queue(call.queue)
         return added(call, queue.add_items(call.item, request_id=call.request_id, timeout_ms=timeout_ms))
 
     async def add_aio(self, call: ToAdd, *, timeout_ms: int | None = None) -> Added:
         """Add on asyncio."""
+        if self.instead is not None:
+            return await self.instead.add_aio(call)
         queue = self.aio().queue(call.queue)
         return added(call, await queue.add_items(call.item, request_id=call.request_id, timeout_ms=timeout_ms))
 
     def add_tx(self, call: ToAdd, *, timeout_ms: int | None = None) -> Deferred[Added]:
         """Add on Twisted."""
+        if self.instead is not None:
+            return self.instead.add_tx(call)
         queue = self.twisted().queue(call.queue)
         done = queue.add_items(call.item, request_id=call.request_id, timeout_ms=timeout_ms)
         return done.addCallback(lambda response: added(call, response))

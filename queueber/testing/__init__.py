@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from queueber.testing.draining import Run
     from queueber.testing.faults import Fault
     from queueber.testing.in_process import InProcessServer
+    from queueber.testing.inline_tasks import inline
     from queueber.testing.inspection import StoredItem
     from queueber.testing.memory import StepPool
     from queueber.testing.server import TestServer
 
-__all__ = ["Fault", "InProcessServer", "Run", "StepPool", "StoredItem", "TestServer"]
+__all__ = ["Fault", "InProcessServer", "Run", "StepPool", "StoredItem", "TestServer", "inline"]
 
 _PLACES = {
     "Fault": "faults",
@@ -27,6 +28,7 @@ _PLACES = {
     "StepPool": "memory",
     "StoredItem": "inspection",
     "TestServer": "server",
+    "inline": "inline_tasks",
 }
 
 
