@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 import re
 import signal
 import subprocess
@@ -24,6 +25,8 @@ PYTHON = [block for language, block in BLOCKS if language == "python"]
 PROGRAMS = {found[1]: block for block in PYTHON if (found := re.match(r"# (\w+\.py)\n", block))}
 SNIPPETS = [block for block in PYTHON if block not in PROGRAMS.values()]
 
+(COMMAND,) = [block.strip().removeprefix("$ ") for language, block in BLOCKS if language == "console"]
+
 MORE_ADDS = """
 from report import report
 from steps import pack
@@ -33,24 +36,7 @@ report.options(headers={"user": "bob"}).add("")
 pack.add(7)
 """
 
-WORKERS = """
-import sys, threading
-import report, shop, steps, upkeep
-
-
-def whole_lines(*words, **options):
-    # In one piece: several threads print.
-    sys.stdout.write(" ".join(map(str, words)) + "\\n")
-    sys.stdout.flush()
-
-
-for module in (report, shop, steps, upkeep):
-    module.print = whole_lines
-    threading.Thread(target=module.app.worker().run, daemon=True).start()
-with upkeep.app.scheduler():
-    input()
-"""
-
+WORKERS = ["shop", "report", "steps", "upkeep"]
 
 DEAD_REPORTS = """
 from report import app
@@ -64,11 +50,11 @@ with connect(app.url) as client:
 
 def test_every_block_is_a_program_a_snippet_or_a_command():
     assert {language for language, _ in BLOCKS} == {"python", "console"}
-    assert list(PROGRAMS) == ["shop.py", "order.py", "report.py", "steps.py", "upkeep.py"]
+    assert list(PROGRAMS) == ["shop.py", "order.py", "report.py", "steps.py", "upkeep.py", "test_shop.py"]
     assert len(SNIPPETS) == 2
     for each in PYTHON:
         ast.parse(each)
-    assert [block for language, block in BLOCKS if language == "console"] == ["$ queueber work shop:app\n"]
+    assert COMMAND == "queueber work shop:app"
 
 
 def test_the_page_names_every_option_and_weight():
@@ -100,21 +86,36 @@ def run(folder, source):
     return done.stdout
 
 
+def start_workers(folder):
+    """Start the command of the page for each app; return the processes, and their lines."""
+    ours, theirs = os.pipe()
+    command = [sys.executable, "-m", "queueber.cli", *COMMAND.split()[1:-1], "--quiet", "--concurrency=1"]
+    workers = [
+        subprocess.Popen([*command, f"{module}:app"], cwd=folder, stdout=theirs, stderr=subprocess.DEVNULL)
+        for module in WORKERS
+    ]
+    os.close(theirs)
+    return workers, os.fdopen(ours)
+
+
+def test_the_test_of_the_page_passes(tmp_path, monkeypatch, capsys):
+    (tmp_path / "shop.py").write_text(PROGRAMS["shop.py"])
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "shop", raising=False)
+    names = {}
+    exec(PROGRAMS["test_shop.py"], names)
+    monkeypatch.delitem(sys.modules, "shop")
+    names["test_an_invoice_is_written_after_an_hour"](capsys)
+
+
 @pytest.mark.slow
 def test_the_programs_and_the_snippets_do_what_is_said(folder):
     assert re.fullmatch(r"added [0-9a-f]{32} to shop\n", run(folder, PROGRAMS["order.py"]))
     for each in SNIPPETS:
         assert run(folder, each) == ""
     run(folder, MORE_ADDS)
-    workers = subprocess.Popen(
-        [sys.executable, "-c", WORKERS],
-        cwd=folder,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    overdue = threading.Timer(TIMEOUT_SECONDS, workers.kill)
+    workers, lines = start_workers(folder)
+    overdue = threading.Timer(TIMEOUT_SECONDS, lambda: [each.kill() for each in workers])
     overdue.start()
     wanted = {
         "invoice for ann of 29.11.2026": 2,
@@ -128,15 +129,19 @@ def test_the_programs_and_the_snippets_do_what_is_said(folder):
     }
     try:
         while wanted:
-            line = workers.stdout.readline().rstrip("\n")
-            assert line == "tick" or line in wanted
+            line = lines.readline().rstrip("\n")
+            assert line
             if line in wanted:
                 wanted[line] -= 1
                 wanted = {each: count for each, count in wanted.items() if count}
-        workers.send_signal(signal.SIGTERM)
+        for each in workers:
+            each.send_signal(signal.SIGTERM)
+        assert [each.wait() for each in workers] == [0] * len(workers)
     finally:
         overdue.cancel()
-        workers.kill()
-        workers.communicate()
+        lines.close()
+        for each in workers:
+            each.kill()
+            each.wait()
     dead = run(folder, DEAD_REPORTS)
     assert dead == "[('a report needs a name', 'REJECTED')]\n"
