@@ -39,9 +39,29 @@ class Parameters:
             InvalidRequest: it cannot.
         """
         try:
-            self.signature.bind(*args, **kwargs)
+            self._bind(args, kwargs)
         except TypeError as why:
             raise InvalidRequest(f"task {self.task}{self.signature}: {why}") from None
+
+    def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """
+        Check that the function can be called so.
+
+        Raises:
+            TypeError: it cannot.
+        """
+        # The usual case first: `bind` takes longer than all the rest.
+        if kwargs or len(args) not in self._positional:
+            self.signature.bind(*args, **kwargs)
+
+    @cached_property
+    def _positional(self) -> range:
+        """The numbers of arguments with which the function can be called if none is named."""
+        found = list(self.signature.parameters.values())
+        if any(each.kind is each.KEYWORD_ONLY and each.default is each.empty for each in found):
+            return range(0)
+        by_place = [each for each in found if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+        return range(sum(each.default is each.empty for each in by_place), len(by_place) + 1)
 
     def encoded(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """
@@ -63,7 +83,7 @@ class Parameters:
             Unrunnable: they do not fit the function as it is now.
         """
         try:
-            self.signature.bind(*args, **kwargs)
+            self._bind(args, kwargs)
         except TypeError as why:
             raise Unrunnable(f"the arguments do not fit task {self.task}{self.signature}: {why}") from None
         try:
@@ -77,18 +97,18 @@ class Parameters:
         self, args: Sequence[Any], kwargs: Mapping[str, Any], *, encoding: bool
     ) -> tuple[list[Any], dict[str, Any]]:
         positional, named = self._codecs
-
-        def converted(name: str, codec: Codec, value: Any) -> Any:  # noqa: ANN401
-            try:
-                return codec.encode(value) if encoding else codec.decode(value)
-            except Unfit as why:
-                raise why.within(name) from None
-
         last = len(positional) - 1
-        return (
-            [converted(*positional[min(place, last)], value) for place, value in enumerate(args)],
-            {name: converted(name, named.get(name) or named["**"], value) for name, value in kwargs.items()},
-        )
+        found, by_name, at = [], {}, ""
+        try:
+            for place, value in enumerate(args):
+                at, codec = positional[min(place, last)]
+                found.append(codec.encode(value) if encoding else codec.decode(value))
+            for name, value in kwargs.items():
+                at, codec = name, named.get(name) or named["**"]
+                by_name[name] = codec.encode(value) if encoding else codec.decode(value)
+        except Unfit as why:
+            raise why.within(at) from None
+        return found, by_name
 
     @cached_property
     def _codecs(self) -> tuple[list[tuple[str, Codec]], dict[str, Codec]]:

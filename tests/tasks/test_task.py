@@ -201,6 +201,8 @@ def test_all_kinds_of_parameters_are_converted_by_their_own_annotations():
         "args": ["2026-01-01", 1, "2026-01-01", "2026-01-01"],
         "kwargs": {"named": "2026-01-01", "other": "2026-01-01"},
     }
+    with pytest.raises(InvalidRequest, match="missing a required argument: 'named'"):
+        mixed.add(day, 1)
     with pytest.raises(InvalidRequest, match=r"argument rest of task mixed is 1 \(int\)"):
         mixed.add(day, 1, 1, named=day)
     with pytest.raises(InvalidRequest, match=r"argument other of task mixed is 1 \(int\)"):
