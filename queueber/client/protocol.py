@@ -70,6 +70,9 @@ class ClientProtocol(Protocol):
         self._state = TransportState.SECURING
         self._connection: ClientConnection | None = None
         self._reading = False
+        self._finishing = False
+        """Whether the client is closed, and only what goes back is waited for."""
+
         self._timer: IDelayedCall | None = None
         """For the handshake, the next flush, or the close."""
 
@@ -124,8 +127,9 @@ class ClientProtocol(Protocol):
         if connection.ended is not None and self._state is TransportState.OPEN:
             peer = self.transport.getPeer()
             self.log.warn("Closing the connection to {peer}: {why}", peer=peer, why=connection.ended.why)
-            self.close()
-            self.transport.loseConnection()
+            self._close()
+        elif self._finishing and not connection.settling:
+            self._close()
 
     def flush_soon(self) -> None:
         """Schedule a flush at the end of this reactor turn, or of the answers that are being read."""
@@ -142,13 +146,32 @@ class ClientProtocol(Protocol):
             self.transport.write(data)
 
     def close(self) -> None:
-        """Send the remaining bytes; abort the transport if its close takes longer than `CLOSE_SECONDS`."""
-        if self._state in (TransportState.CLOSING, TransportState.LOST):
-            return
+        """
+        Send the remaining bytes, and close once all items that go back are with their queues again.
+
+        That takes at most `CLOSE_SECONDS`.
+        """
         self.flush()
-        self._stop_timer()
-        self._state = TransportState.CLOSING
-        self._timer = self._clock.callLater(CLOSE_SECONDS, self._close_timed_out)
+        if self._state is TransportState.OPEN and self._connection is not None and self._connection.settling:
+            self._finishing = True
+            self._stop_timer()
+            self._timer = self._clock.callLater(CLOSE_SECONDS, self._finished)
+        else:
+            self._close()
+
+    def _finished(self) -> None:
+        self._timer = None
+        self._close()
+
+    def _close(self) -> None:
+        """Close the transport; abort it if that takes longer than `CLOSE_SECONDS`."""
+        if self._state in (TransportState.SECURING, TransportState.OPEN):
+            self.flush()
+            self._stop_timer()
+            self._state = TransportState.CLOSING
+            self._timer = self._clock.callLater(CLOSE_SECONDS, self._close_timed_out)
+        if self._state is TransportState.CLOSING:
+            self.transport.loseConnection()
 
     def _stop_timer(self) -> None:
         timer, self._timer = self._timer, None

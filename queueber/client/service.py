@@ -228,7 +228,6 @@ class Connector:
         self.link.close()
         if self._transport is not None:
             self._transport.close()
-            self._transport.transport.loseConnection()
         if self._attempt is not None:
             self._attempt.cancel()
 

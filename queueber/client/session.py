@@ -8,13 +8,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from queueber.client_core.arguments import wrong
 from queueber.client_core.broker_calls import BrokerCalls
+from queueber.client_core.delivery import EXIT_MS
+from queueber.client_core.errors import CallTimedOut
 from queueber.client_core.kept_session import KeptSession, SessionState
 from queueber.client_core.queue_calls import GRACE_MS_DEFAULT
 from queueber.errors import Overloaded, QueueberError, Unimplemented
 from queueber.limits import ID_BYTES
+from queueber.units import MS_PER_SECOND
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
@@ -37,6 +41,8 @@ class Session(KeptSession):
     batches have leases with a deadline: see their `session`.
     """
 
+    log = Logger()
+
     def __init__(
         self,
         connector: Connector,
@@ -47,6 +53,7 @@ class Session(KeptSession):
         if on_lost is not None and not callable(on_lost):
             raise wrong("on_lost", on_lost, "a function or None")
         self._connector = connector
+        self._report_lost = on_lost
         self._timer: IDelayedCall | None = None
         self._waiting: list[Deferred[None]] = []
         super().__init__(
@@ -56,9 +63,16 @@ class Session(KeptSession):
             grace_ms=grace_ms,
             clock=connector.clock.seconds,
             on_change=self._changed,
-            on_lost=on_lost or (lambda _: None),
+            on_lost=self._lost,
         )
         connector.flush_soon()
+
+    def _lost(self, lease: bytes) -> None:
+        if self._report_lost is not None:
+            try:
+                self._report_lost(lease)
+            except Exception:  # noqa: BLE001  (the program's own function must not end the connection)
+                self.log.failure("The function on_lost of a session has failed")
 
     def _changed(self) -> None:
         """Set the timer for `tick`, and fire what waits for the server's answer."""
@@ -112,12 +126,17 @@ class Session(KeptSession):
         Give back what is left of the session's leases, and do not attach it again.
 
         Returns:
-            Fires when its items are with their queues again.  Fails with a `QueueberError` if that is not known; they
-            come back when the client is closed and the grace is over.
+            Fires when its items are with their queues again, within 10 s.  Fails with a `QueueberError` if that is not
+            known; they come back when the client is closed and the grace is over.
         """
         done: Deferred[None] = Deferred()
+        late = CallTimedOut(f"no answer within {EXIT_MS:,} ms: the session's items may go back or not", sent=True)
+        timer = self._connector.clock.callLater(EXIT_MS / MS_PER_SECOND, done.errback, late)
 
         def closed(outcome: object) -> None:
+            if not timer.active():
+                return
+            timer.cancel()
             if isinstance(outcome, QueueberError):
                 done.errback(outcome)
             else:

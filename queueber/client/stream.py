@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from twisted.internet.defer import CancelledError, Deferred
 
+from queueber.client_core.delivery import EXIT_MS
 from queueber.client_core.prefetch import RETRY_SECONDS, Prefetch, passes
 from queueber.client_core.queue_calls import SessionRef, poll_request
 from queueber.errors import QueueberError
@@ -129,7 +130,8 @@ class Items:
         End the iteration, and give back the items in stock.
 
         Returns:
-            Fires when they are with their queue again; without a connection they come back when their leases end.
+            Fires when they are with their queue again, or after 10 s: without a connection they come back when their
+            leases end.
         """
         self._closed = True
         if self._retry is not None and self._retry.active():
@@ -142,7 +144,8 @@ class Items:
             done: Deferred[None] = Deferred()
             done.callback(None)
             return done
-        return self._queue.settle(*entries).addCallbacks(lambda _: None, lambda why: why.trap(QueueberError) and None)
+        giving_back = self._queue.settle(*entries, timeout_ms=EXIT_MS)
+        return giving_back.addCallbacks(lambda _: None, lambda why: why.trap(QueueberError) and None)
 
     async def __aenter__(self) -> Self:
         return self

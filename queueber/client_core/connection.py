@@ -84,6 +84,9 @@ class PendingCall:
     internal: bool = False
     """Whether the connection itself made the call."""
 
+    returning: bool = False
+    """Whether the call returns items, so that a client that closes waits for its answer."""
+
     def finish(self, outcome: object) -> None:
         """Hand over *outcome*, unless the call was cancelled."""
         if self.state is not PendingState.DONE:
@@ -172,7 +175,7 @@ class ClientConnection:
     @property
     def settling(self) -> bool:
         """Whether an answer is awaited that returns items: of a cancelled poll, or of a settle of its items."""
-        return bool(self._cancelled) or any(each.internal for each in self._sent.values())
+        return bool(self._cancelled) or any(each.returning for each in self._sent.values())
 
     def call(self, call: Call[T], on_done: Callable[[T | QueueberError], None]) -> PendingCall:
         """
@@ -353,12 +356,12 @@ class ClientConnection:
             if isinstance(outcome, Unimplemented):
                 content = api.write_extend_request(api.ExtendRequest(lease, GIVE_BACK_MS))
                 ending = Call(call.place, api.QUEUE_INTERFACE_ID, api.EXTEND, content, api.read_extend_response)
-                self._transmit(PendingCall(ending, ignore, internal=True))
+                self._transmit(PendingCall(ending, ignore, internal=True, returning=True))
 
         settlement = api.Settlement(lease, b"", api.Action.DEFER)
         content = api.write_settle_request(api.SettleRequest([settlement]))
         settling = Call(call.place, api.QUEUE_INTERFACE_ID, api.SETTLE, content, api.read_settle_response)
-        self._transmit(PendingCall(settling, extend_on_an_old_server, internal=True))
+        self._transmit(PendingCall(settling, extend_on_an_old_server, internal=True, returning=True))
 
     def data_to_send(self) -> bytes:
         """Return the bytes to send since the last time; empty if there are none."""

@@ -27,7 +27,7 @@ from queueber import api
 from queueber.client_core.arguments import integer
 from queueber.client_core.broker_calls import BrokerCalls
 from queueber.client_core.calls import Call
-from queueber.client_core.connection import ClientConnection
+from queueber.client_core.connection import ClientConnection, PendingCall, ignore
 from queueber.client_core.errors import NotConnected
 from queueber.client_core.held_leases import HeldLeases
 from queueber.client_core.items import settle_content
@@ -160,7 +160,7 @@ class KeptSession(SessionRef):
                 if outcome.more:
                     connection.call(_CALLS.attach(self._session, grace_ms=self.grace_ms, more=True), attached)
                 else:
-                    self._give_back(connection.call, sorted(alive - expected))
+                    self._give_back(connection.send, sorted(alive - expected))
                     self._lose(expected - alive)
             self._on_change()
 
@@ -198,6 +198,10 @@ class KeptSession(SessionRef):
         else:
             self.state = SessionState.DETACHED
         self._on_change()
+
+    def on_closing(self) -> None:
+        """Give back the leases that the program still holds.  Part of `ConnectionUser`."""
+        self.end(ignore)
 
     def tick(self) -> None:
         """Ping, or attach again, if `next_at` has come."""
@@ -239,13 +243,13 @@ class KeptSession(SessionRef):
         if self._connection is None:
             on_done(NotConnected("the session's items were not given back: there is no connection"))
         else:
-            self._give_back(self._link.call, leases, on_done)
+            self._give_back(self._link.send, leases, on_done)
 
     def _give_back(
         self,
-        call: Callable[[Call[api.SettleResponse], Callable[[object], None]], object],
+        send: Callable[[PendingCall], None],
         leases: list[bytes],
-        on_done: Callable[[object], None] = lambda _: None,
+        on_done: Callable[[object], None] = ignore,
     ) -> None:
         """Defer all items of *leases*, in as few calls as possible; *on_done* has the first error or None."""
         slices = [leases[at : at + SETTLEMENTS_MAX] for at in range(0, len(leases), SETTLEMENTS_MAX)]
@@ -260,4 +264,5 @@ class KeptSession(SessionRef):
         for each in slices:
             entries = [api.Settlement(lease, b"", api.Action.DEFER) for lease in each]
             content = settle_content(entries, (), all_or_nothing=False)
-            call(Call(None, api.QUEUE_INTERFACE_ID, api.SETTLE, content, api.read_settle_response), done)
+            call = Call(None, api.QUEUE_INTERFACE_ID, api.SETTLE, content, api.read_settle_response)
+            send(PendingCall(call, done, returning=True))

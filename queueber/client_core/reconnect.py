@@ -80,6 +80,9 @@ class ConnectionUser(Protocol):
     def on_disconnected(self) -> None:
         """Note that the connection is lost."""
 
+    def on_closing(self) -> None:
+        """Make the last calls: the link closes."""
+
 
 class Link:
     """The calls of a client; the module's docstring explains its use."""
@@ -172,9 +175,12 @@ class Link:
         """
         Accept no further calls, and fail those that wait for a connection.
 
-        Close the transport then.  Calls in flight fail when it is lost.
+        Close the transport then, once the connection is not `settling` any more, and within a bounded time.  Calls in
+        flight fail when it is lost.
         """
         if not self.closed:
+            for user in list(self.users):
+                user.on_closing()
             self.closed = True
             self._waiting |= self._for_next
             self._for_next = {}

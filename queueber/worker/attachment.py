@@ -132,6 +132,9 @@ class Attachment:
             LOG.warning("the connection is lost; connecting again")
             self._await_connection()
 
+    def on_closing(self) -> None:
+        """Make no calls: the worker has given back its items.  Part of `ConnectionUser`."""
+
     def _await_connection(self) -> None:
         """Make a call that has the reason as long as there is no connection."""
         self._report_at = monotonic() + ABSENT_SECONDS

@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from queueber import api, rpc
 from queueber.client import Client, connect
+from queueber.client.protocol import CLOSE_SECONDS
 from queueber.errors import Kind
 from queueber.limits import DEFAULTS, Limits
 
@@ -179,6 +180,8 @@ def client(network):
     network.turn()
     yield client
     client.close()
+    # A server that has not answered a cancelled poll is waited for.
+    network.clock.advance(CLOSE_SECONDS)
     assert network.clock.getDelayedCalls() == []
 
 

@@ -270,6 +270,25 @@ def test_a_cancelled_wait_for_the_next_item_leaves_nothing_leased(joined, queue)
     assert rest(joined, queue) == [b"x"]
 
 
+def test_closing_waits_until_the_items_of_a_cancelled_poll_are_given_back(joined, queue):
+    """Bytes that the client does not read any more would leave them leased."""
+    joined.result(queue.add(b"x"))
+    polling = queue.poll(lease_ms=3_600_000)
+    _, transport, peer, peer_transport = joined.links[0]
+    joined.server.reactor.advance(0)
+    peer.dataReceived(transport.value())
+    transport.clear()
+    joined.server.settle()
+    polling.cancel()
+    polling.addErrback(lambda failure: failure.trap(CancelledError))
+    assert joined.server.broker.stats().leases == 1
+    assert peer_transport.value()
+    closing = queue._connector.close()  # noqa: SLF001
+    assert not closing.called
+    joined.result(closing)
+    assert joined.server.broker.stats().leases == 0
+
+
 def test_the_error_of_a_poll_ends_the_iteration(joined):
     client = joined.client()
     items = client.queue("mail").items()

@@ -4,6 +4,7 @@ import pytest
 from attrs import evolve
 from joined import Joined
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import globalLogPublisher
 
 from queueber import api
 from queueber.client import NotConnected
@@ -258,8 +259,45 @@ def test_an_old_server_has_no_sessions_and_polls_go_on(network, client, success)
 def test_closing_the_client_leaves_no_timer(joined, joined_client, session):
     joined_client.close()
     joined.settle()
-    assert session.state is SessionState.DETACHED
+    assert session.state is SessionState.CLOSED
     assert joined.server.reactor.getDelayedCalls() == []
+
+
+def test_closing_the_client_gives_back_what_is_left(joined, joined_client, session):
+    queue = joined_client.queue("mail")
+    joined.result(queue.add(b"x"))
+    joined.result(queue.poll(session=session))
+    assert joined.result(joined_client.close()) is None
+    other = joined.client()
+    (item,) = joined.result(other.queue("mail").poll(wait_ms=0))
+    assert (item.contents, item.attempt) == (b"x", 1)
+
+
+def test_a_function_that_raises_does_not_end_the_connection(joined, joined_client):
+    failures = []
+    globalLogPublisher.addObserver(failures.append)
+    session = joined_client.session(on_lost=lambda _: 1 / 0)
+    queue = joined_client.queue("mail")
+    joined.result(queue.add(b"x"))
+    batch = joined.result(queue.poll(session=session))
+    joined.result(joined_client.control("mail").end_lease(batch.lease))
+    passes(joined, PING_SECONDS + 5)
+    globalLogPublisher.removeObserver(failures.append)
+    assert [each["log_failure"].type for each in failures if "log_failure" in each] == [ZeroDivisionError]
+    assert len(joined.links) == 1
+    assert session.state is SessionState.ATTACHED
+
+
+def test_closing_takes_ten_seconds_at_most(joined, joined_client, session):
+    queue = joined_client.queue("mail")
+    joined.result(queue.add(b"x"))
+    joined.result(queue.poll(session=session))
+    closing, failures = session.close(), []
+    closing.addErrback(failures.append)
+    joined.server.reactor.pump([1.0] * 9)
+    assert not failures
+    joined.server.reactor.advance(1)
+    assert "the session's items may go back or not" in str(failures[0].value)
 
 
 def test_many_leases_come_in_pieces(joined, joined_client, session, lost, monkeypatch):

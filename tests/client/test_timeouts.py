@@ -5,6 +5,7 @@ from twisted.internet.defer import CancelledError
 
 from queueber import api, rpc
 from queueber.client import CallTimedOut, NotConnected, OutcomeUnknown
+from queueber.client.protocol import CLOSE_SECONDS
 from queueber.errors import Kind
 from queueber.limits import DEFAULTS
 
@@ -31,6 +32,7 @@ def limited(network):
     network.turn()
     yield client
     client.close()
+    network.clock.advance(CLOSE_SECONDS)
     assert network.clock.getDelayedCalls() == []
 
 
