@@ -335,6 +335,16 @@ NAMES = {
     "forgets an attempt": Verdict.MISCOUNTED,
     "delivers the newest first": Verdict.OUT_OF_ORDER,
     "forgets waiting polls": Verdict.LATE,
+    "counts failures twice": Verdict.MISCOUNTED,
+    "forgets errors": Verdict.MISREPORTED,
+    "keeps the rejected": Verdict.UNDEAD,
+    "forgets the dead": Verdict.LOST,
+    "ignores the delays of settles": Verdict.EARLY,
+    "hands off by halves": Verdict.TORN,
+    "adds what is sent again": Verdict.TWICE,
+    "ignores keys": Verdict.TWICE,
+    "keeps keys for ever": Verdict.WITHHELD,
+    "cancels the leased": Verdict.STALE,
 }
 
 
