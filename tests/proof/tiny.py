@@ -49,6 +49,9 @@ BUGS = (
     "cancels the leased",
 )
 
+CALL_SECONDS = 0.1
+"""The longest time that a call takes."""
+
 WINDOW = 2.0
 """The time for which a key counts, seconds."""
 
@@ -97,8 +100,8 @@ class Tiny:
 
     def note(self, call, *, known=True):
         """Log *call*, decided now."""
-        call.invoked = self.now - self.random.random() * 0.05
-        call.ended = self.now + self.random.random() * 0.05
+        call.invoked = self.now - self.random.random() * CALL_SECONDS / 2
+        call.ended = self.now + self.random.random() * CALL_SECONDS / 2
         if not known:
             call.outcome = Outcome.UNKNOWN
         self.history.calls.append(call)
@@ -216,6 +219,7 @@ class Tiny:
         """Settle some items, and now and then hand some off."""
         if self.random.random() < 0.7:
             self.poll(span=5.0)
+            self.wait()
         entries, dead = self.entries()
         adds = [b"handed off " + self.id()] if not dead and self.random.random() < 0.3 else []
         call = Settle(queue="q", invoked=0, outcome=Outcome.OK, entries=entries, dead=dead, to="q", contents=adds)
@@ -310,7 +314,13 @@ class Tiny:
         if not self.seen:
             self.random.choice((self.add, self.poll))(known=known)
             return
+        self.wait()
         self.random.choices(list(self.steps), list(self.steps.values()))[0](self, known)
+
+    def wait(self):
+        """Let the replies of all calls arrive, without which no client knows an id or a lease."""
+        self.now += CALL_SECONDS
+        self.expire()
 
     def crash(self):
         """Stop for a while."""
