@@ -2,11 +2,14 @@
 
 import json
 import os
+import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -98,9 +101,7 @@ class Work:
         (folder / "shop.py").write_text(MODULE)
 
     def cli(self, *arguments):
-        done = CliRunner().invoke(
-            queueber, ["--addr", f"127.0.0.1:{self.server.port}", "--queue", self.queue, *arguments]
-        )
+        done = CliRunner().invoke(queueber, ["--addr", self.address, "--queue", self.queue, *arguments])
         assert done.exit_code == 0, done.output
         return done.stdout
 
@@ -114,15 +115,27 @@ class Work:
     def left(self):
         return sum(self.counts().values())
 
-    def start(self, *arguments, server=True, queue=True, own=None):
-        address = f"127.0.0.1:{self.server.port}"
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.server.port}"
+
+    def environment(self, own=None, path=""):
+        """Return the environment of a program; *own* is the server of the module, and *path* a folder of programs."""
+        return {
+            **os.environ,
+            "SERVER": own or self.address,
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "PATH": f"{path}{os.pathsep}{os.environ['PATH']}",
+        }
+
+    def start(self, *arguments, server=True, queue=True, own=None, path=""):
         log = (self.folder / f"log{len(self.processes)}").open("w")
         process = subprocess.Popen(
             [
                 sys.executable,
                 "-m",
                 "queueber.cli",
-                *(("--addr", address) if server else ()),
+                *(("--addr", self.address) if server else ()),
                 "work",
                 *(("--queue", self.queue) if queue else ()),
                 *arguments,
@@ -131,7 +144,7 @@ class Work:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "SERVER": own or address, "PYTHONPATH": str(Path(__file__).parents[2])},
+            env=self.environment(own, path),
         )
         log.close()
         self.processes.append(process)
@@ -173,9 +186,7 @@ def test_a_function_and_a_coroutine_function(work, target):
     until(lambda: work.left() == 0)
     assert work.stop(process) == 0
     assert sorted(name for name, _ in work.done()) == ["a", "b", "c"]
-    assert (
-        work.log().splitlines()[0].endswith(f" work {target}; server 127.0.0.1:{work.server.port}; queues {work.queue}")
-    )
+    assert work.log().splitlines()[0].endswith(f" work {target}; server {work.address}; queues {work.queue}")
     assert len(re.findall(rf"item \S+ of {work.queue} removed after .*, attempt 1$", work.log(), re.MULTILINE)) == 3
 
 
@@ -195,9 +206,7 @@ ADD = "import shop; shop.double.add(21); shop.app.close()"
 
 
 def test_the_tasks_of_an_app(work):
-    address = f"127.0.0.1:{work.server.port}"
-    environment = {**os.environ, "SERVER": address, "PYTHONPATH": str(Path(__file__).parents[2])}
-    subprocess.run([sys.executable, "-c", ADD], cwd=work.folder, env=environment, check=True)
+    subprocess.run([sys.executable, "-c", ADD], cwd=work.folder, env=work.environment(), check=True)
     process = work.start("-v", "shop:app", "--liveness-file", "alive", server=False, queue=False)
     until(work.done)
     until((work.folder / "alive").exists)
@@ -226,6 +235,36 @@ def test_a_command_per_item(work):
     assert (dead["lastError"], dead["failures"]) == ("exit status 4\nno bad", 2)
     assert "did good\n" in work.log()
     assert re.search(rf"item \S+ of {work.queue} failed, attempt 2: exit status 4\nno bad\n", work.log())
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "work.md").read_text()
+LP = """#!/bin/sh
+cat > "printed by $2 attempt $QUEUEBER_ATTEMPT"
+"""
+
+
+def test_the_command_of_the_page(work):
+    (line,) = re.findall(r"```sh\n(.*?)\n```", PAGE, re.DOTALL)
+    program, command, option, _, *arguments = shlex.split(line)
+    assert [program, command, option] == ["queueber", "work", "--queue"]
+    printer = work.folder / "bin" / "lp"
+    printer.parent.mkdir()
+    printer.write_text(LP)
+    printer.chmod(0o755)
+    work.add("a letter")
+    process = work.start(*arguments, path=printer.parent)
+    printed = work.folder / "printed by hall attempt 1"
+    until(lambda: work.left() == 0)
+    assert work.stop(process) == 0
+    assert printed.read_text() == "a letter"
+
+
+def test_the_page_has_every_option():
+    options = re.findall(
+        r"^ +(?:-\w, )?(--[\w-]+)", CliRunner().invoke(queueber, ["work", "--help"]).stdout, re.MULTILINE
+    )
+    assert len(options) > 15
+    assert [each for each in options if each not in PAGE and each != "--help"] == []
 
 
 def test_a_command_has_time_to_end_and_its_item_is_settled(work):
@@ -326,6 +365,40 @@ def test_reload_while_a_program_is_written(work):
     until(lambda: len(work.done()) == 2)
     assert work.stop(process) == 0
     assert work.log().count("Traceback") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--processes", "2", "--prefetch", "0", "--concurrency", "1", "shop:patiently"],
+        ["--", "sh", "-c", "touch begun; while ! [ -e 'go on' ]; do sleep 0.05; done"],
+    ],
+    ids=["processes", "command"],
+)
+def test_ctrl_c_on_a_terminal_is_one_signal(work, arguments):
+    """The terminal sends it to all processes in the foreground: a worker would count two, and a command would end."""
+    work.add("a")
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(work.folder)
+        command = ["-m", "queueber.cli", "--addr", work.address, "work", "--queue", work.queue, *arguments]
+        os.execve(sys.executable, [sys.executable, *command], work.environment())
+    shown = b""
+    until((work.folder / "begun").exists)
+    os.write(terminal, b"\x03")
+    while b"the worker stops" not in shown:
+        shown += os.read(terminal, 4_096)
+    assert work.counts()["leased"] == 1
+    (work.folder / "go on").touch()
+    with suppress(OSError):
+        # The terminal ends with its last process.
+        while part := os.read(terminal, 4_096):
+            shown += part
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    os.close(terminal)
+    assert work.left() == 0
+    assert b"queueber work" in shown
+    assert b"now" not in shown
 
 
 def test_processes_end_with_their_supervisor(work):
