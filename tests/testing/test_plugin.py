@@ -21,9 +21,10 @@ addopts = -p no:cacheprovider
 """
 
 
-def run(tmp_path, command, *, ini=INI, test_mail):
-    """Run *command* in a project with one module of tests; return its output."""
-    (tmp_path / "test_mail.py").write_text(textwrap.dedent(test_mail))
+def run(tmp_path, command, *, ini=INI, files):
+    """Run *command* in a project of these files; return its output."""
+    for name, text in files.items():
+        (tmp_path / name).write_text(textwrap.dedent(text))
     (tmp_path / "pytest.ini").write_text(ini)
     done = subprocess.run(
         [sys.executable, "-m", *command],
@@ -44,7 +45,7 @@ def run_pytest(tmp_path, text, *, without):
     plugin = [] if INSTALLED else ["-p", PLUGIN]
     disabled = [option for each in without for option in ("-p", f"no:{each}")]
     ini = INI if "asyncio" in without else f"{INI}asyncio_default_fixture_loop_scope = function\n"
-    return run(tmp_path, ["pytest", "-q", *plugin, *disabled], ini=ini, test_mail=text)
+    return run(tmp_path, ["pytest", "-q", *plugin, *disabled], ini=ini, files={"test_mail.py": text})
 
 
 def test_a_project_that_blocks(tmp_path):
@@ -135,7 +136,7 @@ def test_a_project_on_twisted(tmp_path):
 
 def test_a_project_without_the_plugins_for_coroutines_has_no_such_fixtures(tmp_path):
     plugin = [] if INSTALLED else ["-p", PLUGIN]
-    output = run(tmp_path, ["pytest", *plugin, "-p", "no:asyncio", "-p", "no:twisted", "--fixtures"], test_mail="")
+    output = run(tmp_path, ["pytest", *plugin, "-p", "no:asyncio", "-p", "no:twisted", "--fixtures"], files={})
     assert "queueber_server" in output
     assert "queueber_aio" not in output
     assert "queueber_twisted" not in output
@@ -146,7 +147,8 @@ def test_a_project_on_trial(tmp_path):
     output = run(
         tmp_path,
         ["twisted.trial", "test_mail"],
-        test_mail="""
+        files={
+            "test_mail.py": """
         from twisted.internet import reactor
         from twisted.trial.unittest import TestCase
 
@@ -173,6 +175,7 @@ def test_a_project_on_trial(tmp_path):
                 await self.client.queue("mail").add(b"hello")
                 self.assertEqual(fault.happened, 1)
                 self.server.assert_added("mail", count=1)
-        """,
+        """
+        },
     )
     assert "PASSED (successes=2)" in output
