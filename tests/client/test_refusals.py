@@ -143,6 +143,20 @@ async def test_a_client_that_does_all_right_is_served(serve, authority, files):
 
 
 @pytest_twisted.ensureDeferred
+async def test_the_files_may_be_in_the_url(serve, authority, files):
+    served = serve("server", client_ca=authority.pem)
+    certificate, key = files["client"]
+    url = f"queueber+tls://{served.address}/mail?ca={authority.pem}&certificate={certificate}&key={key}"
+    assert len(await outcome(url)) == 1
+    found = await outcome(f"{url}&server_name=queues.example")
+    assert isinstance(found, NotConnected)
+    assert str(found) == (
+        f"cannot connect to queueber+tls://{served.address}/mail:"
+        " the certificate is for 127.0.0.1, localhost, not queues.example"
+    )
+
+
+@pytest_twisted.ensureDeferred
 async def test_the_server_s_certificate_is_for_another_name(serve, authority):
     served = serve("server")
     found = await outcome(served.address, tls=Tls(ca=authority.pem, server_name="queues.example"))
