@@ -9,7 +9,7 @@ program gives to `Tasks.connect_twisted`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -54,6 +54,9 @@ class Connections:
     """The blocking client, if there is one."""
 
     _aio: WeakKeyDictionary[asyncio.AbstractEventLoop, aio.Client] = field(factory=WeakKeyDictionary, init=False)
+    _closers: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncIterator[None]] = field(
+        factory=WeakKeyDictionary, init=False
+    )
     _twisted: client.Client | None = field(default=None, init=False)
 
     def context(self) -> Mapping[str, bytes]:
@@ -78,14 +81,16 @@ class Connections:
                 made.close()
         return found
 
-    def aio(self) -> aio.Client:
-        """Return the client of the running loop."""
+    async def aio(self) -> aio.Client:
+        """Return the client of the running loop, which is closed when `asyncio.run` ends."""
         loop = asyncio.get_running_loop()
         found = self._aio.get(loop)
         if found is None:
             from queueber import aio  # noqa: PLC0415
 
             found = self._aio[loop] = aio.connect(self.url, **self._options)
+            self._closers[loop] = closer = _closed_with_its_loop(found)
+            await anext(closer)
         return found
 
     def twisted(self) -> client.Client:
@@ -139,7 +144,7 @@ class Connections:
         """Add on asyncio."""
         if self.instead is not None:
             return await self.instead.add_aio(call)
-        queue = self.aio().queue(call.queue)
+        queue = (await self.aio()).queue(call.queue)
         return added(call, await queue.add_items(call.item, request_id=call.request_id, timeout_ms=timeout_ms))
 
     def add_tx(self, call: ToAdd, *, timeout_ms: int | None = None) -> Deferred[Added]:
@@ -168,6 +173,14 @@ class Connections:
 
         found, self._twisted = self._twisted, None
         return succeed(None) if found is None else found.close()
+
+
+async def _closed_with_its_loop(client: aio.Client) -> AsyncIterator[None]:
+    """Close *client* at the end of its loop, which closes all generators that have begun."""
+    try:
+        yield
+    finally:
+        await client.close()
 
 
 def added(call: ToAdd, response: AddResponse) -> Added:

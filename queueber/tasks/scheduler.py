@@ -204,7 +204,7 @@ class _Asyncio:
         return await self._connections.add_aio(call, timeout_ms=ADD_TIMEOUT_MS)
 
     async def settings(self, queue: str) -> SettingsInForce:
-        return await self._connections.aio().control(queue).settings()
+        return await (await self._connections.aio()).control(queue).settings()
 
     async def wait(self, seconds: float) -> None:
         with suppress(TimeoutError):

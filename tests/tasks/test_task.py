@@ -92,6 +92,21 @@ def test_a_coroutine_adds_on_asyncio_and_each_loop_has_its_connection():
     assert all(each.closed for each in clients)
 
 
+def test_the_end_of_a_loop_closes_its_connection(monkeypatch):
+    made = []
+    monkeypatch.setattr("queueber.aio.connect", lambda *_, **__: made.append(AioAdds()) or made[-1])
+    app = Tasks(URL)
+    task = app.task(add)
+
+    async def main():
+        await asyncio.gather(task.aio.add(1), task.aio.add(2))
+        assert not made[-1].closed
+
+    asyncio.run(main())
+    asyncio.run(main())
+    assert [(len(each.added), each.closed) for each in made] == [(2, True), (2, True)]
+
+
 def test_a_deferred_adds_on_twisted():
     app, _ = app_with_adds()
     task = app.task(add)
