@@ -17,12 +17,15 @@ from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import Enum
+from fractions import Fraction
 from reprlib import repr as shortened
 from types import NoneType
 from typing import Any, Final
 from uuid import UUID
 
 from attrs import define
+
+from queueber.units import US_PER_SECOND
 
 Convert = Callable[[Any], Any]
 
@@ -165,9 +168,18 @@ def _base64(text: str) -> bytes:
         raise ValueError(text) from None
 
 
+def _seconds(value: Any) -> float:  # noqa: ANN401
+    """Return the seconds of a span; beyond a century a number does not hold each microsecond."""
+    seconds: float = _TIMEDELTA(value).total_seconds()
+    if _span(seconds) != value:
+        raise Unfit(value, "a timedelta that a number of seconds holds to the microsecond")
+    return seconds
+
+
 def _span(value: Any) -> timedelta:  # noqa: ANN401
     try:
-        return timedelta(seconds=_float(value))
+        # A fraction, because a float rounds once more.
+        return timedelta(microseconds=round(Fraction(_float(value)) * US_PER_SECOND))
     except OverflowError:
         raise Unfit(value, "a number of seconds that fits a timedelta") from None
 
@@ -192,7 +204,7 @@ SCALARS: Final[Mapping[Any, Codec]] = {
     datetime: text_codec(datetime, "a datetime", datetime.isoformat, datetime.fromisoformat),
     date: Codec(_date, text_codec(date, "a date", date.isoformat, date.fromisoformat).decode),
     time: text_codec(time, "a time", time.isoformat, time.fromisoformat),
-    timedelta: Codec(lambda value: _TIMEDELTA(value).total_seconds(), _span),
+    timedelta: Codec(_seconds, _span),
     UUID: text_codec(UUID, "a UUID", str, UUID),
     Decimal: text_codec(Decimal, "a Decimal", str, _decimal),
 }
