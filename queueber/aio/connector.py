@@ -66,6 +66,9 @@ class Connector:
         self._connecting: asyncio.Task[None] | None = None
         self._retry_timer: asyncio.TimerHandle | None = None
         self._flushing = False
+        self._is_away = False
+        """Whether the last attempt to connect has failed, which is logged once if nothing else says so."""
+
         self._background: set[asyncio.Future[Any]] = set()
         """Calls that return items, and for which nothing but `close` waits."""
 
@@ -180,6 +183,9 @@ class Connector:
         finally:
             self._connecting = None
             if self._transport is None:
+                if not (self._is_away or refused or self._options.attempts or self.link.closed):
+                    _log.warning("cannot connect to %s: %s; trying again", self._endpoint.name, why)
+                self._is_away = True
                 self.link.attempt_failed(why, refused=refused)
                 self._retry(loop)
 
@@ -200,7 +206,7 @@ class Connector:
         """Use *transport*; return its connection, or None if the client was closed meanwhile."""
         if self.link.closed:
             return None
-        self._transport = transport
+        self._transport, self._is_away = transport, False
         connection = self.link.connected()
         self.link.dispatch()
         self.flush_soon()

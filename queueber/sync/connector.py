@@ -111,7 +111,7 @@ class Connector:
     def _start(self) -> None:
         if self._closed:
             return
-        io = IoThread(self._endpoint, self._link(), self.held)
+        io = IoThread(self._endpoint, self._link(), self.held, fails_calls=self._options.attempts is not None)
         try:
             io.start()
         except RuntimeError as why:

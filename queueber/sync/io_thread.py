@@ -53,8 +53,14 @@ _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 class IoThread:
     """The thread, the link and the connection of a client."""
 
-    def __init__(self, endpoint: Endpoint, link: Link, held: HeldLeases) -> None:
-        """Connect *link* to *endpoint* once the thread is started.  *held* are the client's session leases."""
+    def __init__(self, endpoint: Endpoint, link: Link, held: HeldLeases, *, fails_calls: bool = False) -> None:
+        """
+        Connect *link* to *endpoint* once the thread is started.
+
+        *held* are the client's session leases.  *fails_calls*: calls fail if the server is away; otherwise that is
+        logged.
+        """
+        self._fails_calls = fails_calls
         self.link = link
         self.timers = Timers()
         """For the thread itself: functions that it calls later."""
@@ -72,6 +78,9 @@ class IoThread:
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._stream: Stream | None = None
         self._connection: ClientConnection | None = None
+        self._is_away = False
+        """Whether the last attempt to connect has failed, which is logged once if no call fails with it."""
+
         self._closing = False
         self._half_closed = False
         self._over = False
@@ -255,12 +264,19 @@ class IoThread:
         if self.link.closed:
             stream.close()
             return
-        self._stream = stream
+        self._stream, self._is_away = stream, False
         self._selector.register(stream.socket, stream.events, stream)
         self._connection = self.link.connected()
         self.link.dispatch()
 
     def _failed(self, why: str, *, refused: bool) -> None:
+        if not (self._is_away or refused or self._fails_calls or self.link.closed):
+            # Imported here, because most programs do without.
+            import logging  # noqa: PLC0415
+
+            log = logging.getLogger("queueber.sync")
+            log.warning("cannot connect to %s: %s; trying again", self._endpoint.name, why)
+        self._is_away = True
         self.link.attempt_failed(why, refused=refused)
         self._retry()
 

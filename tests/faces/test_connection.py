@@ -182,3 +182,16 @@ async def test_a_closed_session_names_itself(face, url):
         assert session.state is SessionState.CLOSED
         with pytest.raises(Exception, match="session is closed"):
             await client.queue().poll(session=session)
+
+
+async def test_a_server_that_is_away_is_logged_once(face, server, url, caplog):
+    if face.name == "twisted":
+        pytest.skip("Twisted programs have its log")
+    async with face.client(url, retry_policy=soon) as client:
+        with server.down():
+            adding = asyncio.ensure_future(client.queue().add(b"x"))
+            await until(lambda: caplog.records)
+            await asyncio.sleep(0.05)
+        await adding
+    (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("queueber")]
+    assert line == f"cannot connect to {url}: Connection refused; trying again"
