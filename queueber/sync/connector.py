@@ -63,6 +63,7 @@ class Connector:
             QueueberError: an error of the call.
         """
         io = self.io()
+        io.check_may_wait()
         pending = self._pending(call, timeout_ms)
         try:
             io.make(pending)

@@ -5,10 +5,8 @@ All of `client_core` runs in this thread alone, so that a signal, which may
 interrupt the main thread anywhere, never finds it halfway.  Other threads leave
 functions with `post`, and wait for a `Pending`.
 
-The names of hosts are looked up by calls that block, so another thread makes each
-connection and hands it over.  After its loss the next attempt waits for the
-back-off of `Link`.  `close` waits for the answers to what returns items, sends
-what is pending, and waits for the server to end the connection.
+`close` waits for the answers to what returns items, sends what is pending, and
+waits for the server to end the connection.  `wire` has the connection itself.
 """
 
 from __future__ import annotations
@@ -19,27 +17,23 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from threading import Thread
+from threading import Thread, get_ident
 from typing import Any, TypeVar
 
 from queueber.client_core.calls import Call
-from queueber.client_core.connection import ClientConnection
 from queueber.client_core.delivery import EXIT_MS
-from queueber.client_core.endpoint import Endpoint, attempt_problem, loss_problem, refusal_of
+from queueber.client_core.endpoint import Endpoint
 from queueber.client_core.errors import NotConnected, OutcomeUnknown
 from queueber.client_core.held_leases import HeldLeases
 from queueber.client_core.queue_calls import undelivered
 from queueber.client_core.reconnect import Link, timed_out
-from queueber.errors import QueueberError, reason
+from queueber.errors import InvalidRequest
 from queueber.sync.pending import Pending, Result
-from queueber.sync.stream import Stream, connect
 from queueber.sync.timers import Timers
+from queueber.sync.wire import Wire
 from queueber.units import MS_PER_SECOND
 
 T = TypeVar("T")
-
-CONNECT_SECONDS = 30.0
-"""Time limit of an attempt to connect to one address, and of its TLS handshake."""
 
 CLOSE_SECONDS = 5.0
 """Time limit for the answers to what returns items, and then for the last messages, of a client that is closed."""
@@ -60,7 +54,6 @@ class IoThread:
         *held* are the client's session leases.  *fails_calls*: calls fail if the server is away; otherwise that is
         logged.
         """
-        self._fails_calls = fails_calls
         self.link = link
         self.timers = Timers()
         """For the thread itself: functions that it calls later."""
@@ -68,7 +61,6 @@ class IoThread:
         self.waiting: set[Result[Any]] = set()
         """The calls without an outcome, and other results to come."""
 
-        self._endpoint = endpoint
         self._held = held
         self._commands: deque[Callable[[], object]] = deque()
         self._woken, self._waking = socket.socketpair()
@@ -76,13 +68,8 @@ class IoThread:
         self._waking.setblocking(False)
         self._selector: selectors.BaseSelector = _Selector()
         self._selector.register(self._woken, selectors.EVENT_READ)
-        self._stream: Stream | None = None
-        self._connection: ClientConnection | None = None
-        self._is_away = False
-        """Whether the last attempt to connect has failed, which is logged once if no call fails with it."""
-
+        self._wire = Wire(endpoint, link, self.timers, self._selector, self.post, fails_calls=fails_calls)
         self._closing = False
-        self._half_closed = False
         self._over = False
         """The thread takes no further turn."""
 
@@ -124,6 +111,7 @@ class IoThread:
 
     def wait_for(self, function: Callable[[Result[T]], object]) -> T:
         """Have the thread call *function* with a result that it sets sooner or later; wait for that and return it."""
+        self.check_may_wait()
         result: Result[T] = Result()
         self.waiting.add(result)
         try:
@@ -131,6 +119,16 @@ class IoThread:
             return result.result()
         finally:
             self.waiting.discard(result)
+
+    def check_may_wait(self) -> None:
+        """
+        Check that this is another thread.
+
+        Raises:
+            InvalidRequest: it is the thread itself, which would wait for ever.
+        """
+        if get_ident() == self._thread.ident:
+            raise InvalidRequest("a call cannot be waited for in the client's own thread: hand it to another one")
 
     def make(self, pending: Pending[Any]) -> None:
         """Have the thread make the call of *pending*."""
@@ -152,8 +150,9 @@ class IoThread:
     def leave_to_parent(self) -> None:
         """Release what a fork has copied, in the child: its descriptors, and threads that wait for an outcome."""
         self._over = True
-        for each in (self._woken, self._waking, *(() if self._stream is None else (self._stream,))):
-            each.close()
+        self._wire.leave_to_parent()
+        self._woken.close()
+        self._waking.close()
         why = "the process was forked during the call: the parent process gets the answer"
         for pending in list(self.waiting):
             pending.set(OutcomeUnknown(why))
@@ -162,7 +161,7 @@ class IoThread:
 
     def _run(self) -> None:
         try:
-            self._connect()
+            self._wire.connect()
             while not self._over:
                 self._turn()
         except BaseException as why:
@@ -171,7 +170,7 @@ class IoThread:
             raise
         finally:
             self.link.close()
-            self._drop_stream("the client was closed")
+            self._wire.drop("the client was closed")
             self._run_commands()
             for each in (self._selector, self._woken, self._waking):
                 each.close()
@@ -183,13 +182,13 @@ class IoThread:
 
     def _turn(self) -> None:
         """Send, wait for something to do, and do it."""
-        self._flush()
+        self._wire.flush()
         self._advance_close()
         if self._over:
             return
         for key, events in self._selector.select(0 if self._commands else self.timers.seconds_left()):
             if key.data is not None:
-                self._on_stream(key.data, events)
+                self._wire.on_events(key.data, events)
             else:
                 with suppress(BlockingIOError):
                     self._woken.recv(WAKE_BYTES)
@@ -236,113 +235,6 @@ class IoThread:
         self.waiting.add(pending)
         self._make(pending)
 
-    # The connection
-
-    def _connect(self) -> None:
-        if not self.link.closed:
-            attempt = Thread(target=self._attempt, name="queueber connecting", daemon=True)
-            try:
-                attempt.start()
-            except RuntimeError as why:
-                # The interpreter is ending, or the system has no more threads.
-                self._failed(str(why), refused=False)
-
-    def _attempt(self) -> None:
-        """Connect.  Runs in a thread of its own."""
-        try:
-            made = connect(self._endpoint, CONNECT_SECONDS)
-        except TimeoutError as error:
-            why = f"no answer within {CONNECT_SECONDS:g} s" if error.errno is None else reason(error)
-            self.post(partial(self._failed, why, refused=False))
-        except (OSError, UnicodeError) as error:
-            why, refused = attempt_problem(error, self._endpoint)
-            self.post(partial(self._failed, why, refused=refused))
-        else:
-            self.post(partial(self._made, made))
-
-    def _made(self, stream: Stream) -> None:
-        if self.link.closed:
-            stream.close()
-            return
-        self._stream, self._is_away = stream, False
-        self._selector.register(stream.socket, stream.events, stream)
-        self._connection = self.link.connected()
-        self.link.dispatch()
-
-    def _failed(self, why: str, *, refused: bool) -> None:
-        if not (self._is_away or refused or self._fails_calls or self.link.closed):
-            # Imported here, because most programs do without.
-            import logging  # noqa: PLC0415
-
-            log = logging.getLogger("queueber.sync")
-            log.warning("cannot connect to %s: %s; trying again", self._endpoint.name, why)
-        self._is_away = True
-        self.link.attempt_failed(why, refused=refused)
-        self._retry()
-
-    def _retry(self) -> None:
-        if not self.link.closed:
-            self.timers.call_later(self.link.retry_delay(), self._connect)
-
-    def _on_stream(self, stream: Stream, events: int) -> None:
-        """Process what the server has sent, and go on sending."""
-        if events & ~selectors.EVENT_WRITE or stream.sent:
-            self._receive(stream)
-        if stream is self._stream and not stream.sent:
-            self._send(stream)
-
-    def _receive(self, stream: Stream) -> None:
-        assert self._connection is not None
-        try:
-            for data in stream.receive():
-                if not data:
-                    self._lost(None)
-                    return
-                self._connection.receive_data(data)
-        except OSError as why:
-            self._lost(why)
-
-    def _send(self, stream: Stream, data: bytes = b"") -> None:
-        try:
-            stream.send(data)
-        except OSError as why:
-            # The server may have sent why, before it closed the connection.
-            self._receive(stream)
-            if stream is self._stream:
-                self._lost(why)
-
-    def _flush(self) -> None:
-        """Send the pending messages, and close a connection that has ended."""
-        stream, connection = self._stream, self._connection
-        if stream is None or connection is None:
-            return
-        if data := connection.data_to_send():
-            self._send(stream, data)
-        if stream is self._stream:
-            if connection.ended is not None:
-                self._lost(None)
-            elif self._selector.get_key(stream.socket).events != stream.events:
-                self._selector.modify(stream.socket, stream.events, stream)
-
-    def _lost(self, error: OSError | None) -> None:
-        """Fail the calls in flight, and connect again later."""
-        connection = self._connection
-        assert connection is not None
-        refusal = None if connection.received else refusal_of(error, self._endpoint, secured=True)
-        if refusal is None:
-            self._drop_stream(loss_problem(error))
-        else:
-            self._drop_stream(refusal[0], NotConnected, refused=refusal[1])
-        self._retry()
-
-    def _drop_stream(self, why: str, kind: type[QueueberError] = OutcomeUnknown, *, refused: bool = False) -> None:
-        """End the connection, if there is one."""
-        stream, connection, self._stream, self._connection = self._stream, self._connection, None, None
-        if stream is not None and connection is not None:
-            self._selector.unregister(stream.socket)
-            stream.close()
-            connection.end(why, kind, refused=refused)
-
     # The end
 
     def _close(self) -> None:
@@ -360,16 +252,12 @@ class IoThread:
             return
         if not self._is_settling():
             self.link.close()
-        if self.link.closed:
-            stream = self._stream
-            if stream is None:
-                self._over = True
-            elif stream.sent and not self._half_closed:
-                self._half_closed = True
-                stream.end()
+        if self.link.closed and self._wire.finish():
+            self._over = True
 
     def _is_settling(self) -> bool:
         """Return whether answers to what returns items are on their way."""
-        if self._connection is None:
+        settling = self._wire.settling
+        if settling is None:
             return False
-        return self._connection.settling or any(isinstance(each, Pending) and each.background for each in self.waiting)
+        return settling or any(isinstance(each, Pending) and each.background for each in self.waiting)
