@@ -13,36 +13,31 @@ import asyncio
 import contextlib
 import logging
 import os
-import socket
 import time
 from collections.abc import Callable
 from functools import partial
 from random import SystemRandom
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
+from queueber.aio.transport import CLOSE_SECONDS, Transport
 from queueber.client_core.address import UnixAddress
 from queueber.client_core.arguments import timeout
 from queueber.client_core.calls import Call
 from queueber.client_core.connection import ClientConnection, PendingCall
 from queueber.client_core.delivery import EXIT_MS
-from queueber.client_core.endpoint import Endpoint, attempt_problem, loss_problem, refusal_of
-from queueber.client_core.errors import NotConnected
+from queueber.client_core.endpoint import Endpoint, attempt_problem
 from queueber.client_core.held_leases import HeldLeases
 from queueber.client_core.options import Options
 from queueber.client_core.queue_calls import undelivered
 from queueber.client_core.reconnect import Link, backoff, timed_out
 from queueber.errors import InvalidRequest, QueueberError
 from queueber.limits import ID_BYTES
-from queueber.transport.keepalive import keep_socket_alive
 from queueber.units import MS_PER_SECOND
 
 T = TypeVar("T")
 
 CONNECT_SECONDS = 30.0
 """Time limit of an attempt to connect, TLS handshake included."""
-
-CLOSE_SECONDS = 5.0
-"""Time limit for the answers to what returns items, and then for the last messages, of a client that is closed."""
 
 _log = logging.getLogger("queueber.aio")
 
@@ -278,65 +273,6 @@ class Connector:
         if self._transport is not None:
             self._transport.flush()
             self._transport.close()
-
-
-class Transport(asyncio.Protocol):
-    """The transport of one connection."""
-
-    def __init__(self, connector: Connector, endpoint: Endpoint) -> None:
-        """Carry the calls of *connector* to *endpoint*."""
-        self._connector = connector
-        self._endpoint = endpoint
-        self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
-        self._connection: ClientConnection | None = None
-        self._closing: asyncio.TimerHandle | None = None
-        self.lost: asyncio.Future[None] = self._loop.create_future()
-        """Done once the transport is lost."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to use the transport, after its TLS handshake."""
-        self._transport = cast("asyncio.Transport", transport)
-        made = transport.get_extra_info("socket")
-        if made is not None and made.family in (socket.AF_INET, socket.AF_INET6):
-            keep_socket_alive(made)
-        self._connection = self._connector.connected(self)
-        if self._connection is None:
-            self._transport.abort()
-
-    def data_received(self, data: bytes) -> None:
-        """Process answers."""
-        if self._connection is not None:
-            self._connection.receive_data(data)
-            self._connector.received()
-
-    def flush(self) -> None:
-        """Send the pending messages, and close the transport of a connection that has ended."""
-        if self._transport is not None and self._connection is not None:
-            if data := self._connection.data_to_send():
-                self._transport.write(data)
-            if self._connection.ended is not None and self._closing is None:
-                _log.warning("closing the connection to %s: %s", self._endpoint.name, self._connection.ended.why)
-                self.close()
-
-    def close(self) -> None:
-        """Close the transport once all bytes are sent; abort it if that takes longer than `CLOSE_SECONDS`."""
-        if self._transport is not None and self._closing is None:
-            self._closing = self._loop.call_later(CLOSE_SECONDS, self._transport.abort)
-            self._transport.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Fail the calls in flight: with `OutcomeUnknown`, unless no server has read them."""
-        if self._closing is not None:
-            self._closing.cancel()
-        if (connection := self._connection) is not None:
-            refusal = None if connection.received else refusal_of(exc, self._endpoint, secured=True)
-            if refusal is None:
-                connection.end(loss_problem(exc))
-            else:
-                connection.end(refusal[0], NotConnected, refused=refusal[1])
-        self._connector.lost(self)
-        self.lost.set_result(None)
 
 
 def _link(endpoint: Endpoint, options: Options) -> Link:

@@ -233,3 +233,24 @@ def test_a_process_ends_at_once_and_quietly(server, url, program, request):
     assert run(url, program) == (0, "", "")
     assert time.monotonic() - started < 20
     assert len(server.items(request.node.name)) == 1
+
+
+def test_a_call_in_the_client_s_own_thread_is_refused(server, client, queue):
+    """It would wait for itself."""
+    said = []
+
+    def lost(lease):
+        try:
+            queue.extend(lease, 1)
+        except InvalidRequest as why:
+            said.append(str(why))
+
+    with client.session(on_lost=lost) as session:
+        queue.add(b"x")
+        server.end_lease(queue.poll(session=session))
+        server.drop_connections()
+        deadline = time.monotonic() + 20
+        while not said:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    assert said == ["a call cannot be waited for in the client's own thread: hand it to another one"]
