@@ -236,7 +236,7 @@ def test_a_process_ends_at_once_and_quietly(server, url, program, request):
 
 
 def test_a_call_in_the_client_s_own_thread_is_refused(server, client, queue):
-    """It would wait for itself."""
+    """The thread would wait for itself."""
     said = []
 
     def lost(lease):
