@@ -282,4 +282,5 @@ def _link(endpoint: Endpoint, options: Options) -> Link:
         address=endpoint.name,
         retry_policy=options.retry_policy or backoff(SystemRandom().random),
         clock=time.monotonic,
+        resend_adds=options.resend_adds,
     )

@@ -127,6 +127,7 @@ class Connector:
             address=self._endpoint.name,
             retry_policy=options.retry_policy or backoff(_random),
             clock=time.monotonic,
+            resend_adds=options.resend_adds,
         )
 
     def close(self) -> None:
