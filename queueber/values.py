@@ -11,11 +11,14 @@ The classes are named tuples, because each call and item makes an instance.
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple, TypeAlias
+from uuid import UUID
 
 from queueber.units import SpanMs, WallMs
 
 DEFAULT_QUEUE: Final = "default"
 """The name of the queue that a connection bootstraps."""
+
+ID_BYTES: Final = 16
 
 Header: TypeAlias = tuple[str, bytes]
 """The name and value of a header of an item."""
@@ -165,3 +168,8 @@ class AddTo(NamedTuple):
     """The queue's name; empty: the queue on which `settle` was called."""
 
     items: Sequence[NewItem]
+
+
+def id_text(identity: bytes) -> str:
+    """Return an item's or a lease's id as a UUID.  Ids of other lengths, from foreign servers, are hexadecimal."""
+    return str(UUID(bytes=identity)) if len(identity) == ID_BYTES else identity.hex()

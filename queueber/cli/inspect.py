@@ -8,12 +8,13 @@ import click
 
 from queueber.broker.model import TimeMark
 from queueber.cli.data_directory import directory_argument, exit_74_if_unreadable
-from queueber.cli.output import bytes_of, encoded, moment, printable, uuid
+from queueber.cli.output import bytes_of, encoded, moment, printable
 from queueber.errors import InvalidRequest, one_line
 from queueber.server.core.clock import QueueClock
 from queueber.store import inspect as inspect_directory
 from queueber.store.maintenance.inspection import InspectedItem, Inspection
 from queueber.units import WallMs, counted
+from queueber.values import id_text
 
 
 @click.command()
@@ -114,7 +115,7 @@ def _summary(path: Path, found: Inspection) -> dict[str, Any]:
 def _row(view: InspectedItem, *, contents: bool) -> dict[str, Any]:
     item = view.item
     return {
-        "id": uuid(item.key.id),
+        "id": id_text(item.key.id),
         "state": view.state,
         "due_ms": item.key.due,
         "added_at_ms": item.added_at,
@@ -136,6 +137,6 @@ def _line(view: InspectedItem, *, contents: bool) -> str:
     item = view.item
     shown = f": {printable(item.contents)}" if contents else ""
     return (
-        f"item {uuid(item.key.id)} {view.state}, due {moment(item.key.due)}, added {moment(item.added_at)},"
+        f"item {id_text(item.key.id)} {view.state}, due {moment(item.key.due)}, added {moment(item.added_at)},"
         f" leases that ended {item.attempts}, {counted(len(item.contents), 'byte')}{shown}"
     )

@@ -14,14 +14,14 @@ import click
 from queueber.api.control_types import Redriven
 from queueber.cli import queue_output as output
 from queueber.cli.arguments import seconds, uuid_bytes
-from queueber.cli.output import camel_case, moment, uuid
+from queueber.cli.output import camel_case, moment
 from queueber.cli.server_options import ServerCommand, ServerSelection, json_option, queue_argument, timeout_option
 from queueber.cli.streams import EXIT_ERROR
 from queueber.cli.terminal import LoadDisplay, confirm, yes_option
 from queueber.client.control import QueueControl
 from queueber.limits import LISTED_MAX
 from queueber.units import MS_PER_SECOND, counted
-from queueber.values import ControlOutcome, DeathReason
+from queueber.values import ControlOutcome, DeathReason, id_text
 
 _REASONS: Final = {reason.name.lower(): reason for reason in DeathReason if reason is not DeathReason.NONE}
 
@@ -46,7 +46,7 @@ def cancel(server: ServerSelection, ids: list[bytes], yes: bool, as_json: bool, 
     It may be ready, delayed or dead.  A leased item is left to its worker.  The exit status is 1 if an item was not
     removed.
     """
-    what = f"the item {uuid(ids[0])}" if len(ids) == 1 else counted(len(ids), "item")
+    what = f"the item {id_text(ids[0])}" if len(ids) == 1 else counted(len(ids), "item")
     confirm(f"Remove {what} from the queue {server.queue_text}, for ever?", yes=yes)
     unknown = "there is no such item"
     _change(server, "cancelled", ids, lambda it, each: it.cancel(each), timeout, as_json=as_json, unknown=unknown)
@@ -118,9 +118,9 @@ def _change(
 
     def print_outcome(item_id: bytes, outcome: ControlOutcome) -> None:
         if outcome is ControlOutcome.DONE:
-            click.echo(f"item {uuid(item_id)} {done}")
+            click.echo(f"item {id_text(item_id)} {done}")
         else:
-            click.echo(f"queueber: item {uuid(item_id)} not {done}: {reasons[outcome]}", err=True)
+            click.echo(f"queueber: item {id_text(item_id)} not {done}: {reasons[outcome]}", err=True)
 
     async def work(control: QueueControl) -> None:
         for each in ids:
@@ -131,7 +131,8 @@ def _change(
     server.control(work, timeout)
     if as_json:
         found = [
-            {"id": uuid(each), "outcome": camel_case(outcome.name)} for each, outcome in zip(ids, outcomes, strict=True)
+            {"id": id_text(each), "outcome": camel_case(outcome.name)}
+            for each, outcome in zip(ids, outcomes, strict=True)
         ]
         click.echo(output.json_line({"outcomes": found}))
     if any(outcome is not ControlOutcome.DONE for outcome in outcomes):

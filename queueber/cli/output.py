@@ -9,17 +9,12 @@ terminal.  In JSON a field names the encoding of the contents.
 import json
 from base64 import b64encode
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
 
 from queueber.client import Batch
 from queueber.units import Unit, counted
+from queueber.values import id_text
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def uuid(identity: bytes) -> str:
-    """Return an item's or a lease's id as a UUID.  Ids of other lengths, from foreign servers, are hexadecimal."""
-    return str(UUID(bytes=identity)) if len(identity) == 16 else identity.hex()  # noqa: PLR2004  (a UUID's length)
 
 
 def camel_case(name: str) -> str:
@@ -30,32 +25,32 @@ def camel_case(name: str) -> str:
 
 def added_text(ids: list[bytes]) -> str:
     """Return the ids of items, one per line."""
-    return "\n".join(map(uuid, ids))
+    return "\n".join(map(id_text, ids))
 
 
 def added_json(ids: list[bytes]) -> str:
     """Return the ids of items as JSON."""
-    return json.dumps({"ids": [uuid(item_id) for item_id in ids]})
+    return json.dumps({"ids": [id_text(item_id) for item_id in ids]})
 
 
 def batch_text(batch: Batch, *, contents: bool = True) -> str:
     """Return the lease and a line for each item with its id, its attempt and, if wanted, its *contents*."""
     if not batch.items:
         return "no items"
-    lines = [f"lease {uuid(batch.lease)} until {moment(batch.deadline, 'milliseconds')}"]
+    lines = [f"lease {id_text(batch.lease)} until {moment(batch.deadline, 'milliseconds')}"]
     for item in batch.items:
         shown = f": {printable(item.contents)}" if contents else ""
-        lines.append(f"item {uuid(item.id)} attempt {item.attempt}{shown}")
+        lines.append(f"item {id_text(item.id)} attempt {item.attempt}{shown}")
     return "\n".join(lines)
 
 
 def batch_json(batch: Batch) -> str:
     """Return the batch as JSON with the names of the schema."""
     items = [
-        {"id": uuid(item.id), "attempt": item.attempt, "addedAtMs": item.added_at, **encoded(item.contents)}
+        {"id": id_text(item.id), "attempt": item.attempt, "addedAtMs": item.added_at, **encoded(item.contents)}
         for item in batch.items
     ]
-    lease = uuid(batch.lease) if batch.lease else None
+    lease = id_text(batch.lease) if batch.lease else None
     return json.dumps({"lease": lease, "leaseDeadlineMs": batch.deadline, "items": items})
 
 

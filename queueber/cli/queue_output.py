@@ -14,9 +14,9 @@ from attrs import asdict
 
 from queueber.api import DeliveryFacts
 from queueber.api.control_types import ItemView, LeaseView, QueueCounts, QueueSettings, QueueSummary, SettingsInForce
-from queueber.cli.output import bytes_of, camel_case, encoded, moment, printable, uuid
+from queueber.cli.output import bytes_of, camel_case, encoded, moment, printable
 from queueber.units import MS_PER_SECOND, Unit, counted, quantity, rounded_span
-from queueber.values import DeathReason, ItemState
+from queueber.values import DeathReason, ItemState, id_text
 
 DEATHS: Final = {
     DeathReason.NONE: "for no known reason",
@@ -175,13 +175,13 @@ def unit_of(setting: str) -> Unit:
 def lease_json(lease: LeaseView) -> dict[str, Any]:
     """Return a lease for JSON."""
     return {
-        "handle": uuid(lease.handle),
+        "handle": id_text(lease.handle),
         "items": lease.items,
         "sinceMs": lease.since_ms,
         "deadlineMs": lease.deadline_ms,
         "peer": lease.peer,
         "session": lease.session,
-        "ids": [uuid(each) for each in lease.ids],
+        "ids": [id_text(each) for each in lease.ids],
     }
 
 
@@ -190,7 +190,13 @@ def leases_text(leases: Sequence[LeaseView]) -> str:
     if not leases:
         return "no leases"
     rows = [
-        (uuid(each.handle), f"{each.items:,}", _since(each), _until(each), text_of(each.peer) or "not known any more")
+        (
+            id_text(each.handle),
+            f"{each.items:,}",
+            _since(each),
+            _until(each),
+            text_of(each.peer) or "not known any more",
+        )
         for each in leases
     ]
     return columns(("lease", "items", "since", "until", "peer"), rows)
@@ -210,7 +216,7 @@ def _until(lease: LeaseView) -> str:
 def item_json(item: ItemView) -> dict[str, Any]:
     """Return an item for JSON."""
     found: dict[str, Any] = {
-        "id": uuid(item.id),
+        "id": id_text(item.id),
         "state": camel_case(item.state.name),
         **encoded(item.contents),
         "contentsBytes": item.contents_bytes,
@@ -253,9 +259,10 @@ def items_text(items: Sequence[ItemView]) -> str:
         return "no items"
     lines = []
     for item in items:
-        lines.append(f"item {uuid(item.id)} {_state(item)}; attempts {item.attempts}: {contents_text(item)}")
+        lines.append(f"item {id_text(item.id)} {_state(item)}; attempts {item.attempts}: {contents_text(item)}")
         if item.facts.last_error:
-            lines.append(f"  last error: {text_of(item.facts.last_error)}")
+            # Workers put the traceback after the first line; `queueber get` shows all of it.
+            lines.append(f"  last error: {text_of(item.facts.last_error.splitlines()[0])}")
     return "\n".join(lines)
 
 
@@ -281,7 +288,7 @@ def item_text(queue: str, item: ItemView) -> str:
     """Return everything about an item of the queue *queue*, and why it waits."""
     facts = item.facts
     rows = [
-        ("item", uuid(item.id)),
+        ("item", id_text(item.id)),
         ("queue", text_of(queue)),
         ("state", camel_case(item.state.name)),
         *(("why", reason) for reason in _reasons(item)),
@@ -318,7 +325,7 @@ def _reasons(item: ItemView) -> list[str]:
         peer = text_of(lease.peer) or "a peer that is not known any more"
         since = f"since {moment(lease.since_ms)}" if lease.since_ms else "since before the server's start"
         until = f"until {moment(lease.deadline_ms)}" if lease.deadline_ms else "until its session ends"
-        return [f"leased by {peer} {since} {until}, lease {uuid(lease.handle)}"]
+        return [f"leased by {peer} {since} {until}, lease {id_text(lease.handle)}"]
     if item.state is ItemState.DEAD:
         return ["it is dead until it is redriven"]
     found = ["the polls of the queue are paused"] if waits.queue_paused else []

@@ -8,13 +8,14 @@ from uuid import UUID
 import click
 
 from queueber.cli.arguments import seconds, uuid_bytes
-from queueber.cli.output import camel_case, moment, uuid
+from queueber.cli.output import camel_case, moment
 from queueber.cli.server_options import ServerCommand, ServerSelection, json_option, timeout_option
 from queueber.cli.streams import EXIT_ERROR
 from queueber.cli.terminal import confirm, yes_option
 from queueber.client import Action, Outcome, Settled, Settlement
 from queueber.limits import ERROR_BYTES_MAX
 from queueber.units import SpanMs
+from queueber.values import id_text
 
 ALL: Final = "all"
 
@@ -140,7 +141,7 @@ def reject(
     ended or does not hold ITEM.
     """
     if not item_id:
-        confirm(f"Move all items under the lease {uuid(lease)} to the dead items?", yes=yes)
+        confirm(f"Move all items under the lease {id_text(lease)} to the dead items?", yes=yes)
     _settle(server, Settlement(lease, item_id, Action.REJECT, error=error), timeout, as_json=as_json)
 
 

@@ -11,12 +11,11 @@ from attrs import asdict
 from rich.text import Text
 
 from queueber.api.control_types import ItemView, LeaseView
-from queueber.cli.output import uuid
 from queueber.cli.queue_output import bounds, contents_text, notes, setting_value, text_of
 from queueber.cli.top_state import Row, Screen, Top, workers_of
 from queueber.cli.top_text import Cell, Column, facts, grid, rate, seconds_text, since, size
 from queueber.units import counted
-from queueber.values import ItemState
+from queueber.values import ItemState, id_text
 
 ROOMY: Final = 10
 """The least height at which a blank line is spent."""
@@ -189,7 +188,7 @@ def _item(item: ItemView, now: int) -> list[Cell]:
         Cell(shown, "red" if error else ""),
         Cell(when if when.startswith("in ") else f"{when} ago"),
         Cell(f"{item.attempts:,}"),
-        Cell(uuid(item.id)),
+        Cell(id_text(item.id)),
     ]
 
 
@@ -203,7 +202,7 @@ def _leases(leases: Sequence[LeaseView], width: int, now: int) -> list[Text]:
             Cell(f"{each.items:,}"),
             Cell(since(each.since_ms, now) if each.since_ms else "before the start"),
             Cell(since(each.deadline_ms, now) if each.deadline_ms else "with its session"),
-            Cell(uuid(each.handle)),
+            Cell(id_text(each.handle)),
         ]
         for each in leases
     ]

@@ -27,9 +27,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
-from queueber.cli.output import encoded, uuid
+from queueber.cli.output import encoded
 from queueber.errors import reason
 from queueber.limits import ERROR_BYTES_MAX
+from queueber.values import id_text
 from queueber.worker import Defer, Fail, WorkItem
 
 LOG = logging.getLogger("queueber.work")
@@ -57,7 +58,7 @@ def environment(item: WorkItem, base: Mapping[bytes, bytes]) -> dict[bytes, byte
     zero byte; ``QUEUEBER_HEADERS`` has all of them as JSON, like those of ``queueber get --json``.
     """
     facts: dict[str, str | bytes] = {
-        "ITEM_ID": uuid(item.id),
+        "ITEM_ID": id_text(item.id),
         "QUEUE": item.queue,
         "ATTEMPT": str(item.attempt),
         "FAILURES": str(item.facts.failures),
@@ -217,7 +218,7 @@ class CommandHandler:
 
 def _failed(item: WorkItem, error: str) -> Fail:
     """Log a failure, and return it."""
-    LOG.warning("item %s of %s failed, attempt %d: %s", uuid(item.id), item.queue, item.attempt, error)
+    LOG.warning("item %s of %s failed, attempt %d: %s", id_text(item.id), item.queue, item.attempt, error)
     return Fail(text=error)
 
 

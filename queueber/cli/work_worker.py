@@ -13,7 +13,6 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 import click
 
-from queueber.cli.output import uuid
 from queueber.cli.work_channel import ENDING, READY, WorkerEnd
 from queueber.cli.work_command import CommandHandler
 from queueber.cli.work_options import Limit, WorkOptions
@@ -21,7 +20,7 @@ from queueber.cli.work_report import Reporter
 from queueber.cli.work_target import load
 from queueber.errors import InvalidRequest
 from queueber.units import MS_PER_SECOND, rounded_span
-from queueber.values import Action
+from queueber.values import Action, id_text
 from queueber.worker import Verdict, Worker, WorkItem
 
 LOG = logging.getLogger("queueber.work")
@@ -166,7 +165,7 @@ def _hooks() -> dict[str, Any]:
     def after(item: WorkItem, verdict: Verdict | None, _: BaseException | None) -> None:
         took = rounded_span((time.monotonic() - begun.pop(item.id, time.monotonic())) * MS_PER_SECOND)
         outcome = "cancelled" if verdict is None else OUTCOMES[verdict.action]
-        LOG.info("item %s of %s %s after %s, attempt %d", uuid(item.id), item.queue, outcome, took, item.attempt)
+        LOG.info("item %s of %s %s after %s, attempt %d", id_text(item.id), item.queue, outcome, took, item.attempt)
 
     return {"before": [before], "after": [after]}
 

@@ -16,7 +16,7 @@ from queueber.client_core.errors import LeaseLost
 from queueber.errors import InvalidRequest
 from queueber.limits import ERROR_BYTES_MAX
 from queueber.units import WallMs
-from queueber.values import Death
+from queueber.values import Death, id_text
 
 EXIT_MS: Final = 10_000
 """The time limit for settling an item at the end of its context."""
@@ -184,10 +184,9 @@ def items_of(response: PollResponse, make: Callable[[PolledItem, bytes, Delivery
 def lease_lost(item: Delivered) -> LeaseLost:
     """Return the error of a context that has ended with success after the lease on *item*."""
     # Imported here, because it takes a while, and most programs do without.
-    from uuid import UUID  # noqa: PLC0415
 
     return LeaseLost(
-        f"the lease on item {UUID(bytes=item.id)} ended before it was removed: another worker may get it, or has it"
+        f"the lease on item {id_text(item.id)} ended before it was removed: another worker may get it, or has it"
     )
 
 

@@ -20,8 +20,8 @@ from queueber.tasks.options import CONTENT_TYPE_HEADER, TASK_HEADER, Backoff
 from queueber.tasks.parameters import Unrunnable
 from queueber.tasks.serializer import Serializer
 from queueber.tasks.task import Next, Spec
-from queueber.values import Action, AddTo
-from queueber.worker.verdicts import Decision, Done, Fail, Reject, error_text
+from queueber.values import Action, AddTo, id_text
+from queueber.worker.verdicts import Decision, Done, Fail, Reject, error_text, users_frames
 
 T = TypeVar("T")
 
@@ -202,7 +202,8 @@ def failure_of(spec: Spec, item: Any, why: Exception) -> Decision | None:  # noq
     text = why.verdict.error if isinstance(why, Decision) else error_text(why)
     if not isinstance(why, Decision):
         # The worker logs the traceback of an error, but not that of a decision.
-        _log.error("task %s of item %s failed, attempt %d", spec.name, item.id.hex(), item.attempt, exc_info=why)
+        where = type(why), why, users_frames(why.__traceback__)
+        _log.error("task %s of item %s failed, attempt %d", spec.name, id_text(item.id), item.attempt, exc_info=where)
     if last:
         return Reject(f"attempt {item.attempt} of {spec.max_attempts} failed: {text}")
     return Fail(_delay(spec.backoff, item.failures + 1), text)

@@ -36,7 +36,7 @@ from typing import Final
 
 from queueber.errors import InvalidRequest, QueueberError
 from queueber.units import SpanMs
-from queueber.values import Action, Outcome, Settled
+from queueber.values import Action, Outcome, Settled, id_text
 from queueber.worker.actions import (
     AnyAction,
     Beat,
@@ -198,12 +198,12 @@ class Engine:
         self._mean_seconds += (now - delivery.started - self._mean_seconds) / 8
         state = self._all.drop(delivery)
         if state is State.ABANDONED:
-            self._log(logging.INFO, f"the handler of item {delivery.id.hex()} has ended; its result is dropped")
+            self._log(logging.INFO, f"the handler of item {id_text(delivery.id)} has ended; its result is dropped")
             return
         if not self._leases.safe(delivery.lease, now):
             self.counts.lost += 1
             delivery.lease.held.discard(delivery)
-            self._log(logging.WARNING, f"item {delivery.id.hex()} was done after the end of its lease")
+            self._log(logging.WARNING, f"item {id_text(delivery.id)} was done after the end of its lease")
             self._give_up(delivery.lease)
             return
         if state is State.ENDING and (verdict is None or verdict[:2] == (Action.FAIL, None)):
@@ -328,7 +328,7 @@ class Engine:
             return
         for delivery in list(lease.held):
             self.counts.lost += 1
-            self._log(logging.WARNING, f"the lease on item {delivery.id.hex()} is lost: {why}")
+            self._log(logging.WARNING, f"the lease on item {id_text(delivery.id)} is lost: {why}")
             lease.held.discard(delivery)
             if delivery.state is State.WAITING:
                 self._all.drop(delivery)
@@ -344,7 +344,7 @@ class Engine:
 
     def _abandon(self, delivery: Delivery, verdict: Verdict, why: str, now: float) -> None:
         """Settle *delivery* although its handler runs on."""
-        self._log(logging.WARNING, f"item {delivery.id.hex()} goes back while its handler runs on: {why}")
+        self._log(logging.WARNING, f"item {id_text(delivery.id)} goes back while its handler runs on: {why}")
         self._settle(delivery, verdict, now)
         self._leave(delivery, why)
 
@@ -360,7 +360,7 @@ class Engine:
         most = self.policy.max_runtime
         for delivery in () if most is None else self._all.overdue(most, now):
             why = f"its handler ran for more than {most:g} s (max_runtime)"
-            self._log(logging.WARNING, f"item {delivery.id.hex()}: {why}")
+            self._log(logging.WARNING, f"item {id_text(delivery.id)}: {why}")
             self._ask_to_end(delivery, Verdict(Action.FAIL, None, why), why, now)
         for delivery in self._all.not_ended(now):
             self._abandon(delivery, delivery.on_end, f"it was asked to end {ENDING_SECONDS:g} s ago", now)

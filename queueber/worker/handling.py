@@ -13,8 +13,9 @@ from typing import Any, Protocol, TypeAlias
 
 from attrs import frozen
 
+from queueber.values import id_text
 from queueber.worker.items import WorkItem
-from queueber.worker.verdicts import Decision, Verdict, verdict_of, verdict_of_error
+from queueber.worker.verdicts import Decision, Verdict, users_frames, verdict_of, verdict_of_error
 
 LOG = logging.getLogger("queueber.worker")
 
@@ -77,7 +78,7 @@ class Handling:
             try:
                 after(item, verdict, error)
             except Exception:
-                LOG.exception("a hook failed after item %s of %s", item.id.hex(), item.queue or "default")
+                LOG.exception("a hook failed after item %s of %s", id_text(item.id), item.queue or "default")
         return verdict
 
     async def run_async(self, item: WorkItem) -> Verdict | None:
@@ -104,7 +105,7 @@ class Handling:
             except GeneratorExit:
                 raise
             except BaseException:
-                LOG.exception("a hook failed after item %s of %s", item.id.hex(), item.queue or "default")
+                LOG.exception("a hook failed after item %s of %s", id_text(item.id), item.queue or "default")
         return verdict
 
 
@@ -132,8 +133,9 @@ def _not_awaitable(returned: object) -> object:
 def _report(item: WorkItem, error: BaseException) -> None:
     if isinstance(error, Decision):
         name, queue = type(error).__name__.lower(), item.queue or "default"
-        LOG.info("item %s of %s, attempt %d: %s %s", item.id.hex(), queue, item.attempt, name, error)
+        LOG.info("item %s of %s, attempt %d: %s %s", id_text(item.id), queue, item.attempt, name, error)
     else:
+        where = type(error), error, users_frames(error.__traceback__)
         LOG.error(
-            "item %s of %s failed, attempt %d", item.id.hex(), item.queue or "default", item.attempt, exc_info=error
+            "item %s of %s failed, attempt %d", id_text(item.id), item.queue or "default", item.attempt, exc_info=where
         )

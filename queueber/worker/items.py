@@ -7,7 +7,7 @@ from typing import Any
 
 from queueber.api import DeliveryFacts, PolledItem
 from queueber.units import WallMs
-from queueber.values import Death
+from queueber.values import Death, id_text
 
 _NO_FACTS = DeliveryFacts()
 _CREATING = threading.Lock()
@@ -60,7 +60,7 @@ class WorkItem:
         self._event: threading.Event | None = None
 
     def __repr__(self) -> str:
-        return f"<WorkItem {self.id.hex()} of {self.queue or 'default'}, attempt {self.attempt}>"
+        return f"<WorkItem {id_text(self.id)} of {self.queue or 'default'}, attempt {self.attempt}>"
 
     @property
     def failures(self) -> int:

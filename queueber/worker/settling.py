@@ -24,7 +24,7 @@ from attrs import define
 
 from queueber.errors import InvalidRequest, QueueberError
 from queueber.limits import SETTLEMENTS_MAX
-from queueber.values import Action, Outcome, Settled, Settlement
+from queueber.values import Action, Outcome, Settled, Settlement, id_text
 from queueber.worker.actions import AnyAction, Delivery, Log, Settle
 from queueber.worker.verdicts import Verdict, bounded
 
@@ -164,7 +164,7 @@ class Settling:
             self._emit(
                 Log(
                     logging.INFO if entry.tries else logging.WARNING,
-                    f"the result of item {entry.delivery.id.hex()} came after the end of its lease{done_before}",
+                    f"the result of item {id_text(entry.delivery.id)} came after the end of its lease{done_before}",
                 )
             )
         self._finished(entry.delivery, entry.verdict, settled)
@@ -178,11 +178,11 @@ class Settling:
                 continue
             else:
                 text = f"the server refused to {entry.verdict.action.name.lower()} the item: {why}"
-                self._emit(Log(logging.ERROR, f"item {entry.delivery.id.hex()}: {text}"))
+                self._emit(Log(logging.ERROR, f"item {id_text(entry.delivery.id)}: {text}"))
                 entry.verdict = Verdict(Action.FAIL, None, bounded(f"{text}\n{entry.verdict.error}".strip()))
                 entry.replaced = True
             self._pending.appendleft(entry)
 
     def _drop(self, entry: Entry, why: str) -> None:
-        self._emit(Log(logging.WARNING, f"the result of item {entry.delivery.id.hex()} is dropped: {why}"))
+        self._emit(Log(logging.WARNING, f"the result of item {id_text(entry.delivery.id)} is dropped: {why}"))
         self._finished(entry.delivery, entry.verdict, None)

@@ -21,7 +21,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from queueber import __version__
-from queueber.values import Action, Settlement
+from queueber.values import Action, Settlement, id_text
 from queueber.worker.items import WorkItem
 from queueber.worker.verdicts import Decision, Verdict
 
@@ -116,7 +116,7 @@ class Telemetry:
             links=links,
             attributes={
                 **attributes,
-                "messaging.message.id": item.id.hex(),
+                "messaging.message.id": id_text(item.id),
                 "messaging.message.body.size": len(item.contents),
                 "messaging.queueber.attempt": item.attempt,
             },

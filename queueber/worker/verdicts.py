@@ -10,6 +10,7 @@ in milliseconds in a `Verdict`.
 import math
 import traceback
 from collections.abc import Sequence
+from types import TracebackType
 from typing import Final, NamedTuple
 
 from queueber.errors import InvalidRequest
@@ -111,7 +112,8 @@ def error_text(error: BaseException) -> str:
     The exception comes first, then as many of the last lines of its traceback as there is room for.
     """
     try:
-        formatted = traceback.TracebackException.from_exception(error, limit=-_FRAMES, compact=True)
+        frames = users_frames(error.__traceback__)
+        formatted = traceback.TracebackException(type(error), error, frames, limit=-_FRAMES, compact=True)
         summary = "".join(formatted.format_exception_only()).strip()
         lines = "".join(formatted.format()).splitlines()
     except Exception:  # noqa: BLE001  (the error's own `__str__`, or a traceback that cannot be formatted)
@@ -125,6 +127,14 @@ def error_text(error: BaseException) -> str:
             break
         kept.append(line)
     return bounded("\n".join([found, "", *reversed(kept)])) if kept else found
+
+
+def users_frames(frames: TracebackType | None) -> TracebackType | None:
+    """Return *frames* from the first outside of Queueber on: the handler's; all if there is none."""
+    found = frames
+    while found is not None and found.tb_frame.f_globals.get("__name__", "").startswith("queueber."):
+        found = found.tb_next
+    return found or frames
 
 
 def bounded(text: str, most: int = ERROR_BYTES_MAX) -> str:

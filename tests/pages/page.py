@@ -25,6 +25,9 @@ CHANGING = (
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+(\+00:00|Z)?", "TIME"),
     (r"\b\d\d:\d\d:\d\d\b", "TIME"),
     (r"\b127\.0\.0\.1:\d+", "ADDRESS"),
+    (r"\b\d\d:\d\d:\d\d\b", "TIME"),
+    (r"\b127\.0\.0\.1:\d+", "ADDRESS"),
+    (r'"/[^"]*/', '"/FOLDER/'),
     (r"\b\d+(\.\d+)? ?m?s\b", "SPAN"),
     (r" +", " "),
 )
@@ -54,6 +57,8 @@ class Reader:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "QUEUEBER_ADDR": address,
             "PYTHONDONTWRITEBYTECODE": "1",
+            # Of plugins of pytest that are here and not with a reader.
+            "PYTHONWARNINGS": "ignore",
             # As on a terminal that is wide enough.
             "COLUMNS": "200",
         }

@@ -10,7 +10,7 @@ import pytest
 import pytest_twisted
 
 from queueber.tasks import Backoff, Next, current_item
-from queueber.values import Action
+from queueber.values import Action, id_text
 from queueber.worker.verdicts import Decision, Defer, Done, Fail, Reject
 from tests.tasks.stand_ins import app_with_adds, delivered, item_id, verdict
 from tests.tasks.test_task import Shouted
@@ -90,7 +90,7 @@ def test_the_traceback_of_a_failure_that_becomes_a_decision_is_logged(app, caplo
     with pytest.raises(Decision) as caught:
         app.handler(delivered(item_of(broken), attempt=attempt))
     (record,) = caplog.records
-    assert record.getMessage() == f"task broken of item {item_id(1).hex()} failed, attempt {attempt}"
+    assert record.getMessage() == f"task broken of item {id_text(item_id(1))} failed, attempt {attempt}"
     assert record.exc_info[1] is caught.value.__cause__
     assert isinstance(caught.value.__cause__, ValueError)
 
