@@ -31,7 +31,7 @@ CHANGING = (
     (r"\b\d+(\.\d+)? ?m?s\b", "SPAN"),
     (r" +", " "),
 )
-"""What differs from one run to the next, with its replacement."""
+"""Patterns of text that differs from one run to the next, with the replacements."""
 
 
 def steps(page):
