@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from queueber.client.service import Connector
 
+_LOG = Logger()
 _LIMITS = BrokerCalls(lambda _, response: response).limits
 
 
@@ -40,8 +41,6 @@ class Session(KeptSession):
     On a server that does not know sessions its `state` is `UNSUPPORTED`, and
     batches have leases with a deadline: see their `session`.
     """
-
-    log = Logger()
 
     def __init__(
         self,
@@ -72,7 +71,7 @@ class Session(KeptSession):
             try:
                 self._report_lost(lease)
             except Exception:  # noqa: BLE001  (the program's own function must not end the connection)
-                self.log.failure("The function on_lost of a session has failed")
+                _LOG.failure("The function on_lost of a session has failed")
 
     def _changed(self) -> None:
         """Set the timer for `tick`, and fire what waits for the server's answer."""

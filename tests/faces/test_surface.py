@@ -18,7 +18,19 @@ OWN = {
 }
 """Parameters of one face."""
 
-CORE = {"end", "tick", "next_at", "on_connected", "on_disconnected", "arrived", "failed", "poll_again", "batch", "hold"}
+CORE = {
+    "end",
+    "tick",
+    "next_at",
+    "on_connected",
+    "on_disconnected",
+    "on_closing",
+    "arrived",
+    "failed",
+    "poll_again",
+    "batch",
+    "hold",
+}
 """Public methods by which parts of a client call each other."""
 
 
