@@ -9,11 +9,10 @@ import subprocess
 import sys
 from time import perf_counter
 
-from queueber.client.address import TcpAddress
-
 from queueber.client import Action, Settlement, new_item
 from queueber.client.blocking import BlockingConnector, run_blocking
 from queueber.client.client import Client
+from queueber.client_core.address import TcpAddress
 
 MANY = 1_000
 """Items in one call."""
