@@ -8,8 +8,7 @@ import subprocess
 import sys
 import time
 
-from queueber import api, rpc
-from queueber.errors import Kind
+from queueber import api
 from queueber.rpc import encoder
 from tests.hostile.arena import ROOT, limits
 from tests.hostile.attack import attack, turns
@@ -62,28 +61,28 @@ def a_disk_that_hangs(arena):
         target = peer.queue("stalled")
         question = peer.ask(api.ADD, adding(b"waits"), target)
         peer.flush()
-        refused = flooded_while_stalled(other)
+        held = flooded_while_stalled(other)
+        # The window of calls in flight, and the buffers of both sockets.
+        assert held < 24 << 20
         early = "acknowledged before it was on disk, or the reactor stood still, too"
         assert not select.select([peer.socket], [], [], 0)[0], early
         peer.outcome(question)
         took = time.monotonic() - began
         assert took > seconds * 0.9
     assert [bytes(item.contents) for item in peer.poll(1, target=target).items] == [b"waits"]
-    return f"acknowledged after {took:.1f} s; meanwhile bootstraps were answered and {refused} adds overloaded"
+    return f"acknowledged after {took:.1f} s; of a flood of 40 MiB meanwhile {held >> 20} were taken"
 
 
 def flooded_while_stalled(peer):
-    """Add up to the limit of one connection's requests in flight; return how many were overloaded."""
+    """Send adds of 40 MiB; return how many bytes were taken, those in the buffers of the kernel included."""
     for _ in range(40):
         peer.ask(api.ADD, adding(bytes(1 << 20)))
-    peer.flush()
-    overloaded = 0
-    while not overloaded or select.select([peer.socket], [], [], 0.1)[0]:
-        peer.listen()
-        overloaded = sum(
-            isinstance(each, rpc.RemoteException) and each.kind == Kind.OVERLOADED for each in peer.outcomes.values()
-        )
-    return overloaded
+    data, sent = peer.connection.data_to_send(), 0
+    while select.select([], [peer.socket], [], 1)[1]:
+        sent += peer.socket.send(data[sent : sent + (64 << 10)])
+    assert not select.select([peer.socket], [], [], 0)[0], "refused, or acknowledged before it was on disk"
+    peer.close()
+    return sent
 
 
 @attack("O11", *limits(pending_bytes=16 << 20), alone=True, why_not=tools("strace"), p99_ms=None)

@@ -122,10 +122,12 @@ class Generator:
             await asyncio.sleep(self.random.random() * 0.2)
             for _ in range(min(3, len(self.tokens))):
                 at = self.random.randrange(len(self.tokens))
-                number, lease = self.tokens[at]
+                number, lease = token = self.tokens[at]
                 if self.random.random() < 0.1:
                     lease = self.random.choice((self.random.choice(self.tokens)[1], os.urandom(16)))
-                if (await self._remove(client, number, lease)).done or self.random.random() < 0.1:
+                gone = (await self._remove(client, number, lease)).done or self.random.random() < 0.1
+                # Another connection may have changed the list meanwhile.
+                if gone and at < len(self.tokens) and self.tokens[at] is token:
                     self.tokens[at] = self.tokens[-1]
                     self.tokens.pop()
 
