@@ -23,11 +23,14 @@ from queueber.tasks.task import Added, Producer, ToAdd
 from queueber.worker import telemetry
 
 if TYPE_CHECKING:
-    from twisted.internet.defer import Deferred
+    from twisted.internet.defer import Deferred, DeferredSemaphore
 
     from queueber import aio, client, sync
     from queueber.api import AddResponse
 
+
+AT_ONCE: Final = 500
+"""Adds of a connection that are under way; more wait.  A server refuses more than `outstanding_calls`, 1,024."""
 
 _UNTRACED: Final[AbstractContextManager[Mapping[str, bytes]]] = nullcontext({})
 
@@ -57,7 +60,11 @@ class Connections:
     _closers: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncIterator[None]] = field(
         factory=WeakKeyDictionary, init=False
     )
+    _slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = field(
+        factory=WeakKeyDictionary, init=False
+    )
     _twisted: client.Client | None = field(default=None, init=False)
+    _twisted_slots: DeferredSemaphore | None = field(default=None, init=False)
 
     def context(self) -> Mapping[str, bytes]:
         """Return the headers that carry the context of the present trace; none without OpenTelemetry."""
@@ -144,15 +151,26 @@ class Connections:
         """Add on asyncio."""
         if self.instead is not None:
             return await self.instead.add_aio(call)
-        queue = (await self.aio()).queue(call.queue)
-        return added(call, await queue.add_items(call.item, request_id=call.request_id, timeout_ms=timeout_ms))
+        loop = asyncio.get_running_loop()
+        slots = self._slots.get(loop)
+        if slots is None:
+            slots = self._slots[loop] = asyncio.Semaphore(AT_ONCE)
+        async with slots:
+            queue = (await self.aio()).queue(call.queue)
+            return added(call, await queue.add_items(call.item, request_id=call.request_id, timeout_ms=timeout_ms))
 
     def add_tx(self, call: ToAdd, *, timeout_ms: int | None = None) -> Deferred[Added]:
         """Add on Twisted."""
         if self.instead is not None:
             return self.instead.add_tx(call)
         queue = self.twisted().queue(call.queue)
-        done = queue.add_items(call.item, request_id=call.request_id, timeout_ms=timeout_ms)
+        if self._twisted_slots is None:
+            from twisted.internet.defer import DeferredSemaphore  # noqa: PLC0415
+
+            self._twisted_slots = DeferredSemaphore(AT_ONCE)
+        done: Deferred[AddResponse] = self._twisted_slots.run(
+            queue.add_items, call.item, request_id=call.request_id, timeout_ms=timeout_ms
+        )
         return done.addCallback(lambda response: added(call, response))
 
     def close(self) -> None:

@@ -5,10 +5,12 @@ import json
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from twisted.internet.defer import ensureDeferred
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 
+from queueber.api import AddResponse
 from queueber.errors import InvalidRequest, Overloaded
 from queueber.tasks import Added, Backoff, Next, Tasks
+from queueber.tasks.connections import AT_ONCE
 from tests.tasks.stand_ins import URL, Adds, AioAdds, TxAdds, app_with_adds, item_id
 
 
@@ -148,6 +150,47 @@ def test_options_of_one_add():
     assert third.delay == 2
     task.add(1)
     assert adds.added[-1][1].delay == 0
+
+
+def test_a_loop_has_a_bounded_number_of_adds_under_way_so_that_the_server_refuses_none():
+    app, _ = app_with_adds()
+    task = app.task(add)
+
+    class Counted(AioAdds):
+        now = most = 0
+
+        async def answer(self, *args, **kwargs):
+            self.now += 1
+            self.most = max(self.most, self.now)
+            await asyncio.sleep(0)
+            self.now -= 1
+            return await super().answer(*args, **kwargs)
+
+    adds = Counted()
+
+    async def main():
+        app.connections.use(aio=adds)
+        await asyncio.gather(*(task.aio.add(number) for number in range(2_000)))
+
+    asyncio.run(main())
+    assert (len(adds.added), adds.most) == (2_000, AT_ONCE)
+
+
+def test_twisted_has_a_bounded_number_of_adds_under_way_too():
+    app, _ = app_with_adds()
+    task, waiting = app.task(add), []
+
+    class Waiting(TxAdds):
+        def answer(self, *args, **kwargs):
+            waiting.append(Deferred())
+            return waiting[-1]
+
+    app.connections.use(twisted=Waiting())
+    found = gatherResults([task.tx.add(number) for number in range(AT_ONCE + 1)])
+    assert len(waiting) == AT_ONCE
+    for each in waiting:
+        each.callback(AddResponse([item_id(1)], []))
+    assert len(found.result) == len(waiting) == AT_ONCE + 1
 
 
 def test_a_duplicate_is_reported_with_the_first_ones_id():
