@@ -19,7 +19,7 @@ from random import Random
 
 from attrs import define, evolve, field
 from counts import Counts, command_line
-from simclients import PLACES, QUEUES, Call, Client, Facts, new_item
+from simclients import PLACES, QUEUES, SESSION_GRACE_MS, Call, Client, Facts, SessionFact, new_item
 from simdisk import Dead
 from simworld import FULL, ROOMY, Machine, on
 from twisted.logger import globalLogBeginner
@@ -35,6 +35,10 @@ from tests.support.queue_model import BrokenPromise, ModelStore, must
 
 STEPS = 50
 CLIENTS = 3
+SESSIONS = 2
+PINGED_SECONDS = 2.0
+"""The longest step of time while a session is attached: silent peers are lost after thirty seconds."""
+
 TIGHT = {
     "leased_items": 8,
     "poll_items": 5,
@@ -273,6 +277,7 @@ class Example:
         machine = self.machine
         if machine.ended is not None and not machine.disk.failed & FATAL:
             raise BrokenPromise(f"the server ended by itself: {machine.ended}")
+        self.facts.crashed_at = self.facts.now()
         self.facts.count("power cut" if power else "killed")
         # What was written may be on its way to the peer, or not.
         self.facts.hear([client for client in self.clients if self.rng.random() < 0.5])
@@ -303,8 +308,11 @@ class Example:
         if machine.disk.failed & {"write", "sync"}:
             raise BrokenPromise(f"the server goes on although {machine.disk.failed} failed")
         self.facts.hear(self.clients)
-        for client in self.clients:
-            if client.transport.gone:
+        for client in list(self.clients):
+            if client.transport.gone and client.superseded:
+                self.clients.remove(client)
+                client.lose(politely=True)
+            elif client.transport.gone:
                 raise BrokenPromise("the server closed a connection")
         if machine.bugs:
             raise machine.bugs[0]
@@ -404,6 +412,37 @@ class Example:
         content = api.write_settle_request(api.SettleRequest(settlements, added, every))
         self.client().ask((api.SETTLE, content, call))
 
+    def attach(self):
+        """Attach a session, new or known, to a connection, perhaps while another has it; or poll in it."""
+        sessions = self.facts.sessions
+        attached = [each for each in sessions if each.client in self.clients]
+        if attached and self.rng.random() < 0.6:
+            session = self.rng.choice(attached)
+            call = Call("poll", self.facts.now(), self.queue(), session=session)
+            request = api.PollRequest(SpanMs(0), self.rng.randrange(1, 4), None, no_wait=True, session=session.id)
+            session.client.ask((api.POLL, api.write_poll_request(request), call))
+            if self.rng.random() < 0.5:
+                return
+            # Its worker comes back at once, over the same connection or another one.
+            self._guard(self.machine.settle)
+            if self.machine.dead:
+                return
+            self.facts.hear(self.clients)
+            if session.client in self.clients and self.rng.random() < 0.5:
+                self.clients.remove(session.client)
+                session.client.lose(politely=False)
+                if self.rng.random() < 0.5:
+                    # Too late.
+                    self.advance_by(2.0 * SESSION_GRACE_MS / 1e3)
+                    self._guard(self.machine.settle)
+                    if self.machine.dead:
+                        return
+            self.client().attach(session)
+            return
+        if len(sessions) < SESSIONS:
+            sessions.append(SessionFact(self.rng.randbytes(16)))
+        self.client().attach(self.rng.choice(sessions))
+
     def lease(self):
         """Return one of the last leases, ended or not."""
         leases = list(itertools.islice(reversed(self.facts.leases.values()), 6))
@@ -428,7 +467,7 @@ class Example:
 
     def extend(self):
         lease = self.lease()
-        if lease is None or lease.extending:
+        if lease is None or lease.extending or lease.session is not None:
             return
         span, queue = self.rng.choice(SPANS), self.queue() if self.rng.random() < 0.1 else lease.queue
         client = self.client()
@@ -447,9 +486,16 @@ class Example:
             client.lose(politely=self.rng.random() < 0.5)
 
     def advance(self):
-        span = self.rng.choice(ADVANCES)
+        self.advance_by(self.rng.choice(ADVANCES))
+
+    def advance_by(self, span):
+        """Let *span* seconds pass, or fewer if a call or a session would be over."""
         # A call that is sent again much later is another one.
         waits = any(each in client.calls.values() for client in self.clients for each in self.repeating)
+        if any(session.client is not None for session in self.facts.sessions):
+            span = min(span, PINGED_SECONDS)
+            for client in {session.client for session in self.facts.sessions} & set(self.clients):
+                client.ping()
         self.machine.advance(min(span, 30.0) if waits else span)
 
     def work(self):
@@ -464,6 +510,8 @@ class Example:
             if not self.machine.dead:
                 self.undisturbed()
                 self.check_no_poll_waits_for_a_ready_item()
+                surviving = [lease.id for lease in self.facts.leases.values() if self.survives(lease)]
+                must(not surviving or self.facts.disturbed, f"the session leases {surviving} survive their grace")
 
     def _guard(self, deed):
         """Handle a process that has died in the middle."""
@@ -494,6 +542,7 @@ class Example:
     def stop(self):
         """Stop the server in order."""
         machine = self.machine
+        self.facts.crashed_at = self.facts.now()
         stopped = machine.server.stopService()
         for _ in range(60):
             self._guard(lambda: (machine.advance(0.1), machine.settle()))
@@ -524,8 +573,14 @@ class Example:
             self.undisturbed()
             self.check_no_poll_waits_for_a_ready_item()
             overdue = self.overdue(self.facts.now() - SWEPT_WITHIN)
+            overdue += [lease.id for lease in self.facts.leases.values() if self.survives(lease)]
             if overdue and not self.facts.disturbed:
                 raise BrokenPromise(f"leases have ended, and {overdue} are still under them")
+
+    def survives(self, lease):
+        """Return whether a session lease is there although its grace is over."""
+        over = lease.session is not None and lease.high < self.facts.now() - SWEPT_WITHIN
+        return over and lease.id in self.decided.leases and not self.machine.disk.spoilt
 
     def overdue(self, now):
         """Return the keys of the items under leases that ended before *now*, without spoilt ones."""
@@ -615,6 +670,7 @@ WEIGHTED = {
     "add_again": 4,
     "add_keyed": 4,
     "settle_some": 20,
+    "attach": 10,
     "poll": 24,
     "remove": 28,
     "extend": 14,

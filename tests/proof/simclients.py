@@ -8,6 +8,8 @@ reply may have happened, whole or not at all.  `tests/support/queue_model.py`
 cannot stand in for these facts, because it has no such doubt.
 """
 
+from math import inf
+
 from attrs import define, field
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.testing import StringTransport
@@ -23,8 +25,15 @@ QUEUES = ("default", "other")
 PLACES = (*QUEUES, *(f"dead {queue}" for queue in QUEUES))
 """All objects that calls are made to: the queues and their dead items."""
 
+START_MS = 1_000
+"""The longest time from listening to the check of a start."""
+
 DEDUP_WINDOW_MS = 300_000
 """The default of `dedupWindowMs`."""
+
+SESSION_GRACE_MS = 10_000
+SESSION_RESTART_MS = 30_000
+"""The least time that a session lease has after a start."""
 
 RESTART_GRACE_MS = 10_000
 """The default of `--lease-restart-grace`."""
@@ -85,8 +94,22 @@ class LeaseFact:
     given: tuple = ()
     """All items that its poll was given."""
 
+    session: "SessionFact | None" = None
+    """The session that keeps it: without a deadline while that is attached."""
+
     doubtful: list = field(factory=list)
     """Items that a settle without a reply may have taken from it."""
+
+
+@define(eq=False)
+class SessionFact:
+    """The facts that are known about one session."""
+
+    id: bytes
+    client: "Client | None" = None
+    """The connection that has attached it last, while that lasts."""
+
+    leases: list = field(factory=list)
 
 
 @define(eq=False)
@@ -105,6 +128,7 @@ class Call:
     entries: tuple = ()
     """For a settle: lease, item, action, delay, and whether it had to be done when the call was made."""
 
+    session: SessionFact | None = None
     conditional: bool = False
     again: bool = False
     """Whether it repeats an earlier add."""
@@ -137,6 +161,9 @@ class Client:
     connection: rpc.Connection = field(factory=lambda: rpc.Connection(limits=Limits()))
     calls: dict = field(factory=dict)
     targets: dict = field(factory=dict)
+    superseded: bool = False
+    """Whether the server must close it, because its session is attached elsewhere."""
+
     named: dict = field(factory=dict)
     """Questions whose result will be a capability, with the queue's name and the reader of the result."""
 
@@ -163,6 +190,24 @@ class Client:
             self.calls[question] = call
         self.protocol.dataReceived(self.connection.data_to_send())
 
+    def attach(self, session):
+        """Attach *session* to this connection."""
+        if session.client is not None and session.client is not self:
+            session.client.superseded = True
+        content = api.write_attach_request(api.AttachRequest(session.id, SpanMs(SESSION_GRACE_MS)))
+        again = session.client is self
+        question = self.connection.call(self.targets["default"], api.BROKER_INTERFACE_ID, api.ATTACH, content)
+        self.calls[question] = Call("attach", self.facts.now(), "default", session=session, again=again)
+        session.client = self
+        self.protocol.dataReceived(self.connection.data_to_send())
+
+    def ping(self):
+        """Show that this connection is alive."""
+        content = api.write_ping_request()
+        question = self.connection.call(self.targets["default"], api.BROKER_INTERFACE_ID, api.PING, content)
+        self.calls[question] = Call("ping", self.facts.now(), "default")
+        self.protocol.dataReceived(self.connection.data_to_send())
+
     def give_up(self, question):
         """Finish a poll before it has returned; a later reply is ignored."""
         del self.calls[question]
@@ -172,6 +217,9 @@ class Client:
     def hear(self, data):
         """Process the bytes that have arrived."""
         for event in self.connection.receive_data(data):
+            if isinstance(event, rpc.Aborted) and self.superseded:
+                self.transport.gone = True
+                return
             if isinstance(event, rpc.Aborted):
                 raise BrokenPromise(f"the server aborted: {event.reason}")
             if event.question in self.named and type(event.outcome) is rpc.Results:
@@ -186,12 +234,16 @@ class Client:
     def lose(self, *, politely):
         """Lose the connection, with everything that was on its way."""
         self.protocol.connectionLost(Failure(ConnectionDone() if politely else ConnectionLost()))
+        self.facts.detached(self)
         self.forget()
 
     def forget(self):
         for call in self.calls.values():
             self.facts.unknown(call)
         self.calls.clear()
+        for session in self.facts.sessions:
+            if session.client is self:
+                session.client = None
 
 
 @define(eq=False)
@@ -211,6 +263,10 @@ class Facts:
 
     keys: dict = field(factory=dict)
     """Items that were added with a key, by their queue and key."""
+
+    sessions: list = field(factory=list)
+    crashed_at: int = 0
+    """Queue time at the end of the last server."""
 
     hand_offs: list = field(factory=list)
     """Settles with adds that had no reply: the items that they add, and those that they remove."""
@@ -270,7 +326,54 @@ class Facts:
         call.entries = tuple(noted)
         return call
 
+    def detached(self, client):
+        """Note that the server has seen the end of a connection."""
+        end = self.now() + SESSION_GRACE_MS
+        for session in self.sessions:
+            if session.client is client:
+                for lease in session.leases:
+                    lease.low = lease.high = end
+
     # Replies
+
+    def _attach(self, call, outcome):
+        session, known = call.session, {lease.id: lease for lease in call.session.leases}
+        listed = api.read_attach_response(outcome).leases
+        if call.again and listed:
+            raise BrokenPromise("a session that is attached again lists its leases")
+        for each in listed:
+            lease = known.pop(bytes(each.lease), None)
+            if lease is None:
+                if each.lease in self.leases:
+                    raise BrokenPromise("a session has another's lease")
+                # No reply has shown it.
+                items = [self.ids[bytes(number)] for number in each.ids if bytes(number) in self.ids]
+                lease = self._lease(bytes(each.lease), each.queue, inf, items, session)
+            elif lease.high <= call.invoked:
+                raise BrokenPromise(f"a session lease that ended at {lease.high} is there at {call.invoked}")
+            gone = [self.ids[bytes(number)] for number in each.ids if bytes(number) in self.ids]
+            if any(item.removed for item in gone):
+                raise BrokenPromise("a session has an item that was removed")
+            if session.client is not None:
+                lease.low = lease.high = inf
+        for lease in known.values() if not call.again else ():
+            if lease.low > self.now() and any(held(item) for item in lease.items):
+                raise BrokenPromise(f"a session has lost a lease that lasts until {lease.low}")
+        session.leases = [each for each in session.leases if each.id not in known or call.again]
+        self.count("attached")
+        self.counts["leases kept"] = self.counts.get("leases kept", 0) + len(listed)
+
+    def _ping(self, call, outcome):
+        self.count("pinged")
+
+    def _lease(self, number, queue, end, items, session=None):
+        lease = LeaseFact(number, queue, end, end, list(items), given=tuple(items), session=session)
+        self.leases[number] = lease
+        for item in items:
+            item.leases.append(lease)
+        if session is not None:
+            session.leases.append(lease)
+        return lease
 
     def returned(self, call, outcome):
         if isinstance(outcome, rpc.Results):
@@ -282,7 +385,13 @@ class Facts:
 
     def _refused(self, call, why):
         busy = {Kind.OVERLOADED, Kind.DISCONNECTED}
-        allowed = {"add": set(busy), "poll": set(busy), "settle": set(busy) if call.facts or self.disturbed else set()}
+        allowed = {
+            "attach": set(),
+            "ping": set(),
+            "add": set(busy),
+            "poll": set(busy),
+            "settle": set(busy) if call.facts or self.disturbed else set(),
+        }
         if call.kind in ("poll", "settle") and self.disturbed:
             allowed[call.kind].add(Kind.FAILED)
         if why.kind not in allowed.get(call.kind, ()):
@@ -349,7 +458,9 @@ class Facts:
                 raise BrokenPromise(f"a poll that waits for {call.wait} ms was answered with nothing too early")
             self.count("empty")
             return
-        decided = response.deadline - call.span - 1
+        decided = self.now() if call.session else response.deadline - call.span - 1
+        if bool(call.session) != response.session or (call.session and response.deadline):
+            raise BrokenPromise("a session lease is none, or another lease is one")
         if not call.invoked <= decided <= self.now():
             raise BrokenPromise(
                 f"a lease of {call.span} ms ends at {response.deadline}; asked at {call.invoked}, {self.now()}"
@@ -359,10 +470,7 @@ class Facts:
             raise BrokenPromise("two polls have the same lease")
         more = [*response.facts, *[api.DeliveryFacts()] * (len(response.items) - len(response.facts))]
         facts = [self._delivered(call, *each, decided) for each in zip(response.items, more, strict=True)]
-        lease = LeaseFact(lease_id, call.queue, response.deadline, response.deadline, list(facts), given=tuple(facts))
-        self.leases[lease_id] = lease
-        for fact in facts:
-            fact.leases.append(lease)
+        self._lease(lease_id, call.queue, inf if call.session else response.deadline, facts, call.session)
         self.count("delivered")
 
     def _delivered(self, call, item, more, decided):
@@ -576,8 +684,23 @@ class Facts:
                 raise BrokenPromise(f"torn batch: {fact.contents} is missing")
             fact.added = "absent"
 
-    @staticmethod
-    def _check_lease(lease, leased, now):
+    def _check_session_lease(self, lease, leased, now):
+        """Check that a session lease that was alive is there, and lasts until its worker has had time to attach."""
+        found = [leased.get(item.contents) for item in lease.items if not item.removed]
+        there = [each for each in found if each is not None and each[0] == lease.id]
+        if lease.low > self.crashed_at and len(there) < len(found):
+            raise BrokenPromise(f"a session lease did not survive: {found}, and it lasted until {lease.low}")
+        for _, deadline, _ in there:
+            if deadline < now + SESSION_RESTART_MS - START_MS:
+                raise BrokenPromise(f"a session lease ends at {deadline}, too soon after {now}")
+            lease.low = lease.high = deadline
+        if not there:
+            lease.low = lease.high = self.crashed_at
+
+    def _check_lease(self, lease, leased, now):
+        if lease.session is not None:
+            self._check_session_lease(lease, leased, now)
+            return
         found = [leased.get(item.contents) for item in lease.items if not item.removed]
         if lease.low > now:
             for each in found:
