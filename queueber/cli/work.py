@@ -12,7 +12,6 @@ from queueber.cli.server_options import ServerCommand, ServerSelection
 from queueber.cli.work_channel import WorkerEnd
 from queueber.cli.work_options import (
     DEFER_SECONDS,
-    GRACE_SECONDS,
     WORKER_SETTINGS,
     Limit,
     WorkOptions,
@@ -67,8 +66,7 @@ def work(server: ServerSelection, /, *, quiet: bool, **given: Any) -> None:  # n
     reporter = Reporter("" if supervisor is None else f"worker {supervisor.slot + 1}")
     log_to(reporter, logging.WARNING if quiet else logging.INFO)
     if supervisor is None and (given["processes"] > 1 or given["reload"] or options.limit != Limit()):
-        grace = options.settings.get("grace", GRACE_SECONDS)
-        sys.exit(_supervise(reporter, given["processes"], grace, reload=given["reload"]))
+        sys.exit(_supervise(reporter, given["processes"], options.grace, reload=given["reload"]))
     # Imported here, because --help and the supervisor do without it.
     from queueber.cli.work_worker import run_worker  # noqa: PLC0415
 
@@ -101,6 +99,7 @@ def _work_options(server: ServerSelection, given: dict[str, Any]) -> WorkOptions
         processes=given["processes"],
         queues=queues,
         settings={name: given[name] for name in WORKER_SETTINGS if given[name] is not None},
+        grace=given["grace"],
         defer_seconds=DEFER_SECONDS if given["defer_seconds"] is None else given["defer_seconds"],
         discard_output=given["discard_output"],
         scheduler=not given["no_scheduler"],

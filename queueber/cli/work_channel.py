@@ -1,19 +1,23 @@
 """
-The lines that a worker process sends to its supervisor, over a pair of sockets.
+The words between a worker process and its supervisor, over a pair of sockets.
 
-They are ``ready``, and ``ending SECONDS REASON`` when it ends within that time in order to be replaced.  When the
-supervisor is gone, however it ended, the worker stops as if by SIGTERM: none goes on alone.
+The worker sends the lines ``ready``, and ``ending SECONDS REASON`` when it ends within that time in order to be
+replaced.  Whatever the supervisor sends means: end at once.  When it is gone, however it ended, the worker stops as if
+by SIGTERM: none goes on alone.
 """
 
 import os
 import signal
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Self
 
 VARIABLE: Final = "QUEUEBER_WORK_CHANNEL"
 """The environment variable with the number of the process and its descriptor."""
+
+READ_BYTES: Final = 65_536
 
 READY: Final = "ready"
 ENDING: Final = "ending"
@@ -43,14 +47,14 @@ class WorkerEnd:
         with suppress(OSError):
             self._connection.sendall(f"{word} {text}".strip().encode() + b"\n")
 
-    def watch(self) -> None:
-        """Send this process SIGTERM when the supervisor is gone."""
-        threading.Thread(target=self._watch, name="supervisor-watch", daemon=True).start()
+    def watch(self, force: Callable[[], None]) -> None:
+        """Call *force* when the supervisor says so; send this process SIGTERM when the supervisor is gone."""
+        threading.Thread(target=self._watch, args=(force,), name="supervisor-watch", daemon=True).start()
 
-    def _watch(self) -> None:
+    def _watch(self, force: Callable[[], None]) -> None:
         with suppress(OSError):
-            while self._connection.recv(1):
-                pass
+            while self._connection.recv(READ_BYTES):
+                force()
         os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -79,7 +83,7 @@ class SupervisorEnd:
     def read(self) -> list[tuple[str, str]] | None:
         """Return the words and texts that have arrived; None if the worker has closed its end."""
         try:
-            data = self._connection.recv(65_536)
+            data = self._connection.recv(READ_BYTES)
         except BlockingIOError:
             return []
         except OSError:
@@ -88,6 +92,11 @@ class SupervisorEnd:
             return None
         *lines, self._rest = (self._rest + data).split(b"\n")
         return [(word, text) for word, _, text in (line.decode(errors="replace").partition(" ") for line in lines)]
+
+    def force(self) -> None:
+        """Let the worker end at once."""
+        with suppress(OSError):
+            self._connection.send(b"now\n")
 
     def close(self) -> None:
         """Close this end."""

@@ -26,7 +26,6 @@ WORKER_SETTINGS: Final = (
     "prefetch",
     "max_runtime",
     "lease",
-    "grace",
     "liveness_file",
     "http_port",
 )
@@ -45,7 +44,8 @@ class Limit:
         """Return why a process that has processed *items* and has this much *memory* is replaced; empty: it is not."""
         if self.items and items >= self.items:
             return counted(items, "item")
-        if self.memory and memory >= self.memory:
+        # One that is too large from the start does some work all the same.
+        if self.memory and memory >= self.memory and items:
             return f"{memory / MIB:,.0f} MiB of memory"
         return ""
 
@@ -73,6 +73,9 @@ class WorkOptions:
     queues: Sequence[str] = ()
     settings: Mapping[str, Any] = field(factory=dict)
     """Those of `WORKER_SETTINGS` that were given."""
+
+    grace: float = GRACE_SECONDS
+    """Time for running items to end after a signal, also those of a `Worker`."""
 
     defer_seconds: float = DEFER_SECONDS
     discard_output: bool = False
@@ -188,7 +191,9 @@ worker_options = _options(
         "--grace",
         callback=_seconds,
         metavar="SECONDS",
-        help=f"Time for running items to end after a signal; by default {GRACE_SECONDS:g}.",
+        default=f"{GRACE_SECONDS:g}",
+        show_default=True,
+        help="Time for running items to end after a signal.",
     ),
     click.option("--liveness-file", type=PATH, metavar="PATH", help="A file to touch while the worker gets on."),
     click.option(

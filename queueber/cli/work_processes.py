@@ -15,7 +15,7 @@ from queueber.cli.terminal import is_terminal
 from queueber.cli.work_channel import ENDING, READY, SupervisorEnd
 from queueber.cli.work_command import ended
 from queueber.cli.work_files import LOOK_SECONDS, SourceFiles
-from queueber.cli.work_supervisor import End, Say, Send, Spawn, Supervisor
+from queueber.cli.work_supervisor import End, Force, Say, Send, Spawn, Supervisor
 from queueber.errors import reason
 
 EXIT_NOT_STARTED: Final = 126
@@ -141,6 +141,9 @@ class Processes:
                 self._spawn(action.slot)
             elif isinstance(action, Send):
                 self._send(action)
+            elif isinstance(action, Force):
+                if action.slot in self._ends:
+                    self._ends[action.slot].force()
             elif isinstance(action, Say):
                 self._say(action.text, action.alarm)
             elif isinstance(action, End):

@@ -9,12 +9,12 @@ states of a process:
 | WAITING | | | GONE | STARTING at once | STARTING when its wait is over |
 | STARTING | RUNNING | WAITING; with status 1 BROKEN | ENDING, signalled | ENDING, signalled | |
 | RUNNING | | WAITING | ENDING, signalled | ENDING, signalled | |
-| ENDING | | STARTING, or after a stop GONE | | | signalled again when its time is over, then killed |
+| ENDING | | STARTING, or after a stop GONE | | | forced when its time is over, then killed |
 | BROKEN | | | GONE | STARTING | |
 
 Status 1 before a process was ready means that it cannot start, for a reason that it has printed.  If no process was
 ready before, everything ends with that status; with ``--reload`` the next change of a file tries again.  A RUNNING
-process that says that it ends in order to be replaced is ENDING.  The second signal reaches each process too.
+process that says that it ends in order to be replaced is ENDING.  A second signal forces all, and a third kills them.
 """
 
 import signal
@@ -24,6 +24,7 @@ from typing import Final
 
 from attrs import define, field, frozen
 
+from queueber.cli.work_stop import SAME_SECONDS
 from queueber.units import counted
 
 BACKOFF_SECONDS: Final = (0.5, 30.0)
@@ -32,8 +33,12 @@ BACKOFF_SECONDS: Final = (0.5, 30.0)
 STEADY_SECONDS: Final = 60.0
 """Time after which a process that died counts as the first in a row."""
 
-FORCED_SECONDS: Final = 5.0
-"""Time that a process has to end after the second signal, which it gets too."""
+FORCED_SECONDS: Final = 10.0
+"""
+Time that a process has to end after it was forced.
+
+It needs up to 2 s to give items back, and a busy machine takes seconds to end an interpreter.
+"""
 
 EXIT_STOPPED: Final = 0
 EXIT_ERROR: Final = 1
@@ -85,7 +90,14 @@ class End:
     status: int
 
 
-Action = Spawn | Send | Say | End
+@frozen
+class Force:
+    """Let the process of a slot end at once, and give its items back uncounted."""
+
+    slot: int
+
+
+Action = Spawn | Send | Force | Say | End
 
 
 @define
@@ -102,10 +114,10 @@ class Slot:
     """When a WAITING one is to be started."""
 
     kill_at: float = float("inf")
-    """When an ENDING one is signalled again, or if it is `forced` killed."""
+    """When an ENDING one is forced, or if that was done before killed."""
 
     forced: bool = False
-    """Whether an ENDING one was signalled again: it should end at once."""
+    """Whether an ENDING one was asked to end at once."""
 
     deaths: int = 0
     """In a row."""
@@ -134,6 +146,9 @@ class Supervisor:
 
     stops: int = field(default=0, init=False)
     """Signals to stop so far."""
+
+    stopped_at: float = field(default=float("-inf"), init=False)
+    """When the last of them came."""
 
     status: int = field(default=EXIT_STOPPED, init=False)
     ended: bool = field(default=False, init=False)
@@ -251,12 +266,8 @@ class Supervisor:
                 self.status = EXIT_ERROR
             self.actions.append(Send(slot.number, signal.SIGKILL))
         else:
-            # At the second signal it ends at once, and its items go back uncounted.
-            self._force(slot, now)
-
-    def _force(self, slot: Slot, now: float) -> None:
-        slot.forced, slot.kill_at = True, now + FORCED_SECONDS
-        self.actions.append(Send(slot.number, signal.SIGTERM))
+            slot.forced, slot.kill_at = True, now + FORCED_SECONDS
+            self.actions.append(Force(slot.number))
 
     def _replace(self, now: float) -> None:
         """Replace all processes, the waiting and broken ones at once."""
@@ -272,12 +283,15 @@ class Supervisor:
         self.actions.append(Send(slot.number, signal.SIGTERM))
 
     def _stop(self, number: signal.Signals, now: float) -> None:
+        before, self.stopped_at = self.stopped_at, now
+        if now - before < SAME_SECONDS:
+            return
         self.stops += 1
         if self.stops == 1:
             self._say(f"{number.name}: no new items; running ones have time to end. Again: end at once")
             for slot in self.slots:
                 if slot.state is State.ENDING:
-                    # A signal now would be its second one.
+                    # It was signalled, or ends by itself.
                     slot.kill_at = min(slot.kill_at, now + self.stop_seconds)
                 elif slot.state in LIVE:
                     self._end(slot, now + self.stop_seconds)

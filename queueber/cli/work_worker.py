@@ -1,5 +1,6 @@
 """One worker process of ``queueber work``: makes the worker that the options describe, and runs it."""
 
+import asyncio
 import logging
 import os
 import shlex
@@ -17,6 +18,7 @@ from queueber.cli.work_channel import ENDING, READY, WorkerEnd
 from queueber.cli.work_command import CommandHandler
 from queueber.cli.work_options import Limit, WorkOptions
 from queueber.cli.work_report import Reporter
+from queueber.cli.work_stop import END_SECONDS, Stopper, later, leave_now
 from queueber.cli.work_target import load
 from queueber.errors import InvalidRequest
 from queueber.units import MS_PER_SECOND, rounded_span
@@ -31,11 +33,8 @@ LOOK_SECONDS: Final = 0.5
 DRAIN_SECONDS: Final = 600.0
 """Time for the running items of a process that is to be replaced, unless there is a longest run time."""
 
-CANCEL_SECONDS: Final = 10.0
-"""Time for a worker to cancel handlers and to send their results."""
-
 LEAVE_SECONDS: Final = 5.0
-"""Time for the interpreter to end: threads of the program that never end would hold it up for ever."""
+"""Time for the interpreter to end."""
 
 
 OUTCOMES: Final = {
@@ -71,15 +70,18 @@ def run_worker(options: WorkOptions, reporter: Reporter, supervisor: WorkerEnd |
     worker, schedule = make_worker(options, 0 if supervisor is None else supervisor.slot)
     if supervisor is None or not supervisor.slot:
         reporter.banner(options.target or shlex.join(options.command), options.url, worker.queues)
-    if supervisor is not None:
-        supervisor.send(READY)
-        supervisor.watch()
-        if options.limit != Limit():
-            watch = partial(_watch_limit, worker, options, supervisor)
-            threading.Thread(target=watch, name="limit-watch", daemon=True).start()
-    with schedule:
-        worker.run()
-    _leave_soon()
+    stopper = Stopper(worker, options.grace, supervised=supervisor is not None)
+    with stopper.in_charge(), schedule:
+        if supervisor is not None:
+            supervisor.send(READY)
+            supervisor.watch(stopper.force)
+            if options.limit != Limit():
+                watch = partial(_watch_limit, worker, options, supervisor, stopper)
+                threading.Thread(target=watch, name="limit-watch", daemon=True).start()
+        # A worker of functions, too, which then leaves signals to the stopper.
+        asyncio.run(worker.run_async())
+    # Threads of the program may go on for ever.
+    later(LEAVE_SECONDS, leave_now)
 
 
 def make_worker(options: WorkOptions, slot: int = 0) -> tuple[Worker, AbstractContextManager[object]]:
@@ -176,7 +178,7 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _watch_limit(worker: Worker, options: WorkOptions, supervisor: WorkerEnd) -> None:
+def _watch_limit(worker: Worker, options: WorkOptions, supervisor: WorkerEnd, stopper: Stopper) -> None:
     """Stop *worker* once it has done its share.  Running items have time to end, and no others are taken."""
     seconds = options.settings.get("max_runtime", DRAIN_SECONDS)
     while True:
@@ -186,19 +188,6 @@ def _watch_limit(worker: Worker, options: WorkOptions, supervisor: WorkerEnd) ->
         why = options.limit.reached(items, resident_bytes())
         if why:
             # Before the stop, so that the supervisor does not take it for a death.
-            supervisor.send(ENDING, f"{seconds + 2 * LEAVE_SECONDS + CANCEL_SECONDS:g} {why}")
-            worker.stop(seconds)
+            supervisor.send(ENDING, f"{seconds + END_SECONDS + LEAVE_SECONDS:g} {why}")
+            stopper.drain(seconds)
             return
-
-
-def _leave_soon() -> None:
-    """End the process with status 0 in a while, if threads of the program do not let it end."""
-
-    def leave() -> None:
-        LOG.error("a thread does not end; the process does")
-        logging.shutdown()
-        os._exit(0)
-
-    timer = threading.Timer(LEAVE_SECONDS, leave)
-    timer.daemon = True
-    timer.start()

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from queueber.cli.__main__ import queueber
+from queueber.cli.work_stop import SAME_SECONDS
 from tests.support.server_process import Server
 
 pytestmark = pytest.mark.slow
@@ -195,10 +196,10 @@ def test_a_worker_object_has_its_own_settings(work):
     process = work.start("shop:worker", server=False, queue=False)
     until(work.done)
     assert work.stop(process) == 0
-    process = work.start("shop:worker", "--concurrency", "2", "--grace", "1", queue=False)
+    process = work.start("shop:worker", "--concurrency", "2", "--prefetch", "1", queue=False)
     assert process.wait(TIMEOUT_SECONDS) == 1
     assert work.log().endswith(
-        "queueber: shop:worker is a Worker, which has settings of its own: --concurrency, --grace cannot be given.\n"
+        "queueber: shop:worker is a Worker, which has settings of its own: --concurrency, --prefetch cannot be given.\n"
     )
 
 
@@ -272,7 +273,7 @@ def test_a_command_has_time_to_end_and_its_item_is_settled(work):
     process = work.start("--", "sh", "-c", "touch begun; while ! [ -e go ]; do sleep 0.05; done")
     until((work.folder / "begun").exists)
     process.send_signal(signal.SIGINT)
-    work.logged("SIGINT: the worker stops")
+    work.logged("SIGINT: no new items; running ones have")
     assert work.counts()["leased"] == 1
     (work.folder / "go").touch()
     assert process.wait(TIMEOUT_SECONDS) == 0
@@ -284,7 +285,9 @@ def test_a_second_signal_ends_at_once_and_counts_no_attempt(work):
     process = work.start("--grace", "600", "shop:slowly")
     until(work.done)
     process.send_signal(signal.SIGINT)
-    work.logged("SIGINT: the worker stops")
+    work.logged("SIGINT: no new items; running ones have")
+    # Signals in quick succession would be one.
+    time.sleep(SAME_SECONDS)
     assert work.stop(process) == 0
     until(lambda: work.counts()["ready"] == 1)
     (item,) = json.loads(work.cli("peek", "--json"))["items"]
@@ -323,12 +326,27 @@ def test_processes_share_the_work_and_one_that_dies_is_replaced(work):
     assert {pid for _, pid in work.done()} >= {first, second}
 
 
+def test_a_service_manager_signals_all_processes_at_once(work):
+    """Systemd does so by default: no worker takes the supervisor's signal for its second."""
+    process = work.start("--processes", "2", "--concurrency", "1", "--prefetch", "0", "shop:patiently")
+    work.add("a", "b")
+    until(lambda: len(work.done()) == 2)
+    for pid in (process.pid, *(int(pid) for _, pid in work.done())):
+        os.kill(pid, signal.SIGTERM)
+    work.logged(r"worker \d: SIGTERM: no new items", 2)
+    assert work.counts()["leased"] == 2
+    (work.folder / "go on").touch()
+    assert process.wait(TIMEOUT_SECONDS) == 0
+    assert work.left() == 0
+
+
 def test_a_second_signal_ends_all_processes_at_once(work):
     process = work.start("--processes", "2", "--concurrency", "1", "--prefetch", "0", "--grace", "600", "shop:slowly")
     work.add("a", "b")
     until(lambda: len(work.done()) == 2)
     process.send_signal(signal.SIGINT)
     work.logged("SIGINT: no new items; running ones have time to end")
+    time.sleep(SAME_SECONDS)
     process.send_signal(signal.SIGINT)
     assert process.wait(TIMEOUT_SECONDS) == 0
     assert work.counts() == {"ready": 2, "delayed": 0, "leased": 0, "dead": 0}
@@ -386,7 +404,7 @@ def test_ctrl_c_on_a_terminal_is_one_signal(work, arguments):
     shown = b""
     until((work.folder / "begun").exists)
     os.write(terminal, b"\x03")
-    while b"the worker stops" not in shown:
+    while b"no new items" not in shown:
         shown += os.read(terminal, 4_096)
     assert work.counts()["leased"] == 1
     (work.folder / "go on").touch()
@@ -398,7 +416,7 @@ def test_ctrl_c_on_a_terminal_is_one_signal(work, arguments):
     os.close(terminal)
     assert work.left() == 0
     assert b"queueber work" in shown
-    assert b"now" not in shown
+    assert b"go back now" not in shown
 
 
 def test_processes_end_with_their_supervisor(work):

@@ -72,8 +72,8 @@ NOTHING = "Give MODULE:OBJECT, or a command after --."
         ([f"{SHOP}:handle"], "Missing option '--queue': a function or a command has no queue of its own."),
         (["--", "true"], "Missing option '--queue': a function or a command has no queue of its own."),
         (
-            [f"{SHOP}:worker", "--queue", "x", "--grace", "3"],
-            "shop:worker is a Worker, which has settings of its own: --queue, --grace cannot be given.",
+            [f"{SHOP}:worker", "--queue", "x", "--prefetch", "3"],
+            "shop:worker is a Worker, which has settings of its own: --queue, --prefetch cannot be given.",
         ),
         (
             [f"{SHOP}:app", "--queue", "mail"],
@@ -155,7 +155,8 @@ def test_the_work_after_which_a_process_is_replaced():
     limit = Limit(items=1_000, memory=512 * MIB)
     assert limit.reached(999, 511 * MIB) == ""
     assert limit.reached(1_003, 0) == "1,003 items"
-    assert limit.reached(0, 600 * MIB) == "600 MiB of memory"
+    assert limit.reached(1, 600 * MIB) == "600 MiB of memory"
+    assert limit.reached(0, 600 * MIB) == ""
     assert Limit().reached(10**9, 10**12) == ""
 
 

@@ -4,7 +4,17 @@ import signal
 
 import pytest
 
-from queueber.cli.work_supervisor import BACKOFF_SECONDS, FORCED_SECONDS, End, Say, Send, Spawn, State, Supervisor
+from queueber.cli.work_supervisor import (
+    BACKOFF_SECONDS,
+    FORCED_SECONDS,
+    End,
+    Force,
+    Say,
+    Send,
+    Spawn,
+    State,
+    Supervisor,
+)
 
 STOP_SECONDS = 40.0
 
@@ -39,6 +49,7 @@ class Driver:
         return self.actions()
 
     def signalled(self, number):
+        self.now += 1
         self.supervisor.signalled(number, self.now)
         return self.actions()
 
@@ -172,10 +183,21 @@ def test_a_stop_before_the_first_is_ready():
 def test_a_second_signal_ends_all_at_once():
     driver = running(2)
     driver.signalled(signal.SIGINT)
-    assert driver.signalled(signal.SIGINT) == [Send(0, signal.SIGTERM), Send(1, signal.SIGTERM)]
+    assert driver.signalled(signal.SIGINT) == [Force(0), Force(1)]
     assert driver.exited(0) == []
     assert driver.after(FORCED_SECONDS - 1) == []
     assert driver.exited(1) == [End(0)]
+
+
+def test_signals_in_quick_succession_are_one():
+    """The command `timeout` signals its child and then the whole group."""
+    driver = running(1)
+    driver.signalled(signal.SIGTERM)
+    driver.supervisor.signalled(signal.SIGTERM, driver.now + 0.1)
+    driver.supervisor.signalled(signal.SIGINT, driver.now + 0.4)
+    assert driver.actions() == []
+    driver.now += 0.4
+    assert driver.signalled(signal.SIGTERM) == [Force(0)]
 
 
 def test_a_process_that_does_not_end_at_a_second_signal_is_killed():
@@ -199,7 +221,7 @@ def test_a_process_that_does_not_end_is_killed_and_the_status_says_so():
     driver = running(2)
     driver.signalled(signal.SIGTERM)
     driver.exited(0)
-    assert driver.after(STOP_SECONDS) == [Send(1, signal.SIGTERM)]
+    assert driver.after(STOP_SECONDS) == [Force(1)]
     assert driver.after(FORCED_SECONDS) == [Send(1, signal.SIGKILL)]
     assert driver.said[-1] == "worker 2 (process 1002) does not end; it is killed"
     assert driver.after(STOP_SECONDS) == []
@@ -227,13 +249,13 @@ def test_sighup_replaces_all():
 def test_a_replaced_process_that_does_not_end_is_killed_and_replaced():
     driver = running(1)
     driver.signalled(signal.SIGHUP)
-    assert driver.after(STOP_SECONDS) == [Send(0, signal.SIGTERM)]
+    assert driver.after(STOP_SECONDS) == [Force(0)]
     assert driver.after(FORCED_SECONDS) == [Send(0, signal.SIGKILL)]
     assert driver.exited(0, -9, "killed by SIGKILL") == [Spawn(0)]
     # Its successor has all of its time again.
     driver.ready(0)
     driver.signalled(signal.SIGHUP)
-    assert driver.after(STOP_SECONDS) == [Send(0, signal.SIGTERM)]
+    assert driver.after(STOP_SECONDS) == [Force(0)]
 
 
 def test_a_process_that_ends_by_itself_has_its_own_time_until_a_stop():
@@ -241,11 +263,11 @@ def test_a_process_that_ends_by_itself_has_its_own_time_until_a_stop():
     driver.supervisor.ending(0, "1,000 items", 600.0, driver.now)
     assert driver.after(599) == []
     driver.signalled(signal.SIGTERM)
-    assert driver.after(1) == [Send(0, signal.SIGTERM)]
+    assert driver.after(1) == [Force(0)]
     driver = running(1)
     driver.supervisor.ending(0, "1,000 items", 600.0, driver.now)
     assert driver.signalled(signal.SIGTERM) == []
-    assert driver.after(STOP_SECONDS) == [Send(0, signal.SIGTERM)]
+    assert driver.after(STOP_SECONDS) == [Force(0)]
     assert driver.exited(0) == [End(0)]
 
 

@@ -1,0 +1,132 @@
+"""
+The end of a worker of ``queueber work``: signals in, stops of the worker out.
+
+| | the first signal | a second one | after that |
+|---|---|---|---|
+| without a supervisor | no new items; running ones have their grace | ends at once | the process ends, come what may |
+| with a supervisor | the same | nothing: the supervisor decides, and uses `Stopper.force` | the supervisor kills |
+
+Signals in quick succession are one: systemd signals each process of a service, in addition to the supervisor's signal,
+and ``timeout`` signals its child and then the whole group.
+"""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any, Final, Protocol
+
+LOG = logging.getLogger("queueber.work")
+
+SAME_SECONDS: Final = 0.5
+"""Signals that follow each other within this time are one."""
+
+END_SECONDS: Final = 15.0
+"""Time that a worker needs beyond the grace of its handlers: it cancels them, and sends results."""
+
+FORCED_SECONDS: Final = 5.0
+"""The same after `Stopper.force`."""
+
+Later = Callable[[float, Callable[[], None]], object]
+
+
+class Stoppable(Protocol):
+    """A `queueber.worker.Worker`."""
+
+    def stop(self, grace: float | None = None) -> None:
+        """Stop; again: end at once."""
+
+
+def later(seconds: float, act: Callable[[], None]) -> None:
+    """Call *act* in a thread after some seconds, unless the process has ended."""
+    timer = threading.Timer(seconds, act)
+    timer.daemon = True
+    timer.start()
+
+
+class Stopper:
+    """Stop a worker by signals."""
+
+    def __init__(
+        self,
+        worker: Stoppable,
+        grace: float,
+        *,
+        supervised: bool,
+        later: Later = later,
+        seconds: Callable[[], float] = monotonic,
+        leave: Callable[[], None] | None = None,
+    ) -> None:
+        """
+        Give handlers *grace* seconds.
+
+        *later* calls a function after some seconds, *seconds* is a monotonic clock, and *leave* ends the process.
+        """
+        self._worker = worker
+        self._grace = grace
+        self._supervised = supervised
+        self._later = later
+        self._seconds = seconds
+        self._leave = leave_now if leave is None else leave
+        self._signalled: float | None = None
+        """When the last signal came."""
+
+        self._draining = False
+        self._forced = False
+
+    def drain(self, seconds: float) -> None:
+        """Take no more items, and give running ones *seconds*, because the process is to be replaced."""
+        self._draining = True
+        self._worker.stop(seconds)
+
+    def signal(self, name: str) -> None:
+        """Process a signal."""
+        now = self._seconds()
+        before, self._signalled = self._signalled, now
+        if before is None:
+            LOG.info("%s: no new items; running ones have %g s to end", name, self._grace)
+            if self._draining:
+                # A second stop would end them at once.
+                self._later(self._grace, self.force)
+            else:
+                self._worker.stop(self._grace)
+                self._end_after(self._grace + END_SECONDS)
+        elif now - before >= SAME_SECONDS and not self._supervised:
+            LOG.info("%s again: running items go back now", name)
+            self.force()
+
+    def force(self) -> None:
+        """End the worker at once: its items go back, and no attempt is counted."""
+        if not self._forced:
+            self._forced = True
+            self._worker.stop(0)
+            self._end_after(FORCED_SECONDS)
+
+    def _end_after(self, seconds: float) -> None:
+        # A handler that never returns would keep the process, whose items are elsewhere by then.
+        if not self._supervised:
+            self._later(seconds, self._leave)
+
+    @contextmanager
+    def in_charge(self) -> Iterator[None]:
+        """Process SIGTERM and SIGINT within the context."""
+
+        def act(number: int, _: Any) -> None:  # noqa: ANN401  (a frame)
+            self.signal(signal.Signals(number).name)
+
+        before = {number: signal.signal(number, act) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def leave_now() -> None:
+    """End the process with status 0: all of its items are settled, or elsewhere."""
+    LOG.error("a handler or a thread does not end; the process does")
+    logging.shutdown()
+    os._exit(0)

@@ -1,0 +1,107 @@
+"""The end of a worker by signals, with a worker that records its stops."""
+
+import pytest
+
+from queueber.cli.work_stop import END_SECONDS, FORCED_SECONDS, Stopper
+
+GRACE = 20.0
+
+
+class Fake:
+    """A worker, a clock, and calls for later."""
+
+    def __init__(self, *, supervised=False):
+        self.now = 100.0
+        self.stops = []
+        self.calls = []
+        self.left = False
+        self.stopper = Stopper(
+            self,
+            GRACE,
+            supervised=supervised,
+            later=lambda seconds, act: self.calls.append((self.now + seconds, act)),
+            seconds=lambda: self.now,
+            leave=self.leave,
+        )
+
+    def stop(self, grace=None):
+        self.stops.append(grace)
+
+    def leave(self):
+        self.left = True
+
+    def signal(self, after=1.0):
+        self.now += after
+        self.stopper.signal("SIGTERM")
+
+    def advance(self, seconds):
+        self.now += seconds
+        due = [act for at, act in self.calls if at <= self.now]
+        self.calls = [(at, act) for at, act in self.calls if at > self.now]
+        for act in due:
+            act()
+
+
+@pytest.fixture
+def alone():
+    return Fake()
+
+
+@pytest.fixture
+def supervised():
+    return Fake(supervised=True)
+
+
+def test_a_signal_gives_handlers_their_grace(alone):
+    alone.signal()
+    assert alone.stops == [GRACE]
+    alone.advance(GRACE + END_SECONDS - 1)
+    assert not alone.left
+    alone.advance(1)
+    assert alone.left
+
+
+def test_a_second_signal_ends_the_worker_at_once(alone):
+    alone.signal()
+    alone.signal()
+    assert alone.stops == [GRACE, 0]
+    alone.advance(FORCED_SECONDS)
+    assert alone.left
+
+
+def test_a_third_signal_changes_nothing(alone):
+    for _ in range(3):
+        alone.signal()
+    assert alone.stops == [GRACE, 0]
+
+
+def test_signals_in_quick_succession_are_one(alone):
+    alone.signal()
+    alone.signal(after=0.2)
+    alone.signal(after=0.4)
+    assert alone.stops == [GRACE]
+    alone.signal(after=0.5)
+    assert alone.stops == [GRACE, 0]
+
+
+def test_only_the_supervisor_forces_its_processes(supervised):
+    """A service manager signals all processes of a service at once, and the supervisor signals them as well."""
+    supervised.signal()
+    supervised.signal()
+    supervised.signal()
+    assert supervised.stops == [GRACE]
+    supervised.stopper.force()
+    supervised.stopper.force()
+    assert supervised.stops == [GRACE, 0]
+    # The supervisor kills one that does not end.
+    assert supervised.calls == []
+
+
+def test_a_signal_shortens_the_time_of_a_process_that_is_replaced(supervised):
+    supervised.stopper.drain(600.0)
+    assert supervised.stops == [600.0]
+    supervised.signal()
+    supervised.advance(GRACE - 1)
+    assert supervised.stops == [600.0]
+    supervised.advance(1)
+    assert supervised.stops == [600.0, 0]
