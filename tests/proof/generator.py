@@ -120,13 +120,15 @@ class Generator:
             taken = await self.take(client, 2, self.long_span, 1.0)
             self.tokens += [(each.id, taken.lease) for each in taken.items]
             await asyncio.sleep(self.random.random() * 0.2)
-            for _ in range(min(3, len(self.tokens))):
+            for _ in range(3):
+                # Another connection may have taken the last ones meanwhile.
+                if not self.tokens:
+                    break
                 at = self.random.randrange(len(self.tokens))
                 number, lease = token = self.tokens[at]
                 if self.random.random() < 0.1:
                     lease = self.random.choice((self.random.choice(self.tokens)[1], os.urandom(16)))
                 gone = (await self._remove(client, number, lease)).done or self.random.random() < 0.1
-                # Another connection may have changed the list meanwhile.
                 if gone and at < len(self.tokens) and self.tokens[at] is token:
                     self.tokens[at] = self.tokens[-1]
                     self.tokens.pop()
