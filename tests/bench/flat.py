@@ -267,7 +267,7 @@ def many(options, scratch):
         yield aim(f"seconds from start to the first answers with {options.queues:,} queues", restarted(server), 5, " s")
         longer = times_longer(server, empty, options.rounds)
         yield aim(f"p99 of a poll with {options.queues:,} queues after a start: times one queue's", longer, 1.2)
-        looks.make_queues(empty.port, looks.STEP)
+        looks.make_queues(empty.port, min(looks.STEP, options.queues))
         yield from looked_at(server, empty, options)
 
 

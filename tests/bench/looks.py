@@ -100,7 +100,7 @@ class Operator:
 
 def make_queues(port, count):
     """Make *count* queues with an item each; each tenth also has settings, a dead item and a deduplication key."""
-    process = subprocess.run([sys.executable, "-c", SIDES, str(port), str(count), str(STEP)], check=False)
+    process = subprocess.run([sys.executable, "-c", SIDES, str(port), str(count), str(min(STEP, count))], check=False)
     assert process.returncode == 0, "the queues were not made"
 
 

@@ -13,8 +13,8 @@ SMALL = {
     "waiters": ["--waiters", "500", "--adds", "20"],
     "backlog": ["--items", "1000", "--rounds", "100"],
     "idlers": ["--queues", "500", "--connections", "20"],
-    "million": ["--items", "2000", "--rounds", "100"],
-    "many": ["--queues", "500", "--rounds", "100"],
+    "million": ["--items", "2000", "--rounds", "30"],
+    "many": ["--queues", "50", "--rounds", "30"],
     "steady": ["--hours", "0.001"],
 }
 
