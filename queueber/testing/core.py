@@ -6,7 +6,7 @@ time, with real sockets.
 """
 
 import tempfile
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,10 +23,11 @@ from queueber.server.app.composition import assemble
 from queueber.server.net.states import ENDED
 from queueber.server.net.timeouts import SILENCE
 from queueber.testing.faults import Faults, FaultyFactory, FaultyProtocol, Switch
-from queueber.testing.inspection import Inspector, RecordingStore
+from queueber.testing.inspection import Inspector, RecordingStore, moment
 from queueber.testing.memory import settings_in_memory
 from queueber.testing.virtual_time import VirtualTime
 from queueber.units import SpanMs
+from queueber.values import ItemState
 
 STEPS: Final = 64
 """An `advance` looks at periodic work at least so often."""
@@ -164,6 +165,13 @@ class Core:
             if time.clock.seconds() >= end:
                 break
         self._decided = self.parts.committer.commits
+
+    def seconds_to_due(self, queues: Sequence[str]) -> float:
+        """Return the seconds until the next delayed item of *queues*, or of any, becomes due; 0 if there is none."""
+        now = self.time.queue_clock.now()
+        items = (item for name in queues or self.inspector.queues() for item in self.inspector.items(name, now))
+        due = [item.due for item in items if item.state is ItemState.DELAYED]
+        return (min(due) - moment(now)).total_seconds() if due else 0.0
 
     def _next_event(self) -> float:
         """Return when the next thing happens whose moment is known, in the clock's seconds."""

@@ -45,7 +45,7 @@ class Fault:
 
     @property
     def happened(self) -> int:
-        """How many calls or connections the fault has met so far."""
+        """The calls that met the fault so far, or connections for `silence_clients`; 0 for faults of another kind."""
         return self._switch.happened
 
     def end(self) -> None:

@@ -200,6 +200,21 @@ class RunningServer:
                     each.fire(firing)
             self._move_to(end)
 
+    def advance_until_due(self, *queues: str) -> float:
+        """
+        Move the server's time on to the moment at which the next delayed item of *queues*, or of any, becomes due.
+
+        So a test need not know how long a failed item waits.
+
+        Returns:
+            The seconds by which time has moved; 0 if no item is delayed.
+        """
+        with self._lock:
+            seconds = self._do(lambda core: core.seconds_to_due(queues))
+            if seconds:
+                self.advance(seconds)
+            return seconds
+
     def _next_firing(self) -> WallMs | None:
         """Return when an adopted app has something to add next."""
         now = WallMs(round(self.now.timestamp() * MS_PER_SECOND))

@@ -37,6 +37,27 @@ def test_an_adoption_ends_with_the_server(app):
     adopted.end()
 
 
+def test_connections_to_another_server_are_closed(server):
+    """A session of tests may have one event loop and one app, and a server for each test."""
+    with TestServer() as other, Tasks(other.url("mail")) as app:
+
+        @app.task
+        def send() -> None: ...
+
+        async def main():
+            send.add()
+            await send.aio.add()
+            with server.adopt(app):
+                send.add()
+                await send.aio.add()
+            await send.aio.add()
+            await app.aclose()
+
+        asyncio.run(main())
+        other.assert_added(task=send, count=3)
+    server.assert_added(task=send, count=2)
+
+
 def test_tasks_are_drained(server, app):
     sent = []
 

@@ -137,6 +137,19 @@ def run(program):
 
 
 @pytest.mark.slow
+def test_a_program_in_another_process_connects(server):
+    run(
+        f"""
+        from queueber.sync import connect
+        with connect({server.url("mail")!r}) as client:
+            client.queue().add(b"from another process")
+        print("fine")
+        """
+    )
+    server.assert_added("mail", contents=b"from another process")
+
+
+@pytest.mark.slow
 def test_no_reactor_is_installed_and_no_signal_is_handled():
     run(
         """

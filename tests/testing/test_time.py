@@ -104,6 +104,22 @@ def test_a_failed_item_comes_back_after_its_backoff_and_dies_at_its_last_attempt
     assert (dead.state, dead.death.reason, dead.last_error) == (ItemState.DEAD, DeathReason.ATTEMPTS, "last")
 
 
+def test_time_moves_to_the_next_delayed_item(server, client, mail):
+    server.configure("mail", max_attempts=3)
+    mail.add(b"x")
+    client.queue("later").add(b"y", delay_ms=86_400_000)
+    for failures in range(3):
+        (item,) = mail.poll(wait_ms=0)
+        assert item.failures == failures
+        item.fail("no")
+        moved = server.advance_until_due("mail")
+        assert (moved > 0) == (failures < 2)
+    assert len(server.dead("mail")) == 1
+    assert server.advance_until_due() == pytest.approx(86_400, abs=10)
+    assert contents(client.queue("later").poll(wait_ms=0)) == [b"y"]
+    assert server.advance_until_due() == 0
+
+
 def test_a_deduplication_window_ends(server, mail):
     server.configure("mail", dedup_window_ms=60_000)
     assert mail.add_items(new_item(b"x", dedup_key=b"k")).duplicates == ()
