@@ -19,9 +19,6 @@ from queueber.units import MS_PER_SECOND, WallMs
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_HALF_MS = 0.0005
-"""Added to the time, so that rounding down to a millisecond rounds to the nearest, as decimal seconds need it."""
-
 
 class _DueClock(Clock):
     """A `Clock` that reports each call that is due at once."""
@@ -60,7 +57,7 @@ class VirtualTime:
         self.clock = _DueClock(self._schedule)
         self.pool = _DuePool(self._schedule)
         seconds = self.clock.seconds
-        self.queue_clock = QueueClock(lambda: start + seconds() + _HALF_MS, seconds, seconds, b"t" * 16)
+        self.queue_clock = QueueClock(lambda: start + seconds(), seconds, seconds, b"t" * 16)
         self.queue_clock.begin(None)
 
     def _schedule(self) -> None:

@@ -76,6 +76,19 @@ def test_a_hanging_server_answers_when_it_goes_on(server, mail):
     assert len(server.added("mail")) == 2
 
 
+def test_a_hanging_server_sends_nothing(server, client_of, mail):
+    mail.add(b"x", delay_ms=60_000)
+    with in_thread(client_of(server).queue("mail").poll) as polling:
+        wait_for_poll(server)
+        hanging = server.hanging()
+        server.advance(60)
+        assert server.items("mail")[0].lease
+        with pytest.raises(TimeoutError):
+            polling.result(0.05)
+        hanging.end()
+    assert polling.result().items
+
+
 def test_connections_to_a_hanging_server_are_accepted_and_get_nothing(server):
     with server.hanging(), socket.socket(socket.AF_UNIX) as client:
         client.connect(server.path)
