@@ -38,7 +38,8 @@ class Unknown:
         self.polls = defaultdict(list)
         for poll in history.of(Poll):
             if poll.outcome is Outcome.UNKNOWN:
-                self.polls[poll.line].append(poll)
+                for line in poll.lines:
+                    self.polls[line].append(poll)
         self._spans = {
             line: _merged([(each.invoked, each.ended + GONE_SECONDS) for each in polls])
             for line, polls in self.polls.items()
@@ -66,7 +67,8 @@ def judge_flow(judge, verdicts, late_seconds):
     """Check all queues of the history of *judge*."""
     polls, stays = defaultdict(list), defaultdict(list)
     for poll in judge.history.of(Poll):
-        polls[poll.line].append(poll)
+        for line in [poll.line] if poll.items else poll.lines:
+            polls[line].append(poll)
     for item in judge.items.values():
         before = stay = None
         for each in item.deliveries:
@@ -81,6 +83,7 @@ def judge_flow(judge, verdicts, late_seconds):
         _judge_empty(judge, verdicts, [each for each in asked if _is_empty(each)], stays[line], unknown, late_seconds)
         _judge_replies(judge, verdicts, stays[line])
         _judge_order(judge, verdicts, stays[line], unknown)
+    _judge_strict(judge, verdicts, stays)
 
 
 def _stay(judge, before, last, delivery):
@@ -233,22 +236,47 @@ def _judge_empty(judge, verdicts, empty, stays, unknown, late_seconds):
             judge.found(
                 verdicts.LATE, f"polls in a row got nothing while {stay.delivery.item} was ready for {late:.1f} s"
             )
-    stays = sorted(stays, key=lambda stay: stay.ready)
-    ready, longest = [stay.ready for stay in stays], [None]
-    for stay in stays:
-        last = longest[-1]
-        longest.append(stay if last is None or stay.delivery.poll.invoked > last.delivery.poll.invoked else last)
+    there = There(stays)
     for poll in empty:
-        stay = longest[bisect_left(ready, poll.invoked)]
-        if (
-            poll.no_wait
-            and stay is not None
-            and stay.delivery.poll.invoked > poll.ended
-            and not _overlaps(unknown, poll)
-        ):
+        stay = there.during(poll)
+        if poll.no_wait and stay is not None and not _overlaps(unknown, poll):
             judge.found(
                 verdicts.LATE, f"the poll at {poll.invoked:.3f} got no item while {stay.delivery.item} was there"
             )
+
+
+class There:
+    """The items of a line that were ready for the whole duration of a poll."""
+
+    def __init__(self, stays):
+        stays = sorted(stays, key=lambda stay: stay.ready)
+        self._ready, self._longest = [stay.ready for stay in stays], [None]
+        for stay in stays:
+            last = self._longest[-1]
+            later = last is None or stay.delivery.poll.invoked > last.delivery.poll.invoked
+            self._longest.append(stay if later else last)
+
+    def during(self, poll):
+        """Return the stay of an item that was ready before *poll* and was not taken before its end; None without."""
+        stay = self._longest[bisect_left(self._ready, poll.invoked)]
+        return stay if stay is not None and stay.delivery.poll.invoked > poll.ended else None
+
+
+def _judge_strict(judge, verdicts, stays):
+    """Find polls of several queues that got items of one although an earlier one had some."""
+    there = {}
+    for poll in judge.history.of(Poll):
+        if not (poll.strict and poll.items):
+            continue
+        for line in poll.lines[: poll.queues.index(poll.queue)]:
+            if line not in there:
+                there[line] = There(stays[line])
+            stay = there[line].during(poll)
+            if stay is not None and not _overlaps(judge.unknown.spans(line), poll):
+                judge.found(
+                    verdicts.OUT_OF_ORDER,
+                    f"the poll at {poll.invoked:.3f} got items of {poll.queue!r} while {stay.delivery.item} was ready",
+                )
 
 
 class Cover:

@@ -63,6 +63,8 @@ class Generator:
     """Adds with request ids that had no reply: queue, contents, delays, request id."""
 
     keys_made: int = 0
+    queues: tuple = QUEUES
+    """Those without settings of their own."""
 
     # Habits
 

@@ -106,6 +106,18 @@ def _delay(random):
     return random.choice((None, 0.0, random.random() * SHORT_DELAY))
 
 
+async def choose(generator, client):
+    """Take items of one of several queues, and settle them."""
+    random, span = generator.random, min(1.0, generator.long_span)
+    while True:
+        queues = random.sample(generator.queues, random.randrange(1, 4))
+        wait = random.choice((0, 0.2, 1.0))
+        taken = await client.poll_any(queues, random.randrange(1, 6), span, wait, strict=random.random() < 0.6)
+        if taken.items:
+            await _settled(generator, client, [_entry(random, each.id, taken.lease) for each in taken.items])
+        await asyncio.sleep(random.random() * 0.05)
+
+
 # Deaths
 
 
@@ -290,6 +302,7 @@ async def give_up_sessions(generator, port):
 HABITS = [
     (settle, None),
     (settle, None),
+    (choose, "default"),
     (fail, LIMITED),
     (bury, LIMITED),
     (attend, None),

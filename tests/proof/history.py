@@ -112,6 +112,17 @@ class Poll(Call):
     session: bytes = b""
     """The session that keeps the lease; its span is infinite then."""
 
+    queues: list[str] = field(factory=list)
+    """The queues of a poll of several, of which it has items of `queue`; empty for a poll of one."""
+
+    strict: bool = False
+    """Whether it takes from the first of them that has an item."""
+
+    @property
+    def lines(self):
+        """Return all lines in which it waits."""
+        return [(queue, False) for queue in self.queues] or [self.line]
+
 
 @define(eq=False, kw_only=True)
 class Remove(Call):

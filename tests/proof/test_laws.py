@@ -28,6 +28,12 @@ def last(*items, at=89.0, dead=False, **more):
     return [taken, *[remove(taken.ended + 0.1, each, "Z", dead=dead) for each in names]]
 
 
+def in_other(call):
+    """Return *call* as one to another queue."""
+    call.queue = "r"
+    return call
+
+
 def one(**more):
     return [add(0, "a", **more), poll(1, "L", "a", span=60.0)]
 
@@ -187,6 +193,21 @@ FALSE = {
     "an add by a settle that is lost": (
         Verdict.LOST,
         [*one(), settle(2, entry("a", "L", "remove"), added=["n"])],
+    ),
+    # Polls of several queues
+    "a strict poll that passes over the first queue": (
+        Verdict.OUT_OF_ORDER,
+        [
+            add(0, "a"),
+            in_other(add(0, "b")),
+            in_other(poll(1, "L", "b", queues=["q", "r"], strict=True)),
+            in_other(remove(1.1, "b", "L")),
+            *last("a"),
+        ],
+    ),
+    "a poll of several queues that gets nothing": (
+        Verdict.LATE,
+        [add(0, "a"), poll(1, "", queues=["r", "q"], no_wait=True), *last("a")],
     ),
     # Deaths
     "a rejected item that is lost": (Verdict.LOST, [*one(), settle(2, entry("a", "L", "reject"))]),
@@ -367,6 +388,18 @@ def test_a_false_history_of_a_queue_with_few_attempts_is_refused(what):
 
 
 TRUE = {
+    "polls of several queues": [
+        add(0, "a"),
+        in_other(add(0, "b")),
+        in_other(poll(1, "L", "b", queues=["q", "r"])),
+        in_other(remove(1.1, "b", "L")),
+        poll(2, "M", "a", queues=["r", "q"], strict=True),
+        remove(2.1, "a", "M"),
+        poll(3, "", queues=["r", "q"], no_wait=True),
+        in_other(poll(4, "", outcome=UNKNOWN, queues=["q", "r"])),
+        poll(4, "", no_wait=True),
+        *last(),
+    ],
     "every action": [
         add(0, "a", "b", "c", "d"),
         poll(1, "L", "a", "b", "c", "d", span=60.0),

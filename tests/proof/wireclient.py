@@ -190,6 +190,15 @@ class Client(asyncio.Protocol):
         )
         return self.ask(Poll(**fields), api.POLL, api.write_poll_request(request), _polled)
 
+    def poll_any(self, queues, count, span, wait, *, strict):
+        """Poll several queues."""
+        more = {"queues": list(queues), "strict": strict, "no_wait": not wait}
+        call = Poll(**self._fields(span=span, **more))
+        poll = api.PollRequest(_ms(span), count, _ms(wait) if wait else None, no_wait=not wait)
+        request = api.PollAnyRequest([api.QueueWeight(queue) for queue in queues], strict, poll)
+        content = api.write_poll_any_request(request)
+        return self.ask(call, api.POLL_ANY, content, _polled_any, api.BROKER_INTERFACE_ID)
+
     def remove(self, number, lease, *, dead=False):
         """Remove one item."""
         call = Remove(**self._fields(id=number, lease=lease, dead=dead))
@@ -295,8 +304,17 @@ def _ms(seconds):
     return SpanMs(round(seconds * 1_000))
 
 
+def _polled_any(call, results):
+    response = api.read_poll_any_response(results)
+    call.queue = response.queue or call.queues[0]
+    _take(call, response.poll)
+
+
 def _polled(call, results):
-    response = api.read_poll_response(results)
+    _take(call, api.read_poll_response(results))
+
+
+def _take(call, response):
     call.lease = bytes(response.lease)
     facts = [*response.facts, *[api.DeliveryFacts()] * (len(response.items) - len(response.facts))]
     call.items = [
