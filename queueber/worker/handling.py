@@ -78,7 +78,7 @@ class Handling:
             try:
                 after(item, verdict, error)
             except Exception:
-                LOG.exception("a hook failed after item %s of %s", id_text(item.id), item.queue or "default")
+                LOG.exception("a hook failed after item %s of %s", id_text(item.id), item.queue)
         return verdict
 
     async def run_async(self, item: WorkItem) -> Verdict | None:
@@ -105,7 +105,7 @@ class Handling:
             except GeneratorExit:
                 raise
             except BaseException:
-                LOG.exception("a hook failed after item %s of %s", id_text(item.id), item.queue or "default")
+                LOG.exception("a hook failed after item %s of %s", id_text(item.id), item.queue)
         return verdict
 
 
@@ -132,10 +132,10 @@ def _not_awaitable(returned: object) -> object:
 
 def _report(item: WorkItem, error: BaseException) -> None:
     if isinstance(error, Decision):
-        name, queue = type(error).__name__.lower(), item.queue or "default"
+        name, queue = type(error).__name__.lower(), item.queue
         LOG.info("item %s of %s, attempt %d: %s %s", id_text(item.id), queue, item.attempt, name, error)
     else:
         where = type(error), error, users_frames(error.__traceback__)
         LOG.error(
-            "item %s of %s failed, attempt %d", id_text(item.id), item.queue or "default", item.attempt, exc_info=where
+            "item %s of %s failed, attempt %d", id_text(item.id), item.queue, item.attempt, exc_info=where
         )

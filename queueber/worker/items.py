@@ -23,7 +23,7 @@ class WorkItem:
     def __init__(self, queue: str, lease: bytes, polled: PolledItem, facts: DeliveryFacts = _NO_FACTS) -> None:
         """Created by the worker, from one item of a poll's answer."""
         self.queue = queue
-        """The name of its queue; empty for the default queue."""
+        """The name of its queue."""
 
         self.lease = lease
         """The lease's id, 16 bytes.  Keep it secret."""
@@ -60,7 +60,7 @@ class WorkItem:
         self._event: threading.Event | None = None
 
     def __repr__(self) -> str:
-        return f"<WorkItem {id_text(self.id)} of {self.queue or 'default'}, attempt {self.attempt}>"
+        return f"<WorkItem {id_text(self.id)} of {self.queue}, attempt {self.attempt}>"
 
     @property
     def failures(self) -> int:

@@ -11,10 +11,8 @@ from queueber.client_core.routes import Place
 from queueber.client_core.url import Target, target_of
 from queueber.errors import InvalidRequest
 from queueber.limits import POLL_ANY_QUEUES_MAX, WEIGHT_MAX
+from queueber.values import DEFAULT_QUEUE
 from queueber.worker.source import Source
-
-DEFAULT_QUEUE = "default"
-"""The name that the default queue has in a poll of several."""
 
 _WANTED = "a queueber:// URL or a Queue, or a list of them, or a mapping from them to weights"
 

@@ -12,10 +12,10 @@ from queueber.client_core.held_leases import HeldLeases
 from queueber.client_core.queue_calls import QueueCalls, SessionRef
 from queueber.client_core.routes import DeadLetters, Place
 from queueber.units import SpanMs
-from queueber.values import AddTo, Settlement
+from queueber.values import DEFAULT_QUEUE, AddTo, Settlement
 
 Answer: TypeAlias = tuple[str, api.PollResponse]
-"""The name of a queue, empty for the default queue, and its answer."""
+"""The name of a queue, and its answer."""
 
 
 def _as_it_is(response: api.PollResponse) -> api.PollResponse:
@@ -39,18 +39,14 @@ class Source:
 
     @property
     def name(self) -> str:
-        """The name of the only queue, empty for the default queue and for several."""
+        """The name of the only queue; for dead items, that of their queue."""
         place = self.place.queue if isinstance(self.place, DeadLetters) else self.place
-        return place if isinstance(place, str) else ""
+        return place if isinstance(place, str) else DEFAULT_QUEUE
 
     def __str__(self) -> str:
         if self.several:
             return ", ".join(self.several)
-        return (
-            f"the dead items of {self.name or 'default'}"
-            if isinstance(self.place, DeadLetters)
-            else self.name or "default"
-        )
+        return f"the dead items of {self.name}" if isinstance(self.place, DeadLetters) else self.name
 
     def _queue(self, place: Place) -> QueueCalls[api.PollResponse]:
         return QueueCalls(place, _as_it_is, held=self.held)
@@ -67,7 +63,7 @@ class Source:
 
     def place_of(self, queue: str) -> Place:
         """Return the place of the queue that a poll has named."""
-        return (queue or None) if self.several else self.place
+        return queue if self.several else self.place
 
     def limits(self) -> Call[api.ServerLimits]:
         """Return a call that any server answers or refuses at once."""

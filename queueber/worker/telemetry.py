@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Link, Span
 
 SYSTEM: Final = "queueber"
-DEFAULT_QUEUE: Final = "default"
 
 _LINKS_MAX = 128
 """Links of a span that SDKs keep by default."""
@@ -69,7 +68,7 @@ class Telemetry:
     def _attributes(self, name: str, kind: str, queue: str) -> dict[str, Any]:
         return {
             **self._common,
-            "messaging.destination.name": queue or DEFAULT_QUEUE,
+            "messaging.destination.name": queue,
             "messaging.operation.name": name,
             "messaging.operation.type": kind,
         }
@@ -83,8 +82,8 @@ class Telemetry:
         batch = {"messaging.batch.message_count": messages} if messages > 1 else {}
         began = time.monotonic()
         try:
-            with _tracer().start_as_current_span(
-                f"send {queue or DEFAULT_QUEUE}", kind=SpanKind.PRODUCER, attributes={**attributes, **batch}
+            with tracer().start_as_current_span(
+                f"send {queue}", kind=SpanKind.PRODUCER, attributes={**attributes, **batch}
             ) as span:
                 try:
                     yield context_headers()
@@ -95,9 +94,9 @@ class Telemetry:
             attributes["error.type"] = _type_of(why)
             raise
         finally:
-            meters = _meters()
-            meters.sent.add(messages, attributes)
-            meters.operation.record(time.monotonic() - began, attributes)
+            found = meters()
+            found.sent.add(messages, attributes)
+            found.operation.record(time.monotonic() - began, attributes)
 
     @contextmanager
     def processing(self, item: WorkItem) -> Iterator[_Processing]:
@@ -106,11 +105,11 @@ class Telemetry:
 
         attributes = self._attributes("process", "process", item.queue)
         context, links = self._origin(item)
-        meters = _meters()
-        meters.consumed.add(1, attributes)
+        found = meters()
+        found.consumed.add(1, attributes)
         began = time.monotonic()
-        with _tracer().start_as_current_span(
-            f"process {item.queue or DEFAULT_QUEUE}",
+        with tracer().start_as_current_span(
+            f"process {item.queue}",
             context=context,
             kind=SpanKind.CONSUMER,
             links=links,
@@ -126,7 +125,7 @@ class Telemetry:
             yield processing
         if processing.error_type:
             attributes["error.type"] = processing.error_type
-        meters.process.record(time.monotonic() - began, attributes)
+        found.process.record(time.monotonic() - began, attributes)
 
     def _origin(self, item: WorkItem) -> tuple[Context | None, Sequence[Link]]:
         """Return the context and the links of the span that processes *item*."""
@@ -145,14 +144,14 @@ class Telemetry:
 
         attributes = self._attributes("receive", "receive", queue)
         now = time.time_ns()
-        span = _tracer().start_span(
-            f"receive {queue or DEFAULT_QUEUE}",
+        span = tracer().start_span(
+            f"receive {queue}",
             kind=SpanKind.CLIENT,
             attributes={**attributes, "messaging.batch.message_count": items},
             start_time=now - int(seconds * _NS),
         )
         span.end(now)
-        _meters().operation.record(seconds, attributes)
+        meters().operation.record(seconds, attributes)
 
     def settled(
         self, queue: str, entries: Sequence[Settlement], items: Iterable[WorkItem], seconds: float, error: str = ""
@@ -167,8 +166,8 @@ class Telemetry:
             attributes["error.type"] = error
         contexts = (each.span_context for each in items)
         now = time.time_ns()
-        span = _tracer().start_span(
-            f"{name} {queue or DEFAULT_QUEUE}",
+        span = tracer().start_span(
+            f"{name} {queue}",
             kind=SpanKind.CLIENT,
             links=[Link(each) for each in contexts if each is not None][:_LINKS_MAX],
             attributes={**attributes, "messaging.batch.message_count": len(entries)},
@@ -177,7 +176,7 @@ class Telemetry:
         if error:
             span.set_status(StatusCode.ERROR)
         span.end(now)
-        _meters().operation.record(seconds, attributes)
+        meters().operation.record(seconds, attributes)
 
 
 class _Processing:
@@ -228,12 +227,14 @@ class _Meters:
 
 
 @cache
-def _meters() -> _Meters:
+def meters() -> _Meters:
+    """Return the metrics."""
     return _Meters()
 
 
 @cache
-def _tracer() -> Any:  # noqa: ANN401
+def tracer() -> Any:  # noqa: ANN401
+    """Return the maker of spans."""
     from opentelemetry import trace  # noqa: PLC0415
 
     return trace.get_tracer("queueber", __version__)
