@@ -25,11 +25,12 @@ from queueber.client_core.arguments import timeout
 from queueber.client_core.calls import Call
 from queueber.client_core.connection import ClientConnection, PendingCall
 from queueber.client_core.delivery import EXIT_MS
-from queueber.client_core.endpoint import Endpoint, attempt_problem
+from queueber.client_core.endpoint import Endpoint, attempt_problem, endpoint_of
 from queueber.client_core.held_leases import HeldLeases
 from queueber.client_core.options import Options
 from queueber.client_core.queue_calls import undelivered
 from queueber.client_core.reconnect import Link, backoff, timed_out
+from queueber.client_core.url import Target
 from queueber.errors import InvalidRequest, QueueberError
 from queueber.limits import ID_BYTES
 from queueber.units import MS_PER_SECOND
@@ -45,16 +46,25 @@ _log = logging.getLogger("queueber.aio")
 class Connector:
     """The connection of one client, re-established whenever it is lost."""
 
-    def __init__(self, endpoint: Endpoint, options: Options) -> None:
-        """Connect to *endpoint* from the first call on."""
+    def __init__(self, target: Target) -> None:
+        """
+        Connect to *target* from the first call on.
+
+        Raises:
+            InvalidRequest: it has no endpoint for a plain socket, or a file of its TLS options cannot be used.
+        """
+        self.target = target
+        """Where the client connects, and how."""
+
+        options = target.options
         self.held = HeldLeases()
         """The leases of the client's sessions."""
 
         self.request_ids = partial(os.urandom, ID_BYTES) if options.resend_adds else None
         """A source of request ids for adds, or None."""
 
-        self.link = _link(endpoint, options)
-        self._endpoint = endpoint
+        self._endpoint = endpoint_of(target)
+        self.link = _link(self._endpoint, options)
         self._options = options
         self._loop: asyncio.AbstractEventLoop | None = None
         self._transport: Transport | None = None

@@ -12,6 +12,7 @@ from queueber.api import AddTo, NewItem, Settled, Settlement
 from queueber.client_core.delivery import items_of
 from queueber.client_core.queue_calls import LEASE_MS_DEFAULT, QueueCalls, SessionRef, dead_letters
 from queueber.client_core.routes import DeadLetters
+from queueber.client_core.url import Target
 from queueber.values import DEFAULT_QUEUE
 
 if TYPE_CHECKING:
@@ -51,6 +52,16 @@ class Queue:
         """Return the batch of a poll's *response*."""
         items = items_of(response, partial(Item, connector=self._connector, calls=self._calls))
         return Batch(items, response.lease, response.deadline, response.session, tuple(response.facts))
+
+    @property
+    def target(self) -> Target | None:
+        """Where its client connects, and how, for a worker, which makes a connection of its own."""
+        return self._connector.target
+
+    @property
+    def place(self) -> str | DeadLetters | None:
+        """The queue on the server; None for the default queue."""
+        return self._place
 
     @property
     def name(self) -> str:

@@ -79,7 +79,7 @@ def connect(
         return Client(Connector(reactor, _secured(options.tls, url, None), options))
     target = target_of(url, **given)
     endpoint = _secured(target.options.tls, endpoint_of(reactor, target.address), host_of(target.address))
-    return Client(Connector(reactor, endpoint, target.options, address=target.name), target.queue)
+    return Client(Connector(reactor, endpoint, target.options, target=target), target.queue)
 
 
 def _secured(tls: Tls | None, endpoint: IStreamClientEndpoint, host: str | None) -> IStreamClientEndpoint:

@@ -11,6 +11,7 @@ from queueber.api import AddTo, NewItem, Settled, Settlement
 from queueber.client.delivery import Batch, batch_of
 from queueber.client_core.queue_calls import LEASE_MS_DEFAULT, QueueCalls, SessionRef, dead_letters
 from queueber.client_core.routes import DeadLetters
+from queueber.client_core.url import Target
 from queueber.values import DEFAULT_QUEUE
 
 if TYPE_CHECKING:
@@ -46,6 +47,16 @@ class Queue:
         self._place = place
         self._start = connector.start
         self._calls = QueueCalls(place, partial(batch_of, self), held=connector.held, request_ids=connector.request_ids)
+
+    @property
+    def target(self) -> Target | None:
+        """Where its client connects, and how, for a worker, which makes a connection of its own."""
+        return self._connector.target
+
+    @property
+    def place(self) -> str | DeadLetters | None:
+        """The queue on the server; None for the default queue."""
+        return self._place
 
     @property
     def name(self) -> str:

@@ -25,6 +25,7 @@ from queueber.client_core.connection import PendingCall, PendingState
 from queueber.client_core.held_leases import HeldLeases
 from queueber.client_core.options import Options
 from queueber.client_core.reconnect import Link, Withdrawn, backoff, timed_out
+from queueber.client_core.url import Target
 from queueber.errors import QueueberError
 from queueber.limits import ID_BYTES
 from queueber.units import MS_PER_SECOND
@@ -104,9 +105,12 @@ class Connector:
         endpoint: IStreamClientEndpoint,
         options: Options,
         *,
-        address: str | None = None,
+        target: Target | None = None,
     ) -> None:
-        """Start connecting.  Errors name *address*, if it is known."""
+        """Start connecting.  Errors name the address of *target*, if it is known."""
+        self.target = target
+        """Where the client connects, and how; None if it was made with an endpoint."""
+
         self.request_ids = (lambda: os.urandom(ID_BYTES)) if options.resend_adds else None
         """A source of request ids for adds, or None."""
 
@@ -117,7 +121,7 @@ class Connector:
         self.link = Link(
             limits=options.limits,
             attempts=options.attempts,
-            address=address,
+            address=None if target is None else target.name,
             retry_policy=options.retry_policy or backoff(SystemRandom().random),
             clock=clock.seconds,
             resend_adds=options.resend_adds,

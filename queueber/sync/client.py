@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Self
 from queueber import api
 from queueber.client_core.arguments import text
 from queueber.client_core.broker_calls import BrokerCalls
-from queueber.client_core.endpoint import endpoint_of
 from queueber.client_core.options import Tls
 from queueber.client_core.queue_calls import GRACE_MS_DEFAULT, LEASE_MS_DEFAULT, SessionRef, checked_name
 from queueber.client_core.url import target_of
@@ -70,7 +69,7 @@ def connect(
         timeout_ms=timeout_ms,
         resend_adds=resend_adds,
     )
-    return Client(Connector(endpoint_of(target), target.options), target.queue)
+    return Client(Connector(target), target.queue)
 
 
 class Client:

@@ -19,11 +19,11 @@ from weakref import WeakSet
 
 from queueber.client_core.arguments import timeout
 from queueber.client_core.calls import Call
-from queueber.client_core.endpoint import Endpoint
+from queueber.client_core.endpoint import endpoint_of
 from queueber.client_core.errors import NotConnected
 from queueber.client_core.held_leases import HeldLeases
-from queueber.client_core.options import Options
 from queueber.client_core.reconnect import Link, backoff
+from queueber.client_core.url import Target
 from queueber.limits import ID_BYTES
 from queueber.sync.io_thread import IoThread
 from queueber.sync.pending import Pending
@@ -34,15 +34,24 @@ T = TypeVar("T")
 class Connector:
     """The I/O thread of a client in this process, made when it is needed."""
 
-    def __init__(self, endpoint: Endpoint, options: Options) -> None:
-        """Connect to *endpoint* from the first call on."""
+    def __init__(self, target: Target) -> None:
+        """
+        Connect to *target* from the first call on.
+
+        Raises:
+            InvalidRequest: it has no endpoint for a plain socket, or a file of its TLS options cannot be used.
+        """
+        self.target = target
+        """Where the client connects, and how."""
+
+        options = target.options
         self.held = HeldLeases()
         """The leases of the client's sessions."""
 
         self.request_ids = partial(os.urandom, ID_BYTES) if options.resend_adds else None
         """A source of request ids for adds, or None."""
 
-        self._endpoint = endpoint
+        self._endpoint = endpoint_of(target)
         self._options = options
         self._lock = Lock()
         self._io: IoThread | None = None

@@ -41,7 +41,8 @@ def resolve(queue: object, names: Iterable[str] | Mapping[str, int] | None, *, s
     if names is not None:
         target, _ = _one(queue)
         return Resolved(target, _several(names, strict=strict))
-    if isinstance(queue, Mapping) or (isinstance(queue, Iterable) and not isinstance(queue, str | bytes)):
+    # A queue of a client is iterable itself: over its items.
+    if isinstance(queue, Mapping | Iterable) and not isinstance(queue, str | bytes) and not hasattr(queue, "target"):
         return _of_many(queue, strict=strict)
     target, place = _one(queue)
     if strict:

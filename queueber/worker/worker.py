@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import evolve
 
-from queueber.client_core.endpoint import endpoint_of
 from queueber.client_core.kept_session import GRACE_MS_MAX, GRACE_MS_MIN
 from queueber.errors import InvalidRequest
 from queueber.sync.connector import Connector
@@ -269,7 +268,7 @@ class Worker:
             if self._keeper is not None:
                 raise InvalidRequest("the worker was run before; make another one")
             # Its calls wait as long as there is no connection, and have no time limit.
-            connector = Connector(endpoint_of(target), evolve(target.options, attempts=None, timeout_ms=None))
+            connector = Connector(evolve(target, options=evolve(target.options, attempts=None, timeout_ms=None)))
 
             def ended(error: Exception | None) -> None:
                 self._watch.close()

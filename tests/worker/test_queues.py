@@ -2,6 +2,7 @@
 
 import pytest
 
+from queueber import aio, sync
 from queueber.client_core.routes import DeadLetters
 from queueber.errors import InvalidRequest
 from queueber.worker.queues import resolve
@@ -35,7 +36,17 @@ def test_names_on_the_server_of_a_url():
 def test_the_names_are_for_people():
     assert str(resolve("queueber://h", None, strict=False).source) == "default"
     assert str(resolve(["queueber://h/a", "queueber://h/b"], None, strict=False).source) == "a, b"
-    assert DeadLetters("mail") == DeadLetters("mail")
+
+
+def test_queues_of_any_client():
+    with sync.connect("queueber://h:9091/mail?timeout_ms=5000") as blocking:
+        found = resolve(blocking.queue(), None, strict=False)
+        assert (found.source.place, found.server, found.target.options.timeout_ms) == ("mail", ("h", 9091), 5_000)
+        assert source([blocking.queue("a"), blocking.default]) == (None, {"a": 1, "default": 1}, False)
+        assert source(blocking.queue().dead_letters()) == (DeadLetters("mail"), {}, False)
+        with pytest.raises(InvalidRequest, match="dead items cannot be polled together"):
+            resolve([blocking.queue("a"), blocking.queue().dead_letters()], None, strict=False)
+    assert source(aio.connect("queueber://h/mail").queue("a")) == ("a", {}, False)
 
 
 @pytest.mark.parametrize(
