@@ -136,6 +136,4 @@ def _report(item: WorkItem, error: BaseException) -> None:
         LOG.info("item %s of %s, attempt %d: %s %s", id_text(item.id), queue, item.attempt, name, error)
     else:
         where = type(error), error, users_frames(error.__traceback__)
-        LOG.error(
-            "item %s of %s failed, attempt %d", id_text(item.id), item.queue, item.attempt, exc_info=where
-        )
+        LOG.error("item %s of %s failed, attempt %d", id_text(item.id), item.queue, item.attempt, exc_info=where)

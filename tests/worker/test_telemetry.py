@@ -1,6 +1,7 @@
 """Spans and metrics by OpenTelemetry's conventions for messaging, as its own SDK sees them."""
 
 import asyncio
+from uuid import UUID
 
 import pytest
 from opentelemetry import trace
@@ -87,7 +88,7 @@ def test_a_handler_runs_in_a_span_that_is_linked_with_the_sender(server, recorde
     assert processed.kind is SpanKind.CONSUMER
     assert processed.parent is None
     assert [each.context.span_id for each in processed.links] == [sent.context.span_id]
-    assert current == [(processed.context, bytes.fromhex(processed.attributes["messaging.message.id"]))]
+    assert current == [(processed.context, UUID(processed.attributes["messaging.message.id"]).bytes)]
     assert processed.attributes["messaging.queueber.attempt"] == 1
     assert processed.attributes["messaging.queueber.outcome"] == "remove"
     assert processed.status.status_code is StatusCode.UNSET
