@@ -105,7 +105,7 @@ class Worlds(RuleBasedStateMachine):
     # ---- the server
 
     def leased(self, n):
-        lease = b"lease %d" % len(self.server)
+        lease = b"lease %d" % len(self.ends)
         items = []
         for _ in range(n):
             self.names += 1
