@@ -253,7 +253,8 @@ class Tasks:
 
         if not self.queues:
             raise InvalidRequest(f"{self!r} has no tasks, so that a worker has no queues")
-        return Worker(self.connections.url, self.handler, **{"queues": self.queues, **options})
+        # A queue of the client, because the worker takes the options of its connection from there.
+        return Worker(self.connections.sync().queue(), self.handler, **{"queues": self.queues, **options})
 
     def scheduler(
         self,

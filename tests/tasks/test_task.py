@@ -361,6 +361,25 @@ def test_queues_come_by_priority_with_weights():
     assert list(app.tasks) == ["a", "b", "c"]
 
 
+def test_a_worker_has_the_queues_the_handler_and_the_connection_of_its_app(monkeypatch):
+    made = []
+    monkeypatch.setattr("queueber.worker.Worker", lambda *args, **options: made.append((args, options)))
+    app = Tasks(URL, timeout_ms=5_000)
+    with pytest.raises(
+        InvalidRequest, match=r"<Tasks none of queueber://\S+> has no tasks, so that a worker has no queues"
+    ):
+        app.worker()
+    app.task(add)
+    app.worker(concurrency=3)
+    app.worker(queues={"other": 1})
+    ((queue, handler), options), (_, others) = made
+    assert (queue.target.options.timeout_ms, queue.target.name) == (5_000, URL)
+    assert handler == app.handler
+    assert options == {"queues": {"mail": 10}, "concurrency": 3}
+    assert others == {"queues": {"other": 1}}
+    app.close()
+
+
 def test_an_app_without_a_queue_in_its_url_uses_the_default_one():
     app = Tasks("queueber://127.0.0.1:9090")
     assert app.task(add).queue == "default"
