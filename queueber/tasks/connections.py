@@ -17,6 +17,8 @@ from weakref import WeakKeyDictionary
 
 from attrs import define, field
 
+from queueber.client_core.address import TcpAddress
+from queueber.client_core.url import target_of
 from queueber.errors import InvalidRequest
 from queueber.tasks.serializer import Serializer
 from queueber.tasks.task import Added, Producer, ToAdd
@@ -39,6 +41,13 @@ _UNTRACED: Final[AbstractContextManager[Mapping[str, bytes]]] = nullcontext({})
 def is_traced() -> bool:
     """Return whether OpenTelemetry is installed, of which Python does not remember that it is not."""
     return telemetry.installed()
+
+
+@cache
+def _server_of(url: str) -> tuple[str, int] | None:
+    """Return the host and port of *url*; None for a Unix socket."""
+    address = target_of(url).address
+    return (address.host, address.port) if isinstance(address, TcpAddress) else None
 
 
 @define(eq=False)
@@ -72,7 +81,7 @@ class Connections:
 
     def publishing(self, queue: str) -> AbstractContextManager[Mapping[str, bytes]]:
         """Trace an add to *queue*, if OpenTelemetry is installed; the headers that carry the context are entered."""
-        return telemetry.publishing(queue) if is_traced() else _UNTRACED
+        return telemetry.publishing(queue, server=_server_of(self.url)) if is_traced() else _UNTRACED
 
     def sync(self) -> sync.Client:
         """Return the blocking client."""

@@ -142,7 +142,7 @@ class Parameters:
 
         # The annotation of the result is not needed, and may name what is imported only for type checkers.
         try:
-            found = dict(function.__annotations__)
+            found = dict(getattr(function, "__annotations__", {}))
             found.pop("return", None)
             without_result.__annotations__ = found
             return get_type_hints(without_result, globalns=getattr(function, "__globals__", {}))

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from queueber.tasks import Next, connections
-from tests.tasks.stand_ins import AioAdds, TxAdds, app_with_adds, delivered
+from tests.tasks.stand_ins import Adds, AioAdds, TxAdds, app_with_adds, delivered
 
+trace = pytest.importorskip("opentelemetry.trace")
 sdk = pytest.importorskip("opentelemetry.sdk.trace")
 
 
@@ -14,7 +15,7 @@ sdk = pytest.importorskip("opentelemetry.sdk.trace")
 def tracer(monkeypatch):
     """The tracer of the program, which is that of the client as well."""
     made = sdk.TracerProvider(shutdown_on_exit=False).get_tracer("tests")
-    monkeypatch.setattr("queueber.worker.telemetry._tracer", lambda: made)
+    monkeypatch.setattr("queueber.worker.telemetry.tracer", lambda: made)
     return made
 
 
@@ -44,6 +45,31 @@ def test_an_add_of_each_face_is_a_span_of_the_present_trace(tracer):
         assert dict(item.options.headers)["task"] == b"note"
         parent = dict(item.options.headers)["traceparent"].split(b"-")[2]
         assert int(parent, 16) != span.get_span_context().span_id
+
+
+def test_the_span_of_an_add_names_queue_and_server(tracer):
+    spans = []
+
+    class Noted(Adds):
+        def answer(self, *args, **kwargs):
+            spans.append(trace.get_current_span())
+            return super().answer(*args, **kwargs)
+
+    app, _ = app_with_adds()
+    app.connections.use(sync=Noted())
+    app.task(name="note")(print)
+    app.tasks["note"].options(queue="other").add()
+    app.url = "queueber+unix:///run/q.sock?queue=mail"
+    app.connections.use(sync=Noted())
+    app.tasks["note"].add()
+    first, second = spans
+    assert (first.name, first.attributes["server.address"], first.attributes["server.port"]) == (
+        "send other",
+        "127.0.0.1",
+        9090,
+    )
+    assert second.name == "send mail"
+    assert "server.address" not in second.attributes
 
 
 def test_a_next_step_carries_the_trace_of_the_task_that_hands_over(tracer):
