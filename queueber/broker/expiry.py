@@ -47,7 +47,7 @@ class Expiry:
                 break
             expired.append(lease)
             rows += len(lease.keys)
-            # Of a lease read from the disk only the limit is known.
+            # Of a lease that format 1 wrote only the limit is known.
             size += self._limits.poll_bytes if lease.size is None else lease.size
         return expired
 

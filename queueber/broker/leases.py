@@ -102,7 +102,7 @@ class Lease:
     """When it was made; 0 if it was read from a directory that did not keep that."""
 
     size: int | None = None
-    """The size of the contents of the items that it was given; None if it was read from the disk."""
+    """The size of the contents of the items that it was given; None if it was read from a row without sizes."""
 
     state: LeaseState = LeaseState.PENDING
 

@@ -60,6 +60,8 @@ def _restored(found: RecoveredLease) -> Lease:
     keys = {key.id: Leased(*key, size) for key, size in zip(found.keys, sizes, strict=False)}
     lease = Lease(found.id, found.queue, found.deadline, keys, found.leased_at, state=LeaseState.LIVE)
     lease.session, lease.grace = found.session, found.grace
+    # Known sizes let a sweep take many leases at once.
+    lease.size = sum(found.sizes) if found.sizes else None
     return lease
 
 

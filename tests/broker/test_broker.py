@@ -402,6 +402,16 @@ class TestExpiry:
         assert [each.attempts for each in delivery.items] == [0, 1, 0]
         assert delivery.items[1].key == (lease.deadline, item)
 
+    def test_sweeps_many_leases_at_once_after_a_start_too(self, harness):
+        """A commit for each would take seconds for the leases of a thousand workers that are gone."""
+        for number in range(20):
+            harness.add(b"%d" % number)
+            harness.take(lease_duration=10)
+        harness.commit_all()
+        harness.crash()
+        harness.now = WallMs(harness.now + 11)
+        assert len(harness.broker.pop_expired(harness.now)) == 20
+
     def test_leaves_a_stale_lease_that_changes_nothing(self, harness):
         (item,) = harness.add(b"a")
         _, stale = harness.take(lease_duration=10)

@@ -34,6 +34,9 @@ LIFE_SECONDS = 0.4
 LONG_SPAN = 1.0
 PASSES_MAX = 25
 KILLED = -9
+BREAKS_SECONDS = 1.0
+"""On a busy machine clients hear of the end of a server this much earlier than it is noticed."""
+
 NOTICED_SECONDS = 0.1
 """The end of a server is noticed this much later than it may have cut off its clients."""
 
@@ -60,6 +63,12 @@ class Epoch:
         if self.down is not None:
             self.generator.history.crashes.append(Crash(self.down, time.monotonic()))
 
+    def noticed(self):
+        """Return a moment before the end of a server that was just noticed."""
+        now = time.monotonic()
+        breaks = [each.at for each in self.generator.history.breaks if each.at > now - BREAKS_SECONDS]
+        return min([now - NOTICED_SECONDS, *breaks])
+
     async def life(self, server, seconds, *, stop=False):
         """Load the server until it ends or the time is over; then kill it, or send it SIGTERM."""
         port = server.port()
@@ -72,7 +81,7 @@ class Epoch:
         history = self.generator.history
         while not (gone or load.done() or enough_for(history, up, enough)) and time.monotonic() < up + LONGEST_SECONDS:
             gone = await server.gone(CONNECTING_SECONDS)
-        self.down = time.monotonic() - (NOTICED_SECONDS if gone else 0.0)
+        self.down = self.noticed() if gone else time.monotonic()
         if not gone and not stop:
             server.kill()
         status = server.stop() if stop else server.end()

@@ -295,6 +295,7 @@ class History:
     """How many connections were made."""
 
     _answered: list[float] = field(factory=list, init=False)
+    _took: list[tuple[float, float]] = field(factory=list, init=False)
 
     def of(self, kind):
         """The calls of that kind."""
@@ -318,12 +319,16 @@ class History:
         return self._answered[at] if at < len(self._answered) else inf
 
     def note_busy(self):
-        """Note at each crash how long the slowest call took that ended in the seconds before it, polls aside."""
-        took = sorted((call.ended, call.ended - call.invoked) for call in self.calls if type(call) is not Poll)
-        ends = [ended for ended, _ in took]
+        """Note at each crash how busy the machine was before it."""
+        self._took = sorted((call.ended, call.ended - call.invoked) for call in self.calls if type(call) is not Poll)
         for crash in self.crashes:
-            some = took[bisect_left(ends, crash.down - BUSY_SECONDS) : bisect_left(ends, crash.up)]
-            crash.busy = max((seconds for _, seconds in some), default=0.0)
+            crash.busy = self.busy_before(crash.down, crash.up)
+
+    def busy_before(self, moment, until=None):
+        """Return how long the slowest call took that ended in the seconds before *moment*, polls aside."""
+        begin, end = ((each, -inf) for each in (moment - BUSY_SECONDS, moment if until is None else until))
+        some = self._took[bisect_left(self._took, begin) : bisect_left(self._took, end)]
+        return max((seconds for _, seconds in some), default=0.0)
 
     def setting(self, queue, name, default=0):
         """Return a setting of a queue."""

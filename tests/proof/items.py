@@ -4,7 +4,7 @@ from math import inf
 
 from attrs import define, field
 from history import Outcome, Settle
-from tenure import latest_end
+from tenure import SWEEP_TURNS, SWEPT_SECONDS, latest_end
 
 
 @define(eq=False)
@@ -216,10 +216,11 @@ class Item:
 
     def purged_before_delivery(self):
         """Yield purges of the queue when the item was certainly in it and not leased, each with a later delivery."""
-        crashes = self.judge.history.crashes
+        crashes, history = self.judge.history.crashes, self.judge.history
         for purge in self.judge.purges[self.add.queue, False]:
             if purge.outcome is not Outcome.OK or self.add.outcome is not Outcome.OK or self.hidden:
                 continue
+            swept = SWEEP_TURNS * history.busy_before(purge.invoked)
             later = [each for each in self.deliveries if each.poll.invoked > purge.ended]
             earlier = [each for each in self.deliveries if each.poll.invoked <= purge.ended]
             if (
@@ -227,7 +228,10 @@ class Item:
                 and self.add.ended < purge.invoked
                 and not later[0].delivered.died_at
                 and not any(each.died for each in self.exits)
-                and all(each.gone_by(crashes, purge.invoked) < purge.invoked for each in earlier)
+                # Until they are swept the items of a lease that has ended are leased.
+                and all(
+                    each.gone_by(crashes, purge.invoked) < purge.invoked - SWEPT_SECONDS - swept for each in earlier
+                )
                 and not self.judge.unknown.may_hold(self.add.line, purge)
             ):
                 yield purge, later[0]

@@ -27,6 +27,9 @@ RESTART_GRACE_SECONDS = 0.5
 SWEPT_SECONDS = 1.0
 """The time within which the items of an expired lease must be back."""
 
+SWEEP_TURNS = 4
+"""A sweep waits for the reactor, a thread and a commit: on a busy machine each may take as long as a call."""
+
 DOUBT_SECONDS = 1.0
 """The most that a crash may delay the end of a lease, with room to spare."""
 
@@ -177,7 +180,7 @@ def after_crashes(crashes, low, high):
     """
     down = False
     for crash in crashes:
-        swept = high + SWEPT_SECONDS + crash.busy + lag(crashes, low, crash.up)
+        swept = high + SWEPT_SECONDS + SWEEP_TURNS * crash.busy + lag(crashes, low, crash.up)
         if crash.down <= swept and low <= crash.up + RESTART_GRACE_SECONDS:
             down = down or low <= crash.up
             high = max(high, crash.up + RESTART_GRACE_SECONDS)
