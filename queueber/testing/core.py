@@ -15,8 +15,10 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import deferLater
 
+from queueber.broker import Waiter
 from queueber.broker.leases import Lease
 from queueber.broker.settings import DEFINITIONS
+from queueber.broker.waiter import PollState
 from queueber.errors import QueueberError
 from queueber.limits import Limits
 from queueber.server.app.composition import assemble
@@ -26,7 +28,7 @@ from queueber.testing.faults import Faults, FaultyFactory, FaultyProtocol, Switc
 from queueber.testing.inspection import Inspector, RecordingStore, moment
 from queueber.testing.memory import settings_in_memory
 from queueber.testing.virtual_time import VirtualTime
-from queueber.units import SpanMs
+from queueber.units import MS_PER_SECOND, SpanMs
 from queueber.values import ItemState
 
 STEPS: Final = 64
@@ -51,7 +53,7 @@ class Core:
     def __init__(self, reactor: Any, start: float, limits: Limits, directory: str, *, tcp: bool) -> None:  # noqa: ANN401
         self._reactor = reactor
         self.time = VirtualTime(reactor, start)
-        self.store = RecordingStore()
+        self.store = RecordingStore(self.time.creep)
         self.faults = Faults()
         self.deaths: list[tuple[str, BaseException]] = []
         # These bound hostile peers.  They would end the connections of a program whose test moves the time.
@@ -69,7 +71,7 @@ class Core:
         self.broker.restore(self.store.recover())
         self.parts.sessions.started()
         self.inspector = Inspector(self.broker, self.store)
-        self.factory = FaultyFactory(self.parts.factory.server, self.faults)
+        self.factory = FaultyFactory(self.parts.factory.server, self.faults, self._limit_wait)
         self.path = f"{directory}/socket"
         self.port: int | None = None
         """The TCP port; None without one, 0 before it is chosen."""
@@ -165,6 +167,19 @@ class Core:
             if time.clock.seconds() >= end:
                 break
         self._decided = self.parts.committer.commits
+
+    def _limit_wait(self, waiter: Waiter) -> None:
+        """End the wait of a poll by real time, too: a program that waits for a second would wait for ever."""
+        if waiter.wait_until is not None:
+            seconds = max(0, waiter.wait_until - self.time.queue_clock.now()) / MS_PER_SECOND
+            self._reactor.callLater(seconds, self._end_wait, waiter)
+
+    def _end_wait(self, waiter: Waiter) -> None:
+        if waiter.state is PollState.WAITING:
+            for queue in waiter.queues:
+                queue.timed_out[waiter] = None
+                self.broker.polls.mark_runnable(queue)
+            self.parts.committer.wake()
 
     def seconds_to_due(self, queues: Sequence[str]) -> float:
         """Return the seconds until the next delayed item of *queues*, or of any, becomes due; 0 if there is none."""
@@ -276,8 +291,6 @@ class Core:
         self.time.settle()
         self.parts.sweeper.sweep()
         self.time.settle()
-        # An item of a lease that ended becomes due later than before, by a millisecond if need be.
-        self.time.move_to(self.time.clock.seconds() + ROUNDED_SECONDS)
         return ended
 
     def queue_of(self, lease: Lease) -> str:

@@ -15,6 +15,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from queueber import rpc
+from queueber.broker import Waiter
 from queueber.errors import Kind
 from queueber.server.core.handlers import Handlers
 from queueber.server.core.replies import ReplySink
@@ -128,9 +129,12 @@ class Faults:
 class FaultyProtocol(RpcProtocol):
     """A connection that faults can meet."""
 
-    def __init__(self, server: ServerContext, host: str | None, faults: Faults) -> None:
+    def __init__(
+        self, server: ServerContext, host: str | None, faults: Faults, on_wait: Callable[[Waiter], None]
+    ) -> None:
         super().__init__(server, host)
         self._faults = faults
+        self._on_wait = on_wait
         self.calls: dict[rpc.AnswerId, str] = {}
         """The methods of the calls that are not answered."""
 
@@ -196,6 +200,11 @@ class FaultyProtocol(RpcProtocol):
         else:
             super().error(answer, kind, reason)
 
+    def waits(self, answer: rpc.AnswerId, waiter: Waiter) -> None:
+        """Note that the call is a poll that waits."""
+        super().waits(answer, waiter)
+        self._on_wait(waiter)
+
     def canceled(self, answer: rpc.AnswerId) -> None:
         """Return that the call was cancelled."""
         self.calls.pop(answer, None)
@@ -245,11 +254,14 @@ class FaultyHandlers:
 class FaultyFactory(RpcFactory):
     """Makes the connections of a test server."""
 
-    def __init__(self, server: ServerContext, faults: Faults) -> None:
+    def __init__(self, server: ServerContext, faults: Faults, on_wait: Callable[[Waiter], None]) -> None:
         super().__init__(evolve(server, handlers=FaultyHandlers(server.handlers, faults)))
         self._faults = faults
+        self._on_wait = on_wait
 
     def build(self, addr: IAddress | None, on_handshake: Callable[[], None] = lambda: None) -> RpcProtocol | None:  # noqa: ARG002
         """Return the protocol of a new connection; None if there are too many."""
         host = getattr(addr, "host", None)
-        return FaultyProtocol(self.server, host, self._faults) if self.connections.admit(host) else None
+        if not self.connections.admit(host):
+            return None
+        return FaultyProtocol(self.server, host, self._faults, self._on_wait)

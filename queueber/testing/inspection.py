@@ -1,7 +1,7 @@
 """Items of a test server as a test sees them: those that are there, and all that were ever added."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -70,8 +70,10 @@ class StoredItem:
 class RecordingStore(DisklessStore):
     """A store that remembers every item that was added, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_return: Callable[[WallMs], None]) -> None:
+        """*on_return* is called with the moment at which an item becomes due that comes back, or dies."""
         super().__init__()
+        self._on_return = on_return
         self.added: dict[bytes, tuple[QueueNumber, Item]] = {}
         """By id: the number of the queue, and the item as it was added."""
 
@@ -84,7 +86,10 @@ class RecordingStore(DisklessStore):
         for write in writes:
             if isinstance(write, PutItems):
                 for item in write.items:
-                    self.added.setdefault(item.key.id, (write.queue, item))
+                    if item.key.id in self.added:
+                        self._on_return(item.key.due)
+                    else:
+                        self.added[item.key.id] = (write.queue, item)
             elif isinstance(write, PutQueue):
                 self.names[write.record.number] = write.record.name
 

@@ -6,7 +6,7 @@ its reply without a move of the time.
 """
 
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -18,6 +18,10 @@ from queueber.units import MS_PER_SECOND, WallMs
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+CREEP_MS: Final = 2
+"""The most by which an item that comes back at once is due later than now."""
 
 
 class _DueClock(Clock):
@@ -86,6 +90,15 @@ class VirtualTime:
     def seconds_of(self, moment: WallMs) -> float:
         """Return the clock's seconds at *moment* in queue time."""
         return self.clock.seconds() + (moment - self.queue_clock.now()) / MS_PER_SECOND
+
+    def creep(self, moment: WallMs) -> None:
+        """
+        Move the time to *moment* if that is at most `CREEP_MS` away.
+
+        An item that comes back becomes due later than before, by a millisecond if need be, which real time hides.
+        """
+        if 0 < moment - self.queue_clock.now() <= CREEP_MS:
+            self.clock.rightNow = self.seconds_of(moment)
 
     def move_to(self, seconds: float) -> None:
         """Set the clock, which never goes back, to *seconds*, and run what is due then."""

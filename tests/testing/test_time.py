@@ -75,6 +75,15 @@ def test_the_wait_of_a_poll_ends(server, client_of):
     assert not polling.result().items
 
 
+def test_the_wait_of_a_poll_ends_by_real_time_too(server, client, mail):
+    """A program that polls until nothing is left would wait for ever."""
+    assert not mail.poll(wait_ms=10).items
+    assert client.poll_any(["mail", "other"], wait_ms=10)[1].items == ()
+    mail.add(b"x")
+    assert mail.poll(wait_ms=10).items
+    assert server.now == START
+
+
 def test_a_lease_ends_and_its_items_come_back(server, mail):
     mail.add(b"x")
     batch = mail.poll(lease_ms=30_000)
@@ -98,6 +107,25 @@ def test_what_is_due_on_the_way_happens_at_its_moment(server, mail):
     server.advance(10_000)
     (dead,) = server.dead("mail")
     assert timedelta(seconds=10) <= dead.due - START <= timedelta(seconds=10.002)
+
+
+def test_what_comes_back_at_once_is_there_at_once(server, mail):
+    """The server makes it due a millisecond later than before, and no time passes here."""
+    mail.add(b"x")
+    for settle in ("fail", "defer", "end", "fail"):
+        (item,) = mail.poll(wait_ms=0)
+        if settle == "fail":
+            item.fail(delay_ms=0)
+        elif settle == "defer":
+            item.defer()
+        else:
+            server.end_lease(item)
+    (item,) = mail.poll(wait_ms=0)
+    item.reject()
+    (dead,) = mail.dead_letters().poll(wait_ms=0)
+    dead.defer()
+    assert mail.dead_letters().poll(wait_ms=0).items
+    assert server.now == START
 
 
 def test_a_failed_item_comes_back_after_its_backoff_and_dies_at_its_last_attempt(server, mail):
