@@ -14,6 +14,7 @@ import pytest
 
 import queueber.client
 from queueber.errors import QueueberError
+from queueber.testing import TestServer
 from tests.process.conftest import TIMEOUT_SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -81,13 +82,14 @@ def test_every_error_has_its_row():
     assert rows == errors | {"InvalidRequest", "Overloaded", "Stopping", "Unimplemented"}
 
 
-def test_the_readme_leads_to_it_from_the_top():
-    top = (ROOT / "README.md").read_text().partition("\n## ")[0]
-    assert "](docs/python.md)" in top
+def test_the_readme_leads_to_it():
+    readme = (ROOT / "README.md").read_text()
+    assert "](docs/clients.md)" in readme.partition("\n## ")[0]
+    assert "](docs/python.md)" in readme
 
 
 @pytest.mark.slow
-def test_the_producer_the_worker_and_the_snippets_do_what_is_said(start, tmp_path):
+def test_the_producer_and_the_worker_do_what_is_said(start, tmp_path):
     address = f"127.0.0.1:{start().port}"
     added = run_program(tmp_path, "producer.py", PROGRAMS["producer.py"], "cat.jpg", "notes.txt", address=address)
     ids = [UUID(line.split()[0]) for line in added.splitlines()]
@@ -111,8 +113,13 @@ def test_the_producer_the_worker_and_the_snippets_do_what_is_said(start, tmp_pat
         worker.kill()
         worker.communicate()
 
+
+@pytest.mark.slow
+def test_the_snippets_do_what_is_said(tmp_path):
     together = "".join(f"    if True:\n{textwrap.indent(each, ' ' * 8)}\n" for each in SNIPPETS)
-    out = run_program(tmp_path, "snippets.py", IN_A_PROGRAM.format(snippet=together), address=address)
+    with TestServer(tcp=True) as server:
+        address = f"127.0.0.1:{server.port}"
+        out = run_program(tmp_path, "snippets.py", IN_A_PROGRAM.format(snippet=together), address=address)
     entered = "b'cat.jpg' 1 {}\nb'1.jpg'\nb'2.jpg'\nb'last'\n"
     assert re.fullmatch(entered + r"1 items, 1 to 1 of them ready\nadded [0-9a-f-]{36}\n", out)
 
