@@ -16,7 +16,7 @@ COVERED := $(addprefix tests/,api broker capnp plyvel rpc store)
 # Tests start hundreds of processes, each of which would compile our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve schema test fast lint types layers baseline docs bench hostile fuzz guided proof soak clean
+.PHONY: serve schema test fast lint types layers baseline docs languages bench hostile fuzz guided proof soak clean
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Queueber needs Python 3.11 or newer; set PYTHON=python3.11 or the like")'
@@ -54,6 +54,10 @@ docs: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build
 	@echo "built docs/_build/index.html"
+
+# Needs the compilers of C++, Rust, Go and Cap'n Proto; one that is missing skips its part.
+languages: $(READY)
+	QUEUEBER_LANGUAGES=1 $(BIN)/python -m pytest -rs tests/pages/test_other_languages.py
 
 # The server that gains are measured against, in an environment of its own; needs the history of the repository.
 BASELINE_COMMIT := e50bb73

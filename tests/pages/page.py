@@ -1,7 +1,7 @@
 """
 A page whose programs and commands are run in the order in which a reader meets them.
 
-A Python block that begins with `# NAME.py` is written to that file.  In a
+A block that begins with a comment that is a file's name is written to that file.  In a
 `console` block each line after `$ ` is a command, and the lines after it are its output.  A
 command whose output ends with `^C` goes on until it has printed the rest, and is then interrupted.
 """
@@ -34,9 +34,12 @@ CHANGING = (
 """Patterns of text that differs from one run to the next, with the replacements."""
 
 
-def steps(page):
-    """Return the blocks of *page*: kind and text."""
-    return BLOCK.findall((ROOT / page).read_text())
+def steps(page, section=""):
+    """Return the blocks of *page*, or of the *section* with this heading: kind and text."""
+    text = (ROOT / page).read_text()
+    if section:
+        text = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    return BLOCK.findall(text)
 
 
 def same(text):
@@ -55,6 +58,7 @@ class Reader:
         self.environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "QUEUEBER": str(ROOT),
             "QUEUEBER_ADDR": address,
             "PYTHONDONTWRITEBYTECODE": "1",
             # Of plugins of pytest that are here and not with a reader.
@@ -63,17 +67,22 @@ class Reader:
             "COLUMNS": "200",
         }
 
-    def follow(self, page):
-        """Do all steps; return the names of the files that were written and the number of commands."""
+    def follow(self, page, section=""):
+        """
+        Do all steps of *page*, or of the *section* with this heading.
+
+        Return the names of the files that were written, and the number of commands.
+        """
         files, commands = [], 0
-        for kind, text in steps(page):
-            if kind == "python" and (name := re.match(r"# (\S+\.py)\n", text)):
-                (self.folder / name[1]).write_text(text.replace(ADDRESS, self.address))
-                files.append(name[1])
-            elif kind == "console":
+        for kind, text in steps(page, section):
+            if kind == "console":
                 for found in re.finditer(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, flags=re.MULTILINE):
                     self.run(found[1], found[2])
                     commands += 1
+            elif name := re.match(r"(?:#|//) (\S+\.\w+)\n", text):
+                (self.folder / name[1]).parent.mkdir(exist_ok=True)
+                (self.folder / name[1]).write_text(text.replace(ADDRESS, self.address))
+                files.append(name[1])
         return files, commands
 
     def run(self, command, expected):

@@ -2,21 +2,9 @@
 
 import pytest
 
-from tests.pages.page import ROOT, Reader, same, steps
-from tests.support.server_process import Server
+from tests.pages.page import ROOT, same, steps
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def reader(tmp_path):
-    server = Server(tmp_path / "data")
-    (tmp_path / "empty").mkdir()
-    try:
-        yield Reader(tmp_path / "empty", f"127.0.0.1:{server.port}")
-    finally:
-        server.stop()
-        server.process.stdout.close()
 
 
 def test_the_tutorial_goes_as_it_says(reader):

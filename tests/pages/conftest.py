@@ -1,0 +1,16 @@
+import pytest
+
+from tests.pages.page import Reader
+from tests.support.server_process import Server
+
+
+@pytest.fixture
+def reader(tmp_path):
+    """A reader in an empty directory, with a server."""
+    server = Server(tmp_path / "data")
+    (tmp_path / "empty").mkdir()
+    try:
+        yield Reader(tmp_path / "empty", f"127.0.0.1:{server.port}")
+    finally:
+        server.stop()
+        server.process.stdout.close()
