@@ -52,7 +52,7 @@ layers: $(READY)
 # Warnings are errors, so that every link and every docstring of the reference can be read.
 docs: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
-	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build
+	$(BIN)/sphinx-build -W --keep-going -E -q docs docs/_build
 	@echo "built docs/_build/index.html"
 
 # Needs the compilers of C++, Rust, Go and Cap'n Proto; one that is missing skips its part.

@@ -34,7 +34,8 @@ highlight_language = "none"
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_default_options = {"members": True, "inherited-members": False}
+# Classes of the same name in two clients.
+suppress_warnings = ["ref.python"]
 napoleon_use_rtype = False
 
 _OUTSIDE = {"readme": "../README.md", "contributing": "../CONTRIBUTING.md"}

@@ -134,7 +134,7 @@ class Tasks:
             backoff: the wait after a failure: the seconds of the first one, a `Backoff`, or a function of the number of
                 failures; None leaves that to the queue's settings.
             every: fire each so many seconds, from 1, or a timedelta.
-            cron: fire at these times, for example "*/5 * * * *".
+            cron: fire at these times, for example `*/5 * * * *`.
             tz: the time zone of *cron*, UTC by default.
 
         Raises:
