@@ -58,15 +58,20 @@ def _read(_: Sphinx, name: str, source: list[str]) -> None:
 
 
 def _prepare(_: Sphinx, what: str, *arguments: Any) -> None:  # noqa: ANN401  (name, object, options, lines)
-    """Mark indented examples in a docstring, which follow a line that ends with a colon, as code."""
+    """Mark indented examples in a docstring as code."""
     lines: list[str] = arguments[-1]
     if what == "attribute":
         # Napoleon takes the words up to a colon of the first line for the type.
         lines.insert(0, "")
-    for at in range(len(lines) - 2):
-        line, blank, example = lines[at : at + 3]
-        if line.endswith(":") and not line.endswith("::") and not blank and example.startswith("    "):
-            lines[at] = line + ":"
+        if re.fullmatch(r"Alias for field number \d+", lines[1]):
+            lines.clear()
+    for at in range(len(lines) - 2, 0, -1):
+        before, blank, example = lines[at - 1 : at + 2]
+        if not blank and example.startswith("    ") and before and not before.startswith(" "):
+            # Indented after a blank line: arguments have no line before them, and code has.
+            lines[at - 1] = f"{before}:" if before.endswith(":") else before
+            if not before.endswith(":"):
+                lines[at : at + 1] = ["", "::", ""]
 
 
 def _sidebar(index: str) -> str:
