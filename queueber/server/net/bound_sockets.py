@@ -17,7 +17,6 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
-from twisted.internet.testing import MemoryReactor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -160,7 +159,11 @@ def _plain(endpoint: str) -> str:
 
 def _tcp_of(text: str) -> tuple[int, Any, int, str]:
     """Return the port, factory, backlog and interface that Twisted would use for the endpoint *text*."""
-    memory = MemoryReactor()
-    serverFromString(memory, text).listen(Factory())
-    found: tuple[int, Any, int, str] = memory.tcpServers[-1]
-    return found
+    asked: list[tuple[int, Any, int, str]] = []
+
+    class Recorder:
+        def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> None:  # noqa: ANN401
+            asked.append((port, factory, backlog, interface))
+
+    serverFromString(Recorder(), text).listen(Factory())
+    return asked[-1]
