@@ -245,7 +245,8 @@ def test_restoring_goes_on_after_a_yes_on_a_terminal(backup, tmp_path, start):
     start(data_dir=tmp_path / "data").line("Data in .*: 2 items in 1 queue")
 
 
-@NO
+# All answers of one question are those of the other.
+@pytest.mark.parametrize("no", [b"n\r", CTRL_C])
 def test_recovering_shows_what_is_lost_asks_and_without_a_yes_leaves_everything(damaged, tmp_path, no):
     before = content_of(tmp_path)
     terminal = PseudoTerminal("recover", damaged)
