@@ -2,12 +2,12 @@
 
 import codecs
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
 from queueber.cli.control_commands import stats
+from queueber.cli.server_options import ServerSelection
 from queueber.client_core.address import parse
 from queueber.errors import InvalidRequest
 from queueber.server.config.console_access import parse_access
@@ -159,5 +159,5 @@ def test_a_client_finds_the_same_socket(monkeypatch):
 def test_a_command_finds_the_same_directory(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     for words, environment in ([["-d", "~/q"], {}], [[], {"QUEUEBER_DATA_DIR": "~/q"}]):
-        result = CliRunner(env=environment).invoke(stats, words, obj=SimpleNamespace(run=None))
+        result = CliRunner(env=environment).invoke(stats, words, obj=ServerSelection(run=None, addr="127.0.0.1:1"))
         assert f"no server runs on {tmp_path}/q" in result.output
