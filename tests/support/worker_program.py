@@ -48,7 +48,7 @@ def work(item):
         case "never":
             threading.Event().wait()
         case "wait":
-            say("asked to end", item.wait(60), item.lost, item.why)
+            say("asked to end", item.wait(0.1), item.lost, item.why)
     say("end", verb, item.attempt)
 
 

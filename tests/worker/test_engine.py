@@ -104,6 +104,18 @@ class TestVerdicts:
         scene.advance(1)
         assert [[len(each.entries), each.adds] for each in scene.settles.values()] == [[1, adds], [2, ()]]
 
+    def test_a_hand_off_does_not_join_the_results_before_it(self):
+        scene = Scene(concurrency=4)
+        adds = (AddTo("next", ()),)
+        scene.deliver("a", "b", "c", "d")
+        scene.finish("a")
+        scene.finish("b")
+        scene.finish("c", verdict=Done(adds).verdict)
+        scene.finish("d")
+        scene.answer_settles()
+        scene.advance(1)
+        assert [(len(each.entries), each.adds) for each in scene.settles.values()] == [(1, ()), (1, adds), (1, ())]
+
     def test_results_count_by_their_end(self):
         scene = Scene(concurrency=4)
         scene.deliver(*"abcd")
@@ -232,7 +244,9 @@ class TestTimedLeases:
         scene.advance(SPAN / 3 + 1)
         assert not scene.extends
         # An extension that was under way finds the lease without items.  That is no loss.
+        scene.answer_settles(Overloaded("its reply was lost"))
         scene.engine.extended(lease, False, scene.now, scene.now)
+        scene.advance(1)
         assert scene.settled() == [("a", REMOVED), ("b", REMOVED)]
         assert scene.engine.counts.lost == 0
 
