@@ -24,8 +24,11 @@ from attrs import define, field, frozen
 from queueber.api.control_types import ItemView, LeaseView, Listed, QueueCounts, QueueSummary, SettingsInForce
 from queueber.cli.queue_output import text_of
 
-SAMPLES: Final = 5
-"""Samples over which a rate is taken."""
+RATE_SECONDS: Final = 5.0
+"""The time over which a rate is taken."""
+
+SAMPLES_MAX: Final = 100
+"""The most samples that are kept for that."""
 
 
 @frozen(kw_only=True)
@@ -104,7 +107,7 @@ class _Reading(NamedTuple):
 
 
 class Rates:
-    """Items added and gone per second, over the last `SAMPLES` samples of each queue."""
+    """Items added and gone per second of each queue, over the last `RATE_SECONDS`."""
 
     def __init__(self) -> None:
         self._history: dict[str, deque[_Reading]] = {}
@@ -113,12 +116,14 @@ class Rates:
         """Take a sample.  Queues that are not in it are forgotten."""
         history: dict[str, deque[_Reading]] = {}
         for queue in sample.queues:
-            past = self._history.get(queue.name) or deque(maxlen=SAMPLES)
+            past = self._history.get(queue.name) or deque(maxlen=SAMPLES_MAX)
             counts = queue.stats
             if past and (counts.added < past[-1].added or counts.removed < past[-1].gone):
                 # Deleted, and made anew under its name: the counters began again.
                 past.clear()
             past.append(_Reading(sample.at, counts.added, counts.removed))
+            while len(past) > 2 and past[1].at <= sample.at - RATE_SECONDS:  # noqa: PLR2004  (a difference needs two)
+                past.popleft()
             history[queue.name] = past
         self._history = history
 

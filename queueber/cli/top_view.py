@@ -12,7 +12,7 @@ from rich.text import Text
 
 from queueber.api.control_types import ItemView, LeaseView
 from queueber.cli.queue_output import bounds, contents_text, notes, setting_value, text_of
-from queueber.cli.top_state import Row, Screen, Top, workers_of
+from queueber.cli.top_state import Row, Screen, Top, Worker, workers_of
 from queueber.cli.top_text import Cell, Column, facts, grid, rate, seconds_text, since, size
 from queueber.units import counted
 from queueber.values import ItemState, id_text
@@ -42,7 +42,7 @@ Space                        ask the server now
 q                            quit
 
 12-40   a number that the server does not know exactly: its bounds
-in/s    items added in a second, over the last samples
+in/s    items added in a second, over the last seconds
 out/s   items that left: removed, dead, expired, cancelled or purged
 oldest  time since the first waiting item became due
 polls   polls that wait for an item: idle workers"""
@@ -213,19 +213,26 @@ def _peer(peer: str) -> str:
     return text_of(peer) or "not known any more"
 
 
+def _kept(worker: Worker) -> str:
+    """Return how a worker keeps its leases."""
+    if not worker.sessions:
+        return "time"
+    return "session" if worker.sessions == worker.leases else "both"
+
+
 def _workers(top: Top, width: int) -> list[Text]:
     workers = workers_of(top.leases)
     if not workers:
         return [Text("no worker holds an item")]
     now = top.sample.wall_ms if top.sample is not None else 0
-    columns = [Column("worker", left=True), Column("items"), Column("leases"), Column("sessions"), Column("longest")]
+    columns = [Column("worker", left=True), Column("items"), Column("leases"), Column("longest"), Column("kept by")]
     rows = [
         [
             Cell(_peer(each.peer)),
             Cell(f"{each.items:,}"),
             Cell(f"{each.leases:,}"),
-            Cell(f"{each.sessions:,}"),
             Cell(since(each.since_ms, now) if each.since_ms else "before the start"),
+            Cell(_kept(each)),
             Cell(", ".join(map(text_of, each.queues))),
         ]
         for each in workers

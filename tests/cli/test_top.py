@@ -59,14 +59,20 @@ def counted(name, added, removed):
 # Rates
 
 
-def test_a_rate_is_taken_over_the_last_samples(top):
+def test_a_rate_is_taken_over_the_last_seconds(top):
     top.take(sample(counted("mail", 100, 90), at=10.0))
     assert top.rates.of("mail") == (None, None)
     top.take(sample(counted("mail", 130, 92), at=12.0))
     assert top.rates.of("mail") == (15.0, 1.0)
     for second in range(13, 17):
         top.take(sample(counted("mail", 130, 92), at=float(second)))
+    # From 10 to 16.
+    assert top.rates.of("mail") == (5.0, 2 / 6)
+    top.take(sample(counted("mail", 130, 92), at=17.0))
     assert top.rates.of("mail") == (0.0, 0.0)
+    # Seldom samples: from the one before.
+    top.take(sample(counted("mail", 190, 92), at=47.0))
+    assert top.rates.of("mail") == (2.0, 0.0)
 
 
 def test_a_queue_that_was_made_anew_has_no_negative_rate(top):
@@ -329,9 +335,9 @@ def test_the_workers(top):
     assert "no worker holds an item" in shown(top)
     top.take(sample(MAIL), leases=held)
     assert [line.split() for line in shown(top)[3:6]] == [
-        ["worker", "items", "leases", "sessions", "longest", "queues"],
-        ["10.0.0.7:1", "5", "2", "1", "1.0", "min", "images,", "mail"],
-        ["10.0.0.8:1", "2", "1", "0", "9.0", "s", "mail"],
+        ["worker", "items", "leases", "longest", "kept", "by", "queues"],
+        ["10.0.0.7:1", "5", "2", "1.0", "min", "both", "images,", "mail"],
+        ["10.0.0.8:1", "2", "1", "9.0", "s", "time", "mail"],
     ]
     assert press(top, "p") is None
     assert top.asking is None

@@ -157,7 +157,7 @@ def test_a_session_at_the_terminal(run, screen):
     top.press("py")
     top.wait_for("resumed shown-mail", without=["polls paused"])
     top.press("w")
-    top.wait_for("sessions", "not known any more")
+    top.wait_for("kept by", "not known any more")
     top.press("\x1b")
     top.wait_for("by ready")
     top.press("/evil\r")

@@ -391,6 +391,8 @@ class TestLeases:
         assert len(set(handles)) == 3
         assert handles == sorted(handles)
         assert not leases & set(handles)
+        # With its port: most workers of a server are on few hosts.
+        assert {lease.peer for lease in page.found} == {"192.168.1.1:54321"}
 
     @pytest.mark.parametrize("by_handle", [False, True])
     def test_one_that_is_ended_gives_its_items_back(self, server, peer, control, by_handle):

@@ -43,7 +43,10 @@ class PeerConnection(TimedPeer, Holder, Protocol):
     """A connection, seen from the rest of the server."""
 
     host: str | None
-    """The peer's address, if it has one."""
+    """The peer's host, if it has one."""
+
+    address: str
+    """The peer's address as text."""
 
     peer: Peer
     """Number of the connection since the start of the server."""
@@ -124,8 +127,8 @@ class Connections:
         return len(self._from_host)
 
     def addresses(self) -> dict[Peer, str]:
-        """Return the addresses of the peers that have one, by their numbers."""
-        return {each.peer: each.host for each in self._all if each.host is not None}
+        """Return the addresses of the peers, by their numbers."""
+        return {each.peer: each.address for each in self._all}
 
     def room(self) -> int:
         """Return how many more connections are within the limit."""

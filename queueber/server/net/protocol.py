@@ -19,6 +19,7 @@ from queueber.errors import Kind, RemoteProtocolError
 from queueber.limits import DEFAULTS
 from queueber.server.net.context import ServerContext
 from queueber.server.net.inbound_buffer import InboundBuffer
+from queueber.server.net.listeners import address_text
 from queueber.server.net.request_window import exceeds_share, has_room
 from queueber.server.net.send_buffer import SendBuffer
 from queueber.server.net.states import ENDED, HELD, READING, TAKING_CALLS, ConnectionInput, ConnectionState, next_state
@@ -46,7 +47,7 @@ class RpcProtocol(Protocol):
     ) -> None:
         """*on_handshake* is called when the TLS handshake is finished; never without TLS."""
         self._server = server
-        self.host = host
+        self.host, self.address = host, ""
         self._on_handshake = on_handshake
         self._connection = rpc.Connection(
             limits=server.limits,
@@ -73,6 +74,7 @@ class RpcProtocol(Protocol):
         connections.add(self)
         self.peer = Peer(connections.accepted)
         transport: Any = self.transport
+        self.address = address_text(transport.getPeer())
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
         keep_alive(transport)
