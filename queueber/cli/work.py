@@ -17,6 +17,7 @@ from queueber.cli.work_options import (
     WorkOptions,
     command_options,
     process_options,
+    queue_in,
     url_of,
     worker_options,
 )
@@ -90,7 +91,8 @@ def _work_options(server: ServerSelection, given: dict[str, Any]) -> WorkOptions
     if not command and (given["defer_seconds"] is not None or given["discard_output"]):
         raise click.UsageError("--defer and --discard-output are for a command after --.")
     url, url_given = url_of(server, given["url"])
-    queues = given["queues"] or (() if server.queue is None else (server.queue,))
+    # A queue that stands in the URL is no choice among those of a `Tasks`.
+    queues = given["queues"] or (() if server.queue in {None, queue_in(url)} else (str(server.queue),))
     return WorkOptions(
         target=target,
         command=command or (),

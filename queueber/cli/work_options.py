@@ -12,6 +12,7 @@ from queueber.cli.arguments import PATH, seconds
 from queueber.cli.server_options import ADDRESS_DEFAULT, ServerSelection
 from queueber.client_core.address import TcpAddress
 from queueber.client_core.address import parse as parse_address
+from queueber.client_core.url import target_of
 from queueber.units import MIB, MS_PER_SECOND, Unit, counted, parse
 
 T = TypeVar("T")
@@ -71,6 +72,8 @@ class WorkOptions:
     """The number of processes like this one."""
 
     queues: Sequence[str] = ()
+    """Those that were named, not in the URL."""
+
     settings: Mapping[str, Any] = field(factory=dict)
     """Those of `WORKER_SETTINGS` that were given."""
 
@@ -116,6 +119,16 @@ def url_of(server: ServerSelection, url: str | None) -> tuple[str, bool]:
     given = {name: str(value) for name in ("ca", "certificate", "key", "server_name") if (value := getattr(tls, name))}
     query = f"?{urlencode(given, quote_via=quote)}" if given else ""
     return f"queueber+tls://{host}:{address.port}{query}", True
+
+
+def queue_in(url: str) -> str | None:
+    """
+    Return the queue that *url* names; None without one, and for an address that is no URL.
+
+    Raises:
+        InvalidRequest: the URL is invalid.
+    """
+    return target_of(url).queue if "://" in url else None
 
 
 def _seconds(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | None:

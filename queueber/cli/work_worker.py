@@ -16,7 +16,7 @@ import click
 
 from queueber.cli.work_channel import ENDING, READY, WorkerEnd
 from queueber.cli.work_command import CommandHandler
-from queueber.cli.work_options import Limit, WorkOptions
+from queueber.cli.work_options import Limit, WorkOptions, queue_in
 from queueber.cli.work_report import Reporter
 from queueber.cli.work_stop import END_SECONDS, Stopper, later, leave_now
 from queueber.cli.work_target import load
@@ -130,9 +130,11 @@ def make_worker(options: WorkOptions, slot: int = 0) -> tuple[Worker, AbstractCo
 
 
 def _of_handler(handler: Callable[[WorkItem], Any], options: WorkOptions, settings: dict[str, Any]) -> Worker:
-    if not options.queues:
+    queue = queue_in(options.url)
+    queues = options.queues or ([] if queue is None else [queue])
+    if not queues:
         raise click.UsageError("Missing option '--queue': a function or a command has no queue of its own.")
-    return Worker(options.url, handler, queues=options.queues, **settings)
+    return Worker(options.url, handler, queues=queues, **settings)
 
 
 def _of_app(app: App, options: WorkOptions, settings: dict[str, Any]) -> tuple[Worker, AbstractContextManager[object]]:

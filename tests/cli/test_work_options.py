@@ -103,8 +103,19 @@ def test_the_queue_of_the_environment_counts(folder):
     assert "is a Worker" in mistake(f"{SHOP}:worker", environment={"QUEUEBER_QUEUE": "x"})
 
 
-def made(target, *queues, slot=0, **more):
-    return make_worker(WorkOptions(target=f"{SHOP}:{target}", url="127.0.0.1:1", queues=queues, **more), slot)[0]
+@pytest.mark.parametrize("option", ["--url", "--addr"])
+def test_a_queue_in_the_url_is_no_choice_among_those_of_an_app(folder, option, monkeypatch):
+    seen = []
+    monkeypatch.setattr("queueber.cli.work_worker.run_worker", lambda options, *_: seen.append(options))
+    done = CliRunner().invoke(queueber, ["work", f"{SHOP}:app", option, "queueber://127.0.0.1:1/images"])
+    assert (done.exit_code, done.output) == (0, "")
+    done = CliRunner().invoke(queueber, ["work", f"{SHOP}:app", option, "queueber://a/images", "--queue", "high"])
+    assert (done.exit_code, done.output) == (0, "")
+    assert [each.queues for each in seen] == [(), ("high",)]
+
+
+def made(target, *queues, url="127.0.0.1:1", **more):
+    return make_worker(WorkOptions(target=f"{SHOP}:{target}", url=url, queues=queues, **more))[0]
 
 
 def test_the_queues_of_a_worker(folder):
@@ -113,6 +124,9 @@ def test_the_queues_of_a_worker(folder):
     assert made("app").queues == "high, of-the-app"
     assert made("app", "high").queues == "high"
     assert made("worker").queues == "mail"
+    assert made("handle", url="queueber://127.0.0.1:1/a%20b").queues == "a b"
+    assert made("handle", "mail", url="queueber://127.0.0.1:1/images").queues == "mail"
+    assert made("app", url="queueber://127.0.0.1:1/images").queues == "high, of-the-app"
 
 
 def test_a_server_that_is_named_takes_the_place_of_that_of_an_app(folder):
