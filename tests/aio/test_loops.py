@@ -7,7 +7,11 @@ import sys
 import pytest
 
 from queueber import aio
+from queueber.aio import Client
+from queueber.aio.connector import Connector
+from queueber.client_core.endpoint import endpoint_of
 from queueber.client_core.errors import NotConnected
+from queueber.client_core.url import target_of
 from queueber.errors import InvalidRequest
 from queueber.testing import TestServer
 
@@ -40,6 +44,9 @@ def states(server, name):
 ONE_AFTER_THE_OTHER = """
 import asyncio, sys
 from queueber import aio
+from queueber.aio import Client
+from queueber.aio.connector import Connector
+from queueber.client_core.endpoint import endpoint_of
 
 client = aio.connect(sys.argv[1])
 
@@ -82,27 +89,34 @@ def test_a_client_belongs_to_one_loop_at_a_time(url):
     run(main())
 
 
-def test_a_cancellation_in_the_turn_of_the_answer_leaves_nothing_leased(server, url, request):
-    """The future is done, and its task is cancelled before it runs on."""
+@pytest.mark.parametrize("order", ["answer first", "cancellation first"])
+def test_a_cancellation_in_the_turn_of_the_answer_leaves_nothing_leased(server, url, request, order):
+    """The future of the poll is done and its task does not run any more, or the other way round."""
 
     async def main():
-        async with aio.connect(url) as client:
-            queue = client.queue()
-            for turns in range(40):
-                await queue.add(b"x")
-                polling = asyncio.create_task(queue.poll())
-                for _ in range(turns):
-                    await asyncio.sleep(0)
+        target = target_of(url)
+        connector = Connector(endpoint_of(target), target.options)
+        call = connector.link.call
+
+        def make(made, on_done):
+            def done(outcome):
+                if order == "cancellation first":
+                    polling.cancel()
+                on_done(outcome)
                 polling.cancel()
-                try:
-                    (item,) = (await polling).items
-                except asyncio.CancelledError:
-                    (item,) = (await queue.poll()).items
-                assert item.losses == 0
-                await item.remove()
+
+            return call(made, done if made.read_lease else on_done)
+
+        connector.link.call = make
+        async with Client(connector, target.queue) as client:
+            await client.queue().add(b"x")
+            polling = asyncio.create_task(client.queue().poll())
+            with pytest.raises(asyncio.CancelledError):
+                await polling
 
     run(main())
-    assert server.items(request.node.name) == []
+    (item,) = server.items(request.node.name)
+    assert (item.state.name, item.attempts) == ("READY", 0)
 
 
 def test_a_second_cancellation_does_not_lose_the_item(server, url, request):
