@@ -31,6 +31,7 @@ def files(authority):
     """The certificates of a server and of clients."""
     return {
         "server": authority.sign("server", alternative=HOST),
+        "nameless": authority.sign("localhost"),
         "client": authority.sign("client", alternative="DNS:client"),
         "other": Authority(authority.folder / "other").sign("client", alternative="DNS:client"),
     }
@@ -40,11 +41,16 @@ def files(authority):
 def secured(authority, files, tmp_path_factory):
     """Servers that ask for no certificate, and for one of the authority; their ports."""
     folder = tmp_path_factory.mktemp("servers")
-    certificate, key = files["server"]
-    options = ["--listen-tls=127.0.0.1:0", f"--tls-certificate={certificate}", f"--tls-key={key}"]
+
+    def started(name, files, *options):
+        certificate, key = files
+        listen = (f"--listen=unix:{folder}/{name}.sock", "--listen-tls=127.0.0.1:0")
+        return Server(folder / name, *listen, f"--tls-certificate={certificate}", f"--tls-key={key}", *options)
+
     servers = {
-        "open": Server(folder / "open", f"--listen=unix:{folder}/a", *options),
-        "mutual": Server(folder / "mutual", f"--listen=unix:{folder}/b", *options, f"--tls-client-ca={authority.pem}"),
+        "open": started("open", files["server"]),
+        "mutual": started("mutual", files["server"], f"--tls-client-ca={authority.pem}"),
+        "nameless": started("nameless", files["nameless"]),
     }
     yield {name: int(each.line(r"Listening on 127.0.0.1:(\d+) with TLS")[1]) for name, each in servers.items()}
     for each in servers.values():
@@ -83,6 +89,12 @@ async def test_a_server_that_is_not_trusted_is_refused(face, secured, authority,
         with pytest.raises(NotConnected) as refused:
             await client.limits()
         assert str(refused.value).endswith(said)
+
+
+async def test_a_certificate_without_alternative_names_is_for_no_host(face, secured, authority):
+    async with face.client(f"queueber+tls://localhost:{secured['nameless']}/q?ca={authority.pem}") as client:
+        with pytest.raises(NotConnected, match="the server's certificate is not for localhost"):
+            await client.limits()
 
 
 async def test_the_server_s_refusal_of_a_client_is_understood(face, secured, authority, files):

@@ -86,6 +86,17 @@ def test_an_interrupted_loop_gives_back_what_it_has(server, queue, alarm):
     assert states(server, queue).count("LEASED") == 1
 
 
+def test_an_interrupted_loop_that_waits_leaves_nothing_leased(server, queue, alarm):
+    items = iter(queue)
+    alarm(0.05)
+    with pytest.raises(Interrupt):
+        next(items)
+    queue.add(b"x")
+    assert states(server, queue) == ["READY"]
+    # The iteration goes on.
+    assert next(items).contents == b"x"
+
+
 def test_an_interrupted_block_returns_its_item_uncounted(server, queue):
     queue.add(b"x")
     with pytest.raises(KeyboardInterrupt), queue.poll():
