@@ -9,7 +9,6 @@ import pytest
 from queueber import aio
 from queueber.aio import Client
 from queueber.aio.connector import Connector
-from queueber.client_core.endpoint import endpoint_of
 from queueber.client_core.errors import NotConnected
 from queueber.client_core.url import target_of
 from queueber.errors import InvalidRequest
@@ -46,7 +45,6 @@ import asyncio, sys
 from queueber import aio
 from queueber.aio import Client
 from queueber.aio.connector import Connector
-from queueber.client_core.endpoint import endpoint_of
 
 client = aio.connect(sys.argv[1])
 
@@ -95,7 +93,7 @@ def test_a_cancellation_in_the_turn_of_the_answer_leaves_nothing_leased(server, 
 
     async def main():
         target = target_of(url)
-        connector = Connector(endpoint_of(target), target.options)
+        connector = Connector(target)
         call = connector.link.call
 
         def make(made, on_done):

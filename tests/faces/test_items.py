@@ -1,8 +1,10 @@
 """Items and batches as context managers, and the iteration over a queue, over each face."""
 
+import asyncio
 import gc
 
 import pytest
+from twisted.internet.defer import CancelledError
 
 from queueber.client_core.errors import LeaseLost
 from queueber.errors import InvalidRequest
@@ -33,6 +35,25 @@ async def test_an_exception_fails_with_its_text_and_goes_on(face, server, url, n
         server.advance(10)
         (item,) = (await client.queue().poll(wait_ms=0)).items
         assert (item.failures, item.last_error) == (1, "ZeroDivisionError: one by none")
+
+
+CANCELLATIONS = {
+    "twisted": [CancelledError(), asyncio.CancelledError(), SystemExit(1)],
+    "aio": [asyncio.CancelledError(), KeyboardInterrupt(), SystemExit(1)],
+    "sync": [KeyboardInterrupt(), SystemExit(1)],
+}
+
+
+async def test_a_cancellation_returns_the_item_uncounted(face, server, url, name):
+    async with face.client(url) as client:
+        await client.queue().add(b"x")
+        for error in CANCELLATIONS[face.name]:
+            batch = await client.queue().poll()
+            await batch.__aenter__()
+            await batch.__aexit__(type(error), error, None)
+            (item,) = server.items(name)
+            assert (item.state.name, item.failures, item.attempts) == ("READY", 0, 0)
+            assert not hasattr(error, "__notes__")
 
 
 async def test_the_text_of_an_exception_is_cut_to_what_an_item_can_carry(face, server, url, name):

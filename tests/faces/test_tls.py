@@ -10,6 +10,7 @@ from queueber.errors import InvalidRequest
 from tests.faces.conftest import Face
 from tests.process.certificates import Authority
 from tests.support.server_process import Server
+from tests.sync.test_processes import in_child
 
 pytestmark = pytest.mark.slow
 
@@ -133,3 +134,12 @@ async def test_files_that_cannot_be_used_are_named_at_once(face, authority, file
             face.connect("127.0.0.1:1", tls=tls)
     with pytest.raises(InvalidRequest, match="TLS needs a server_name"):
         face.connect("unix:/run/socket", tls=Tls())
+
+
+def test_a_forked_process_leaves_the_tls_of_its_parent_alone(secured, authority):
+    with queueber.sync.connect(f"queueber+tls://localhost:{secured['open']}/fork?ca={authority.pem}") as client:
+        queue = client.queue()
+        queue.add(b"parent")
+        assert in_child(lambda: len(queue.add(b"child"))) == 1
+        queue.add(b"parent again")
+        assert [item.contents for item in queue.poll(5)] == [b"parent", b"child", b"parent again"]
