@@ -25,6 +25,7 @@ from simworld import FULL, ROOMY, Machine, on
 from twisted.logger import globalLogBeginner
 
 from queueber import api
+from queueber.api import control_types as types
 from queueber.broker import ClaimBounds
 from queueber.broker.model import LOWEST
 from queueber.limits import Limits
@@ -121,11 +122,18 @@ class Example:
         try:
             if any(each.items for each in deliveries):
                 self.check_claim(plan, now)
-            self.decided.apply(plan.writes, plan.records)
+            self.decide(self.decided, plan)
             self.check_empty(deliveries, now)
         except BrokenPromise as wrong:
             # Here it would only end the simulated server.
             self.machine.bugs.append(wrong)
+
+    @staticmethod
+    def decide(rows, plan):
+        """Apply a plan to *rows*, and what its commit will add."""
+        rows.apply(plan.writes, plan.records)
+        for number in plan.dropped:
+            rows.queues.pop(number, None)
 
     def check_claim(self, plan, now):
         """Polls get the items that have been due for longest, as they were added; spoilt ones may be passed over."""
@@ -186,7 +194,7 @@ class Example:
             power, reboot = rng.random() < 0.5, False
         self.decided = rows
         for plan in self.early:
-            rows.apply(plan.writes, plan.records)
+            self.decide(rows, plan)
         self.check_clock(note)
         self.check_rows(rows)
         self.facts.check(rows)
@@ -243,7 +251,7 @@ class Example:
         must(leases == committed, "leases: {}, and {} were committed", leases, committed)
         items = {
             (number, item.key): item
-            for number in rows.queues
+            for number in (*rows.queues, *rows.retired)
             for item in store.scan(number, LOWEST, items_max=10**6, bytes_max=10**12).items
         }
         must(items == rows.items, "items: {}, and {} were committed", items, rows.items)
@@ -442,6 +450,25 @@ class Example:
         if len(sessions) < SESSIONS:
             sessions.append(SessionFact(self.rng.randbytes(16)))
         self.client().attach(self.rng.choice(sessions))
+
+    def operate(self):
+        """Purge, redrive, cancel an item or configure, as an operator does."""
+        queue, client = self.queue(), self.client()
+        match self.rng.randrange(5):
+            case 0:
+                client.operate(self.facts.purging(queue), types.PURGE, False)
+            case 1 | 2:
+                buried = [item.queue for item in self.facts.items.values() if item.dead and not item.removed]
+                queue = self.rng.choice(buried) if buried else queue
+                request = types.RedriveRequest(limit=self.rng.randrange(1, 4))
+                client.operate(self.facts.redriving(queue), types.REDRIVE, request)
+            case 3:
+                settings = types.QueueSettings(lease_ms=SpanMs(self.rng.choice((100, 60_000))))
+                request = types.ConfigureRequest(names=["lease_ms"], settings=settings)
+                client.operate(Call("configure", self.facts.now(), queue), types.CONFIGURE, request)
+            case _ if known := [item for item in self.facts.items.values() if item.id is not None]:
+                item = self.rng.choice(known)
+                client.operate(self.facts.cancelling(item), types.CANCEL, item.id)
 
     def lease(self):
         """Return one of the last leases, ended or not."""
@@ -651,11 +678,16 @@ class Example:
             self.after()
             if self.counts.get("delivered", 0) == before:
                 break
+        for _ in range(3):
+            # The rows that purges left.
+            machine.advance(2.0)
+            machine.settle()
+        self.after()
         self.check_drained()
 
     def check_drained(self):
         for fact in self.facts.items.values():
-            if fact.added == "acked" and not fact.removed:
+            if fact.added == "acked" and not fact.removed and not fact.removing:
                 raise BrokenPromise(f"lost: {fact.contents} did not come out")
             if fact.added in ("asked", "unknown"):
                 raise BrokenPromise(f"{fact.contents} is {fact.added} to the end")
@@ -671,6 +703,7 @@ WEIGHTED = {
     "add_keyed": 4,
     "settle_some": 20,
     "attach": 10,
+    "operate": 8,
     "poll": 24,
     "remove": 28,
     "extend": 14,

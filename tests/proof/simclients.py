@@ -16,9 +16,12 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from queueber import api, rpc
+from queueber.api.control import read_control_response, write_control_request
+from queueber.api.control_types import CANCEL, CONTROL_INTERFACE_ID, REDRIVE
 from queueber.errors import Kind
 from queueber.limits import Limits
 from queueber.units import SpanMs
+from queueber.values import ControlOutcome
 from tests.support.queue_model import BrokenPromise
 
 QUEUES = ("default", "other")
@@ -27,6 +30,9 @@ PLACES = (*QUEUES, *(f"dead {queue}" for queue in QUEUES))
 
 START_MS = 1_000
 """The longest time from listening to the check of a start."""
+
+CONTROLS = ("purge", "cancel", "redrive", "configure")
+"""The kinds of an operator's calls."""
 
 DEDUP_WINDOW_MS = 300_000
 """The default of `dedupWindowMs`."""
@@ -64,6 +70,9 @@ class ItemFact:
 
     dead: bool = False
     may_die: bool = False
+    fresh: bool = False
+    """Whether it may have been moved back from the dead items, which counts its attempts anew."""
+
     not_before: int = 0
     """The moment before which it is not due again."""
 
@@ -161,6 +170,9 @@ class Client:
     connection: rpc.Connection = field(factory=lambda: rpc.Connection(limits=Limits()))
     calls: dict = field(factory=dict)
     targets: dict = field(factory=dict)
+    controls: dict = field(factory=dict)
+    """The control of each queue, as a target of calls."""
+
     superseded: bool = False
     """Whether the server must close it, because its session is attached elsewhere."""
 
@@ -181,6 +193,9 @@ class Client:
             dead = self.connection.call(self.targets[name], api.QUEUE_INTERFACE_ID, api.DEAD_LETTERS, asked)
             self.targets[f"dead {name}"] = rpc.PromisedAnswer(dead, (0,))
             self.named[dead] = f"dead {name}", api.read_queue_response
+            asked = api.write_queue_request(name)
+            control = self.connection.call(root, api.BROKER_INTERFACE_ID, api.CONTROL, asked)
+            self.controls[name] = rpc.PromisedAnswer(control, (0,))
         self.protocol.dataReceived(self.connection.data_to_send())
 
     def ask(self, *calls):
@@ -206,6 +221,13 @@ class Client:
         content = api.write_ping_request()
         question = self.connection.call(self.targets["default"], api.BROKER_INTERFACE_ID, api.PING, content)
         self.calls[question] = Call("ping", self.facts.now(), "default")
+        self.protocol.dataReceived(self.connection.data_to_send())
+
+    def operate(self, call, method, request):
+        """Make an operator's call."""
+        content = write_control_request(method, request)
+        question = self.connection.call(self.controls[call.queue], CONTROL_INTERFACE_ID, method, content)
+        self.calls[question] = call
         self.protocol.dataReceived(self.connection.data_to_send())
 
     def give_up(self, question):
@@ -326,6 +348,36 @@ class Facts:
         call.entries = tuple(noted)
         return call
 
+    def purging(self, queue):
+        """Note a purge: what is certainly leased stays, and the rest may be gone."""
+        call = Call("purge", self.now(), queue)
+        for item in self.items.values():
+            if item.queue == queue and not (item.leases and self._is_held(item)):
+                item.removing.add(call)
+                # Others of its add may be leased, and stay.
+                item.siblings = [item]
+        self.hand_offs = [each for each in self.hand_offs if all(item.queue != queue for item in each[1])]
+        return call
+
+    def cancelling(self, item):
+        """Note the cancel of an item."""
+        call = Call("cancel", self.now(), item.queue, (item,), certain=self._is_held(item))
+        if not call.certain and not item.removed:
+            item.removing.add(call)
+        return call
+
+    def redriving(self, queue):
+        """Note that dead items may be moved back."""
+        for item in self.items.values():
+            if item.queue == queue and (item.dead or item.may_die or item.moving) and not self._is_held(item):
+                item.may_die = item.fresh = True
+        return Call("redrive", self.now(), queue)
+
+    def _is_held(self, item):
+        """Return whether an item is certainly under a lease."""
+        now = self.now()
+        return held(item) and any(lease.low > now and item in lease.items for lease in item.leases)
+
     def detached(self, client):
         """Note that the server has seen the end of a connection."""
         end = self.now() + SESSION_GRACE_MS
@@ -366,6 +418,25 @@ class Facts:
     def _ping(self, call, outcome):
         self.count("pinged")
 
+    def _purge(self, call, outcome):
+        self.count("purged")
+
+    def _configure(self, call, outcome):
+        self.count("configured")
+
+    def _redrive(self, call, outcome):
+        redriven = read_control_response(REDRIVE, outcome)
+        self.counts["redriven"] = self.counts.get("redriven", 0) + redriven.moved
+
+    def _cancel(self, call, outcome):
+        (item,) = call.facts
+        item.removing.discard(call)
+        if read_control_response(CANCEL, outcome) is ControlOutcome.DONE:
+            if call.certain or item.removed:
+                raise BrokenPromise(f"{item.contents} was cancelled, and was leased or gone")
+            item.removed = True
+            self.count("cancelled")
+
     def _lease(self, number, queue, end, items, session=None):
         lease = LeaseFact(number, queue, end, end, list(items), given=tuple(items), session=session)
         self.leases[number] = lease
@@ -392,11 +463,15 @@ class Facts:
             "poll": set(busy),
             "settle": set(busy) if call.facts or self.disturbed else set(),
         }
-        if call.kind in ("poll", "settle") and self.disturbed:
+        if call.kind in CONTROLS:
+            allowed[call.kind] = set(busy)
+        if call.kind in ("poll", "settle", *CONTROLS) and self.disturbed:
             allowed[call.kind].add(Kind.FAILED)
         if why.kind not in allowed.get(call.kind, ()):
             raise BrokenPromise(f"{call.kind} was refused: {why.reason}")
         self.count(f"refused {call.kind}")
+        if call.kind in CONTROLS:
+            return
         for fact in call.facts if not call.again else ():
             fact.added = "refused"
         self._resolve(call)
@@ -493,7 +568,8 @@ class Facts:
             raise BrokenPromise(f"early: {contents} at {decided}, added at {fact.invoked} with a delay of {fact.delay}")
         if decided < fact.not_before:
             raise BrokenPromise(f"early: {contents} at {decided}, and it was put off until {fact.not_before}")
-        if item.attempt <= fact.attempts - (fact.excused or fact.dead or bool(fact.moving)):
+        uncounted = fact.excused or fact.dead or bool(fact.moving)
+        if not fact.fresh and item.attempt <= fact.attempts - uncounted:
             raise BrokenPromise(f"attempt {item.attempt} of {contents} after {fact.attempts}")
         for lease in fact.leases:
             if lease.low > decided and not fact.moving:
@@ -501,7 +577,7 @@ class Facts:
         fact.removing.clear()
         fact.moving.clear()
         fact.attempts, fact.excused, fact.not_before = item.attempt, False, 0
-        fact.failures, fact.doubted, fact.may_die = more.failures, 0, False
+        fact.failures, fact.doubted, fact.may_die, fact.fresh = more.failures, 0, False, False
         return fact
 
     def _check_life(self, fact, more, *, dead):
@@ -512,7 +588,7 @@ class Facts:
         if dead and more.death is None:
             raise BrokenPromise(f"{fact.contents} died of nothing")
         most = fact.failures + fact.doubted + len(fact.moving)
-        if not fact.failures <= more.failures <= most:
+        if not (0 if fact.fresh else fact.failures) <= more.failures <= most:
             raise BrokenPromise(f"{fact.contents} has {more.failures} failures, not {fact.failures} to {most}")
 
     def _settle(self, call, outcome):
@@ -624,7 +700,13 @@ class Facts:
     def check(self, rows):
         """Check that *rows*, which a server has found at its start, have everything that was promised."""
         names = {number: f"{'dead ' * bool(record.dead_of)}{record.name}" for number, record in rows.queues.items()}
-        there = {item.contents: (names[number], key.id) for (number, key), item in rows.items.items()}
+        queues = {record.id: names[number] for number, record in rows.queues.items()}
+        names |= {number: queues[queue] for number, queue in rows.retired.items()}
+        there = {
+            item.contents: (names[number], key.id)
+            for (number, key), item in rows.items.items()
+            if number not in rows.retired or rows.holder(number, key) is not None
+        }
         for contents in there.keys() - self.items.keys():
             raise BrokenPromise(f"unexpected: {contents} is on the disk")
         leased = {
