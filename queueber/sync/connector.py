@@ -41,6 +41,8 @@ class Connector:
         Raises:
             InvalidRequest: it has no endpoint for a plain socket, or a file of its TLS options cannot be used.
         """
+        # Before anything that may raise, because `__del__` looks at it.
+        self._io: IoThread | None = None
         self.target = target
         """Where the client connects, and how."""
 
@@ -54,7 +56,6 @@ class Connector:
         self._endpoint = endpoint_of(target)
         self._options = options
         self._lock = Lock()
-        self._io: IoThread | None = None
         self._closed = False
         self._pid = os.getpid()
         _connectors.add(self)

@@ -254,3 +254,13 @@ def test_a_call_in_the_client_s_own_thread_is_refused(server, client, queue):
             assert time.monotonic() < deadline
             time.sleep(0.005)
     assert said == ["a call cannot be waited for in the client's own thread: hand it to another one"]
+
+
+def test_a_client_that_was_not_made_is_dropped_quietly(monkeypatch):
+    """Its finalizer runs all the same."""
+    unraisable = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    with pytest.raises(InvalidRequest, match="is not an address for this client"):
+        sync.connect("tls:localhost:1")
+    gc.collect()
+    assert unraisable == []
