@@ -67,21 +67,18 @@ class Work:
 
 def work_of(work: Any, queues: Iterable[str]) -> Work:  # noqa: ANN401
     """
-    Return the handler and the queues of *work*: a `Tasks` or another object that has both, or a handler.
+    Return the handler and the queues of *work*: a `Tasks` or a `Worker`, which have both, or a handler.
 
     Raises:
         TypeError: it is neither, or a handler without queues.
     """
-    names = list(queues)
-    handler, own = getattr(work, "handler", None), getattr(work, "queues", None)
-    if handler is not None and own is not None:
-        names, close = names or list(own), getattr(work, "aclose", None)
-    elif callable(work):
-        handler, close = work, None
-        if not names:
-            raise TypeError("a handler needs the name of its queue: drain(handler, 'queue')")
-    else:
-        raise TypeError(f"{work!r} is neither a Tasks nor a handler")
+    names, close = list(queues), getattr(work, "aclose", None)
+    handler = getattr(work, "handler", work)
+    if not callable(handler):
+        raise TypeError(f"{work!r} is neither a Tasks, a Worker nor a handler")
+    names = names or list(getattr(work, "queue_names", getattr(work, "queues", ())))
+    if not names:
+        raise TypeError("drain needs the name of a queue, for a handler as for dead items: drain(handler, 'queue')")
     if len(names) > POLL_ANY_QUEUES_MAX:
         raise TypeError(f"there are {len(names)} queues; drain takes up to {POLL_ANY_QUEUES_MAX} at a time")
     return Work(handler, names, close)

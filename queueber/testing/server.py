@@ -162,8 +162,9 @@ class TestServer(RunningServer):
         that the handler adds are run too if they are ready.  Time does not move.
 
         Args:
-            work: a `queueber.tasks.Tasks`, or a worker's handler.  A coroutine is run by an event loop of its own.
-            queues: the names of the queues, those of the app by default; the first that has items is served.
+            work: a `queueber.tasks.Tasks`, a `queueber.worker.Worker`, or a worker's handler.  A coroutine is run by an
+                event loop of its own.
+            queues: the names of the queues, those of *work* by default; the first that has items is served.
             runs_max: the most runs.
             raise_errors: whether an exception of the handler ends this and is raised, once its item is settled.
 

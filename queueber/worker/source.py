@@ -43,6 +43,13 @@ class Source:
         place = self.place.queue if isinstance(self.place, DeadLetters) else self.place
         return place if isinstance(place, str) else DEFAULT_QUEUE
 
+    @property
+    def names(self) -> list[str]:
+        """The names of all queues; none for dead items."""
+        if isinstance(self.place, DeadLetters):
+            return []
+        return list(self.several) or [self.name]
+
     def __str__(self) -> str:
         if self.several:
             return ", ".join(self.several)

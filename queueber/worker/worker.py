@@ -157,6 +157,16 @@ class Worker:
         """The names of its queues, for people."""
         return str(self._resolved.source)
 
+    @property
+    def handler(self) -> Handler:
+        """The handler, for tests that run it themselves."""
+        return self._handler
+
+    @property
+    def queue_names(self) -> list[str]:
+        """The names of its queues; none if it takes dead items."""
+        return self._resolved.source.names
+
     # ---- to run
 
     def run(self) -> None:

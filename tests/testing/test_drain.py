@@ -5,9 +5,10 @@ import asyncio
 import pytest
 from twisted.internet.defer import Deferred
 
+from queueber import sync
 from queueber.client import new_item
 from queueber.values import Action, AddTo, DeathReason, ItemState
-from queueber.worker.verdicts import Defer, Done, Fail, Reject
+from queueber.worker import Defer, Done, Fail, Reject, Worker
 
 
 def test_a_handler_runs_for_every_ready_item(server, mail):
@@ -21,6 +22,20 @@ def test_a_handler_runs_for_every_ready_item(server, mail):
     server.advance(60)
     assert len(server.drain(lambda item: None, "mail")) == 1
     server.assert_empty()
+
+
+def test_a_worker_lends_its_handler_and_its_queues(server, mail, client):
+    """Whatever server its URL names."""
+    seen = []
+    url = "queueber://queue.invalid/mail"
+    mail.add(b"a")
+    client.queue("more").add(b"b")
+    server.drain(Worker(url, lambda item: seen.append(item.contents)))
+    server.drain(Worker(url, lambda item: seen.append(item.contents), queues=["more"]))
+    assert seen == [b"a", b"b"]
+    dead = sync.connect(url).queue().dead_letters()
+    with pytest.raises(TypeError, match="needs the name of a queue"):
+        server.drain(Worker(dead, lambda item: None))
 
 
 def test_an_error_fails_the_item_and_is_raised(server, mail):
@@ -164,8 +179,8 @@ def test_a_handler_may_return_a_deferred(server, mail):
 @pytest.mark.parametrize(
     ("work", "queues", "text"),
     [
-        (print, (), "a handler needs the name of its queue"),
-        (3, ("mail",), "3 is neither a Tasks nor a handler"),
+        (print, (), "drain needs the name of a queue"),
+        (3, ("mail",), "3 is neither a Tasks, a Worker nor a handler"),
         (print, [str(each) for each in range(65)], "there are 65 queues; drain takes up to 64"),
     ],
 )
