@@ -9,17 +9,19 @@ together, so that one turn of the thread makes one batch.
 
 import logging
 import random
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from sys import _current_frames
 from time import monotonic
-from typing import Any
+from typing import Any, ParamSpec
 
 from queueber.client_core.connection import PendingCall
 from queueber.errors import InvalidRequest, Kind, Overloaded, QueueberError
 from queueber.sync.connector import Connector
+from queueber.sync.io_thread import IoThread
 from queueber.sync.timers import Timer
 from queueber.units import MS_PER_SECOND, SpanMs
 from queueber.worker.actions import (
@@ -60,6 +62,11 @@ GIVE_BACK_MS = SpanMs(1)
 STACK_LINES = 12
 RETRY_SECONDS = 1.0
 
+CLOSE_SECONDS = 1.0
+"""The time that the connection has to close before the worker's end is reported all the same."""
+
+P = ParamSpec("P")
+
 
 class Keeper:
     """The connection of one worker, and its engine."""
@@ -75,7 +82,7 @@ class Keeper:
         telemetry: Telemetry | None,
         on_end: Callable[[Exception | None], None],
     ) -> None:
-        """Poll *source* over *connector*.  Call *on_end* in the I/O thread, with the error that ended it or None."""
+        """Poll *source* over *connector*.  Call *on_end* in a thread, with the error that ended it or None."""
         self._connector = connector
         self._source = source
         self._upkeep = upkeep
@@ -83,6 +90,7 @@ class Keeper:
         self._telemetry = telemetry
         self._on_end = on_end
         self._runner: Runner | None = None
+        self._thread: IoThread | None = None
         self._engine = Engine(policy, monotonic(), random.random)
         self._news: deque[Callable[[float], None]] = deque()
         self._woken = False
@@ -111,8 +119,8 @@ class Keeper:
     def start(self, runner: Runner) -> None:
         """Connect, and run handlers in *runner*.  Raises `NotConnected` if there is no thread for it."""
         self._runner = runner
-        self._io = self._connector.io()
-        self._io.post(self._begin)
+        self._thread = self._connector.io()
+        self._thread.post(self._guarded(self._begin))
 
     def done(self, delivery: Delivery, verdict: Verdict | None) -> None:
         """Note that a handler has ended.  Part of `Reports`."""
@@ -139,11 +147,29 @@ class Keeper:
     def _tell(self, news: Callable[[float], None]) -> None:
         """Process *news*, a function of the time, in the next turn of the I/O thread."""
         self._news.append(news)
-        if not self._woken:
+        if not self._woken and self._thread is not None:
             self._woken = True
-            self._io.post(self._turn)
+            self._thread.post(self._guarded(self._turn))
 
     # ---- the I/O thread
+
+    @property
+    def _io(self) -> IoThread:
+        assert self._thread is not None
+        return self._thread
+
+    def _guarded(self, function: Callable[P, None]) -> Callable[P, None]:
+        """Return *function*, whose faults end the worker: without its thread it would be silent for ever."""
+
+        def calling(*args: P.args, **kwargs: P.kwargs) -> None:
+            try:
+                function(*args, **kwargs)
+            except Exception as why:  # noqa: BLE001  (any bug)
+                LOG.critical("a bug in Queueber ends the worker", exc_info=why)
+                if not self._ended:
+                    self._end(End(why))
+
+        return calling
 
     def _begin(self) -> None:
         self._engine.ready(False)
@@ -196,7 +222,7 @@ class Keeper:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer_at = at
-            self._timer = self._io.timers.call_later(max(0.0, at - now), self._tick)
+            self._timer = self._io.timers.call_later(max(0.0, at - now), self._guarded(self._tick))
 
     def _tick(self) -> None:
         self._timer = None
@@ -230,7 +256,7 @@ class Keeper:
                 again = sent if attachment.connected_at is None else max(sent, attachment.connected_at)
                 self._tell(partial(self._engine.delivered, action.number, self._delivered(outcome, again)))
 
-        pending = self._io.link.call(call, polled)
+        pending = self._io.link.call(call, self._guarded(polled))
         self._polls[action.number] = pending
 
     def _delivered(self, answer: Answer, sent: float) -> Delivered | None:
@@ -281,7 +307,7 @@ class Keeper:
         except InvalidRequest as why:
             self._tell(partial(self._engine.settled, action.number, why))
             return
-        self._io.link.call(call, settled)
+        self._io.link.call(call, self._guarded(settled))
 
     def _extend(self, action: Extend) -> None:
         sent = monotonic()
@@ -319,6 +345,12 @@ class Keeper:
             self._runner.close()
         if self._attachment is not None:
             self._attachment.close()
-        # Sends what is pending, and waits for the answer to a cancelled poll, whose items go back.
-        self._io.close()
-        self._on_end(action.error)
+        threading.Thread(target=self._close, args=(action.error,), name="queueber closing", daemon=True).start()
+
+    def _close(self, error: Exception | None) -> None:
+        """Close the connection, in a thread of its own, and report the end."""
+        # It sends what is pending, and waits for the answer to a cancelled poll, whose items go back.
+        closing = threading.Thread(target=self._connector.close, name="queueber closing", daemon=True)
+        closing.start()
+        closing.join(CLOSE_SECONDS)
+        self._on_end(error)

@@ -73,9 +73,24 @@ class ThreadRunner:
         """Start the handler on each of *deliveries*."""
         for delivery in deliveries:
             if self._threads < self._concurrency:
-                self._threads += 1
-                threading.Thread(target=self._work, name=f"queueber handler {self._threads}", daemon=True).start()
+                self._add_thread()
             self._started.put(delivery)
+
+    def _add_thread(self) -> None:
+        """
+        Start another thread.
+
+        Raises:
+            RuntimeError: the system has no more threads, and there is none that could do the work.
+        """
+        try:
+            threading.Thread(target=self._work, name=f"queueber handler {self._threads + 1}", daemon=True).start()
+        except RuntimeError as why:
+            if not self._threads:
+                raise
+            LOG.warning("handlers wait for %d threads: %s", self._threads, why)
+        else:
+            self._threads += 1
 
     def _work(self) -> None:
         run, done, get = self._handling.run, self._reports.done, self._started.get

@@ -586,3 +586,51 @@ def test_the_log_has_the_place_where_the_loop_stands(server, add, work, caplog, 
         until(empty(server))
     assert "in blocking_the_loop" in caplog.text
     assert "turns again" in caplog.text
+
+
+class TestResources:
+    def test_a_bug_in_its_thread_ends_the_worker_instead_of_silencing_it(self, server, caplog, monkeypatch):
+        def tick(*_):
+            raise ZeroDivisionError("a bug")
+
+        monkeypatch.setattr("queueber.worker.engine.Engine.tick", tick)
+        with pytest.raises(ZeroDivisionError, match="a bug"):
+            Worker(server.url("work"), print, telemetry=False).run()
+        assert "a bug in Queueber ends the worker" in caplog.text
+
+    def test_fewer_threads_than_wanted_do_the_work(self, server, add, work, caplog, monkeypatch):
+        start = threading.Thread.start
+
+        def limited(thread):
+            if thread.name.startswith("queueber handler") and not thread.name.endswith(" 1"):
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", limited)
+        add(b"a", b"b", b"c")
+        with work(lambda _: None, concurrency=3):
+            until(empty(server))
+        assert "handlers wait for 1 threads: can't start new thread" in caplog.text
+
+    def test_without_any_thread_the_worker_ends(self, server, add, monkeypatch):
+        start = threading.Thread.start
+
+        def limited(thread):
+            if thread.name.startswith("queueber handler"):
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", limited)
+        add(b"a")
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            Worker(server.url("work"), print, telemetry=False).run()
+
+    def test_a_stop_while_the_worker_starts_is_not_lost(self, server, monkeypatch):
+        begin = Worker._begin  # noqa: SLF001
+
+        def stop_first(worker, *parts):
+            worker.stop()
+            begin(worker, *parts)
+
+        monkeypatch.setattr(Worker, "_begin", stop_first)
+        Worker(server.url("work"), print, telemetry=False).run()
