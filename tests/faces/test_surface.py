@@ -9,6 +9,7 @@ import pytest
 import queueber.aio
 import queueber.client
 import queueber.sync
+from queueber.capnp.schema import schema
 
 FACES = {"client": queueber.client, "aio": queueber.aio, "sync": queueber.sync}
 CLASSES = ["Client", "Queue", "Batch", "Item", "Items", "Session", "QueueControl", "Admin"]
@@ -104,3 +105,14 @@ def test_the_packages_export_the_same_names():
     assert set(queueber.aio.__all__) == set(queueber.sync.__all__)
     # The others would import Twisted, which the command line does without.
     assert set(queueber.client.__all__) == set(queueber.aio.__all__) - {"Items", "Session", "SessionState"}
+
+
+INTERFACES = {"Queue": "Queue", "Broker": "Client", "QueueControl": "QueueControl", "Admin": "Admin"}
+"""The class whose methods are those of an interface."""
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_every_method_of_the_schema_is_there(interface):
+    (found,) = [each for each in schema().interfaces.values() if each.name == interface]
+    methods = {re.sub(r"[A-Z]", lambda letter: f"_{letter[0].lower()}", name) for name in found.methods}
+    assert methods <= public(class_of("aio", INTERFACES[interface]))

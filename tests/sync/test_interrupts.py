@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from queueber.client_core.errors import OutcomeUnknown
+
 
 class Interrupt(Exception):
     """Raised by a signal handler, as `KeyboardInterrupt` is."""
@@ -114,3 +116,20 @@ def test_other_calls_go_on_after_an_interrupt(server, queue, alarm):
     settled(server, queue, 2)
     queue.add(b"y")
     assert len(server.items(queue.name)) == 3
+
+
+def test_a_signal_handler_may_call_and_close(server, client, queue):
+    """The handler runs within the wait of the main thread."""
+
+    def stop(*_):
+        queue.add(b"from the handler")
+        client.close()
+
+    before = signal.signal(signal.SIGUSR1, stop)
+    try:
+        threading.Timer(0.05, os.kill, [os.getpid(), signal.SIGUSR1]).start()
+        with pytest.raises(OutcomeUnknown, match="the client was closed|the server closed it"):
+            queue.dead_letters().poll()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert states(server, queue) == ["READY"]
