@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Add the clients of the plugins for coroutines that this run has."""
+    """Add the marker, and the clients of the plugins for coroutines that this run has."""
+    config.addinivalue_line("markers", "queueber(**options): options of the TestServer of the fixture queueber_server")
     plugins = config.pluginmanager
     for plugin, module in (("asyncio", "pytest_asyncio_fixtures"), ("twisted", "pytest_twisted_fixtures")):
         if plugins.hasplugin(plugin):
@@ -27,11 +28,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def queueber_server() -> Iterator[TestServer]:
-    """Return a `queueber.testing.TestServer` of its own for each test."""
+def queueber_server(request: pytest.FixtureRequest) -> Iterator[TestServer]:
+    """Return a `queueber.testing.TestServer` of its own for each test, with the options of the marker `queueber`."""
     from queueber.testing import TestServer  # noqa: PLC0415
 
-    with TestServer() as server:
+    marker = request.node.get_closest_marker("queueber")
+    with TestServer(**(marker.kwargs if marker is not None else {})) as server:
         yield server
 
 

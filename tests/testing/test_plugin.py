@@ -17,7 +17,7 @@ INSTALLED = any(each.value == PLUGIN for each in entry_points(group="pytest11"))
 
 INI = """[pytest]
 filterwarnings = error
-addopts = -p no:cacheprovider
+addopts = -p no:cacheprovider --strict-markers
 """
 
 
@@ -53,6 +53,9 @@ def test_a_project_that_blocks(tmp_path):
         tmp_path,
         """
         import sys
+        from datetime import UTC, datetime
+
+        import pytest
 
         def test_mail_is_sent_later(queueber_server, queueber_sync):
             queueber_sync.queue("mail").add(b"hello", delay_ms=60_000)
@@ -64,10 +67,15 @@ def test_a_project_that_blocks(tmp_path):
             assert queueber_server.url() == queueber_url
             queueber_server.assert_nothing_added()
             assert "twisted.internet.reactor" not in sys.modules
+
+        @pytest.mark.queueber(tcp=True, start=datetime(2030, 1, 1, tzinfo=UTC))
+        def test_a_marker_has_options(queueber_url, queueber_server):
+            assert queueber_url == f"queueber://127.0.0.1:{queueber_server.port}"
+            assert queueber_server.now.year == 2030
         """,
         without=["twisted", "asyncio"],
     )
-    assert "2 passed" in output
+    assert "3 passed" in output
 
 
 def test_a_project_without_the_plugins_for_coroutines_has_no_such_fixtures(tmp_path):
