@@ -69,7 +69,7 @@ def run_worker(options: WorkOptions, reporter: Reporter, supervisor: WorkerEnd |
     """
     worker, schedule = make_worker(options, 0 if supervisor is None else supervisor.slot)
     if supervisor is None or not supervisor.slot:
-        reporter.banner(options.target or shlex.join(options.command), options.url, worker.queues)
+        reporter.banner(options.target or shlex.join(options.command), worker.server, worker.queues)
     stopper = Stopper(worker, options.grace, supervised=supervisor is not None)
     with stopper.in_charge(), schedule:
         if supervisor is not None:

@@ -153,6 +153,11 @@ class Worker:
         return None if self._page is None else self._page.address
 
     @property
+    def server(self) -> str:
+        """The address of its server, without options, for people."""
+        return self._resolved.target.name
+
+    @property
     def queues(self) -> str:
         """The names of its queues, for people."""
         return str(self._resolved.source)
