@@ -99,6 +99,7 @@ class Engine:
         """When handlers are asked to end; None: no stop was asked for."""
 
         self._end_by = 0.0
+        self._last_wait = False
         self._forced = False
         self._ended = False
         self._error: QueueberError | None = None
@@ -170,12 +171,11 @@ class Engine:
             return
         lease = self._leases.add(answer)
         self.counts.delivered += len(answer.items)
-        usable = current and not self.stopping
         for item_id, item in answer.items:
             delivery = Delivery(item, item_id, lease)
             self._leases.hold(delivery)
             self._all.wait(delivery)
-            if not usable:
+            if not current or self.stopping:
                 # The poll was cancelled, and its reply was on its way.
                 self._hand_back(delivery, now)
 
@@ -185,12 +185,10 @@ class Engine:
             return
         wait = self._poll.failed(now)
         if isinstance(why, InvalidRequest) and not self._poll.answered_once:
-            # It was wrong from the start, so trying again is no use.
             self._error = why
             self.stop(0, now)
             return
-        level = logging.WARNING if self._poll.errors == 1 else logging.INFO
-        self._log(level, f"polling again in {wait:.1f} s: {why}")
+        self._log(logging.WARNING if self._poll.errors == 1 else logging.INFO, f"polling again in {wait:.1f} s: {why}")
 
     def done(self, delivery: Delivery, verdict: Verdict | None, now: float) -> None:
         """Note that the handler of *delivery* has ended, with its *verdict*, or None if it was cancelled."""
@@ -381,6 +379,8 @@ class Engine:
     def _end_if_over(self, now: float) -> None:
         left = [*self._all.running, *self._all.ending]
         busy = left or len(self._settling)
+        if not left and not self._last_wait:
+            self._last_wait, self._end_by = True, min(self._end_by, now + SETTLE_SECONDS)
         if busy and now < self._end_by:
             return
         self._ended = True

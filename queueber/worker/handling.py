@@ -67,7 +67,7 @@ class Handling:
         with _UNTRACED if self.tracer is None else self.tracer.processing(item) as span:
             try:
                 for before in self.before:
-                    before(item)
+                    _not_awaitable(before(item))
                 verdict: Verdict | None = verdict_of(_not_awaitable(self.handler(item)))
             except BaseException as why:  # noqa: BLE001  (SystemExit of a handler must not end its thread)
                 error, verdict = why, verdict_of_error(why)
@@ -76,7 +76,7 @@ class Handling:
             _report(item, error)
         for after in self.after:
             try:
-                after(item, verdict, error)
+                _not_awaitable(after(item, verdict, error))
             except Exception:
                 LOG.exception("a hook failed after item %s of %s", id_text(item.id), item.queue)
         return verdict
@@ -125,8 +125,8 @@ def _not_awaitable(returned: object) -> object:
     if iscoroutine(returned):
         returned.close()
     raise TypeError(
-        f"the handler returned {type(returned).__name__}, which has to be awaited, and runs in a thread;"
-        " make it a coroutine function, or pass threads=False to the Worker"
+        f"the handler or a hook returned {type(returned).__name__}, which has to be awaited, but runs in a thread;"
+        " make the handler a coroutine function, or pass threads=False to the Worker"
     )
 
 

@@ -544,6 +544,17 @@ class TestStop:
         scene.finish("a")
         assert scene.ended == [None]
 
+    def test_without_handlers_the_last_results_are_waited_for_a_few_seconds(self):
+        scene = Scene(concurrency=1, prefetch=1)
+        scene.deliver("a", "b")
+        scene.stop(600)
+        scene.advance(60)
+        scene.finish("a")
+        scene.advance(SETTLE_SECONDS - TICK_SECONDS)
+        assert scene.ended == []
+        scene.advance(TICK_SECONDS)
+        assert scene.ended == [None]
+
     def test_a_handler_that_was_left_before_keeps_no_worker(self):
         scene = Scene(max_runtime=60)
         scene.deliver("a")

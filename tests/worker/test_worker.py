@@ -83,7 +83,7 @@ class TestThreads:
         add(b"a")
         with work(lambda _: later()):
             (item,) = until(lambda: [each for each in server.items("work") if each.failures])
-        assert "make it a coroutine function, or pass threads=False" in item.last_error
+        assert "make the handler a coroutine function, or pass threads=False" in item.last_error
 
     def test_facts_of_earlier_deliveries_and_headers_arrive(self, server, work):
         seen = []
@@ -140,6 +140,38 @@ class TestThreads:
         with work(lambda _: None, after=[after]):
             until(empty(server))
         assert "a hook failed after item" in caplog.text
+
+    def test_a_hook_that_returns_a_coroutine_fails_the_item_too(self, server, add, work):
+        async def hook(_):
+            pass
+
+        add(b"a")
+        with work(lambda _: None, before=[hook]):
+            (item,) = until(lambda: [each for each in server.items("work") if each.failures])
+        assert "the handler or a hook returned coroutine" in item.last_error
+
+    def test_a_queue_of_a_client_may_be_given(self, server, work):
+        seen = []
+        with connect(server.url()) as client:
+            queue = client.queue("work")
+            queue.add(b"a")
+            with work(lambda item: seen.append((item.queue, item.contents)), queue=queue):
+                until(empty(server))
+        assert seen == [("work", b"a")]
+
+    def test_dead_items_can_be_worked_on(self, server, add, work):
+        def handler(item):
+            raise Reject("no picture")
+
+        add(b"a")
+        with work(handler):
+            until(lambda: server.dead("work"))
+        seen = []
+        with connect(server.url()) as client:
+            dead = client.queue("work").dead_letters()
+            with work(lambda item: seen.append((item.death.reason.name, item.last_error)), queue=dead):
+                until(lambda: not server.dead("work"))
+        assert seen == [("REJECTED", "no picture")]
 
 
 class TestAsyncio:
@@ -468,6 +500,7 @@ class TestFaults:
         with server.overloaded("settle", times=2), server.overloaded("poll", times=2), work(lambda _: None):
             until(empty(server))
 
+    @pytest.mark.slow
     def test_a_server_that_is_away_is_waited_for_and_the_log_says_so(self, server, add, work, caplog, monkeypatch):
         monkeypatch.setattr("queueber.worker.attachment.ABSENT_SECONDS", 0.0)
         add(b"a")
@@ -477,6 +510,7 @@ class TestFaults:
             away.end()
             until(empty(server))
 
+    @pytest.mark.slow
     def test_timed_leases_are_kept_up(self, server, add, work):
         gate, began, attempts = threading.Event(), threading.Event(), []
 
@@ -569,6 +603,7 @@ class TestSeveralQueues:
         assert sorted(seen) == [("a", b"x"), ("default", b"y")]
 
 
+@pytest.mark.slow
 def test_the_log_has_the_place_where_the_loop_stands(server, add, work, caplog, monkeypatch):
     monkeypatch.setattr("queueber.worker.loop_watch.SLOW_SECONDS", 0.6)
     caplog.set_level(logging.WARNING)
