@@ -18,6 +18,8 @@ from twisted.python.failure import Failure
 
 T = TypeVar("T")
 
+NAME = "queueber-testing"
+
 ANSWER_SECONDS = 60.0
 """A call that takes longer has met a bug of the server."""
 
@@ -29,7 +31,7 @@ class ReactorThread:
         self.reactor: Any = EPollReactor()
         # Another reactor of the process may believe that there is one I/O thread, its own.
         self.reactor._registerAsIOThread = False  # noqa: SLF001
-        self._thread = threading.Thread(target=self._run, name="queueber-testing", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=NAME, daemon=True)
 
     def start(self) -> None:
         """Start the thread.  Returns when the reactor runs."""
