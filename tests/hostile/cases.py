@@ -9,7 +9,7 @@ an `unimplemented`, and the sound call is answered.  `QUIET`: the connection end
 without a message.
 """
 
-from struct import pack
+from struct import Struct, pack, unpack
 
 from attrs import frozen
 
@@ -90,9 +90,24 @@ def of_kind(member):
     return stream(words(struct_pointer(0, 1, 1), layout("Message").members[member], 0))
 
 
+def alike(name, fields, count, step=0):
+    """
+    Return a list of *count* structs with these *fields*, in whose first words *step* is added from each to the next.
+
+    One by one, a hundred thousand would take longer than all tests of this module.
+    """
+    shape = layout(name)
+    size = shape.data_words + shape.pointers
+    first, *rest = unpack(f"<{size}Q", shape.build(**fields)[8:])
+    pack_one = Struct(f"<{size}Q").pack
+    elements = b"".join([pack_one(first + step * number, *rest) for number in range(count)])
+    head = words(tag(count, shape.data_words, shape.pointers))
+    return Body(list_pointer(0, COMPOSITE, count * size), [head, elements], 1 + count * size)
+
+
 def transform(count, path=()):
-    """Return a call to a promised answer, along *count* steps to nowhere and then *path*."""
-    ops = [{"noop": None}] * count + [{"getPointerField": each} for each in path]
+    """Return a call to a promised answer, along *count* steps to nowhere, or *path*."""
+    ops = alike("PromisedAnswer.Op", {"noop": None}, count) if count else [{"getPointerField": each} for each in path]
     target = {"promisedAnswer": {"questionId": 0, "transform": ops}}
     return message(call={"questionId": QUESTION, "target": target})
 
@@ -100,7 +115,7 @@ def transform(count, path=()):
 def with_capabilities(count):
     """Return a valid add with a table of capabilities that it does not use."""
     content = Body(int.from_bytes(ONE[:8], "little"), [ONE[8:]], len(ONE) // 8 - 1)
-    params = {"content": content, "capTable": [{"senderHosted": number} for number in range(count)]}
+    params = {"content": content, "capTable": alike("CapDescriptor", {"senderHosted": 0}, count, 1 << 32)}
     fields = {"questionId": QUESTION, "target": {"importedCap": 0}, "methodId": ADD, "params": params}
     return message(call=fields | {"interfaceId": 0x8323A518D3254563})
 
