@@ -1,19 +1,17 @@
 """`WorkItem`: the argument of a handler."""
 
 import threading
-from collections.abc import Mapping
-from functools import cached_property
 from typing import Any
 
 from queueber.api import DeliveryFacts, PolledItem
-from queueber.units import WallMs
-from queueber.values import Death, id_text
+from queueber.client_core.delivery import Delivered
+from queueber.values import id_text
 
 _NO_FACTS = DeliveryFacts()
 _CREATING = threading.Lock()
 
 
-class WorkItem:
+class WorkItem(Delivered):
     """
     One item, leased to this worker while its handler runs.
 
@@ -22,24 +20,9 @@ class WorkItem:
 
     def __init__(self, queue: str, lease: bytes, polled: PolledItem, facts: DeliveryFacts = _NO_FACTS) -> None:
         """Created by the worker, from one item of a poll's answer."""
+        super().__init__(polled, lease, facts)
         self.queue = queue
         """The name of its queue."""
-
-        self.lease = lease
-        """The lease's id, 16 bytes.  Keep it secret."""
-
-        self.contents = polled.contents
-        self.id = polled.id
-        """16 bytes."""
-
-        self.attempt = polled.attempt
-        """The number of this delivery; 1 for the first."""
-
-        self.added_at: WallMs = polled.added_at
-        """When it was added, by the server's clock."""
-
-        self.facts = facts
-        """Its history in full."""
 
         self.lost = False
         """Whether its lease has ended.  The item may be delivered elsewhere, and the handler's result has no effect."""
@@ -61,36 +44,6 @@ class WorkItem:
 
     def __repr__(self) -> str:
         return f"<WorkItem {id_text(self.id)} of {self.queue}, attempt {self.attempt}>"
-
-    @property
-    def failures(self) -> int:
-        """Earlier failures."""
-        return self.facts.failures
-
-    @property
-    def losses(self) -> int:
-        """Earlier leases on it that ended by themselves."""
-        return self.facts.losses
-
-    @property
-    def last_error(self) -> str:
-        """The error of its last failure."""
-        return self.facts.last_error
-
-    @property
-    def first_leased_at(self) -> WallMs:
-        """When it was first delivered, by the server's clock; 0 if this is the first time."""
-        return self.facts.first_leased_at
-
-    @property
-    def death(self) -> Death | None:
-        """How it died, for a dead item and for one that was moved back."""
-        return self.facts.death
-
-    @cached_property
-    def headers(self) -> Mapping[str, bytes]:
-        """Its headers by name; of several with one name the last."""
-        return dict(self.facts.headers)
 
     def wait(self, seconds: float) -> bool:
         """Sleep up to *seconds* in a handler's thread.  Return early, and True, when the handler should end."""
