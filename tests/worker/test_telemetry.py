@@ -1,6 +1,7 @@
 """Spans and metrics by OpenTelemetry's conventions for messaging, as its own SDK sees them."""
 
 import asyncio
+import threading
 from uuid import UUID
 
 import pytest
@@ -137,12 +138,15 @@ def test_the_span_has_the_outcome_and_the_type_of_an_error(server, recorded, add
 
 
 def test_a_cancelled_handler_is_deferred(server, recorded, add, work):
+    began = threading.Event()
+
     async def handler(_):
+        began.set()
         await asyncio.sleep(60)
 
     add(b"a")
     with work(handler, telemetry=True, grace=0):
-        until(lambda: [each for each in server.items("work") if each.lease])
+        assert began.wait(30)
     (processed,) = until(lambda: recorded.spans("process work"))
     assert processed.attributes["messaging.queueber.outcome"] == "defer"
 
