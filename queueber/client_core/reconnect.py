@@ -269,8 +269,11 @@ class Link:
         for user in list(self.users):
             user.on_disconnected()
         for each in unfinished:
-            if each not in again:
-                each.finish(each.error)
+            if each in again:
+                continue
+            if each.sent_before and not isinstance(each.error, OutcomeUnknown):
+                each.error = self._unknown(f"it was not sent again: {each.error}")
+            each.finish(each.error)
         if end.refused:
             self.attempt_failed(end.why, refused=True)
 

@@ -213,6 +213,22 @@ def test_servers_that_stop_one_after_the_other_use_up_the_attempts_of_a_poll(net
     client.close()
 
 
+def test_a_call_that_was_not_sent_again_may_have_happened_before(network, failure):
+    """Its second sending has not left when that connection is lost, too."""
+    client = network.client(attempts=1)
+    network.turn()
+    assert len(network.peers) == 1
+    adding = client.default.add_items(new_item(b"x"), request_id=REQUEST_ID)
+    network.turn()
+    network.on_connected = lambda: network.peer.transport.loseConnection()  # noqa: PLW0108
+    network.peer.transport.loseConnection()
+    network.clock.advance(1)
+    found = failure(adding)
+    assert isinstance(found, OutcomeUnknown)
+    assert "it was not sent again: the call was not sent: Connection was closed" in str(found)
+    client.close()
+
+
 def test_calls_that_are_sent_again_come_before_those_made_since(network, client):
     client.default.poll(1)
     client.default.poll(2)
@@ -319,8 +335,8 @@ def test_a_call_is_not_sent_again_to_another_protocol(network, client, failure):
     assert not polling.called
     network.peer.protocol.dataReceived(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     found = failure(polling)
-    assert isinstance(found, NotConnected)
-    assert "this port speaks HTTP" in str(found)
+    assert isinstance(found, OutcomeUnknown)
+    assert "it was not sent again: cannot connect: this port speaks HTTP" in str(found)
 
 
 def test_a_closed_client_sends_nothing_again(network, failure):
