@@ -109,6 +109,8 @@ class Layout:
     """The place of the union's discriminant."""
 
     fields: Sequence[FieldNode]
+    by_name: Mapping[str, FieldNode]
+    """The fields by their names."""
 
     @property
     def pointer(self) -> int:
@@ -151,21 +153,19 @@ class Layout:
         return data, pointers
 
     def _fill(self, data: list[int], pointers: list[Body | None], fields: Mapping[str, Value]) -> None:
-        unknown = fields.keys() - {field.name for field in self.fields}
-        if unknown:
+        if not fields.keys() <= self.by_name.keys():
+            unknown = fields.keys() - self.by_name.keys()
             raise TypeError(f"{self.name} has no field {', '.join(sorted(unknown))}")
-        for field in self.fields:
-            if field.name not in fields:
-                continue
-            value = fields[field.name]
-            if field.discriminant is not None and self.discriminant is not None:
-                self.discriminant.put(data, field.discriminant)
-            if field.name in self.numbers:
-                self.numbers[field.name].put(data, value)
-            elif field.kind == "group":
-                layout(field.struct)._fill(data, pointers, value)  # noqa: SLF001 -- our own kind
-            elif field.kind != "void":
-                pointers[self.slots[field.name]] = _body(field, value)
+        for name, value in fields.items():
+            node = self.by_name[name]
+            if node.discriminant is not None and self.discriminant is not None:
+                self.discriminant.put(data, node.discriminant)
+            if name in self.numbers:
+                self.numbers[name].put(data, value)
+            elif node.kind == "group":
+                layout(node.struct)._fill(data, pointers, value)  # noqa: SLF001 -- our own kind
+            elif node.kind != "void":
+                pointers[self.slots[name]] = _body(node, value)
 
     def which(self, frame: Frame, struct: StructAt) -> str | None:
         """Return the name of the union's member; None for one that this schema does not know."""
@@ -293,4 +293,5 @@ def layout(name: str) -> Layout:
         members={field.name: field.discriminant for field in node.fields if field.discriminant is not None},
         discriminant=None if union is None else _number(16, union, 0),
         fields=node.fields,
+        by_name={field.name: field for field in node.fields},
     )
