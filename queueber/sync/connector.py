@@ -126,6 +126,7 @@ class Connector:
         try:
             io.start()
         except RuntimeError as why:
+            io.leave_to_parent()  # closes what it has opened
             raise NotConnected(f"the call was not sent: {why}") from None
         self._io = io
 

@@ -264,3 +264,14 @@ def test_a_client_that_was_not_made_is_dropped_quietly(monkeypatch):
         sync.connect("tls:localhost:1")
     gc.collect()
     assert unraisable == []
+
+
+def test_a_system_without_threads_is_one_clear_error(client, monkeypatch):
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(sync.NotConnected, match="the call was not sent: can't start new thread"):
+            client.limits()
+    assert client.limits().items_per_add == 1_000
