@@ -72,6 +72,12 @@ class Attachment:
         """A call that waits for the connection, and has the reason why there is none."""
 
         self._report_at = 0.0
+        self._refusal_at = 0.0
+        """When the log may say again that the peer refuses."""
+
+        self._announced = False
+        """Whether the log says that there is a connection."""
+
         link = io.link
         link.users.append(self)
         self._session: KeptSession | None = None
@@ -123,14 +129,23 @@ class Attachment:
     def on_connected(self, _: ClientConnection) -> None:
         """Note that there is a connection.  Part of `ConnectionUser`."""
         self.connected_at = monotonic()
-        LOG.info("connected; taking items of %s", self._source)
+        if self.ready:
+            self._announce()
 
     def on_disconnected(self) -> None:
         """Note that the connection is lost.  Part of `ConnectionUser`."""
         self.connected_at = None
         if not self._closed:
-            LOG.warning("the connection is lost; connecting again")
+            if self._announced:
+                LOG.warning("the connection is lost; connecting again")
+            self._announced = False
             self._await_connection()
+
+    def _announce(self) -> None:
+        """Write to the log that there is a server that answers."""
+        if not self._announced:
+            self._announced = True
+            LOG.info("connected; taking items of %s", self._source)
 
     def on_closing(self) -> None:
         """Make no calls: the worker has given back its items.  Part of `ConnectionUser`."""
@@ -142,7 +157,11 @@ class Attachment:
         def answered(outcome: object) -> None:
             self._asking = None
             if isinstance(outcome, NotConnected) and not self._closed:
-                LOG.error("%s", outcome)
+                # The peer is no server of Queueber, or refuses this client.  Another attempt is made, but it may take
+                # an operator to help.
+                if (now := monotonic()) >= self._refusal_at:
+                    LOG.error("%s", outcome)
+                    self._refusal_at = now + AWAY_SECONDS
                 self._later(AWAY_SECONDS, self._await_connection)
 
         if self._asking is None:
@@ -158,6 +177,8 @@ class Attachment:
             self._io.post(self._session_changed)
             return
         self.ready = session.state is SessionState.ATTACHED
+        if self.ready:
+            self._announce()
         if session.state is SessionState.UNSUPPORTED:
             span = self._upkeep.span / MS_PER_SECOND
             LOG.warning("the server does not know sessions: it gives leases of %g s, which are extended", span)
@@ -177,6 +198,7 @@ class Attachment:
                 self._later(RETRY_SECONDS, self._probe)
                 return
             self.ready = True
+            self._announce()
             self._on_change()
 
         self._io.link.call(self._source.settle([], []), probed)

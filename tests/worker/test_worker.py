@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import socket
 import threading
+from contextlib import suppress
 
 import pytest
 import pytest_twisted
@@ -669,3 +671,28 @@ class TestResources:
 
         monkeypatch.setattr(Worker, "_begin", stop_first)
         Worker(server.url("work"), print, telemetry=False).run()
+
+
+@pytest.mark.slow
+def test_a_peer_that_is_no_server_is_named_once_a_minute(work, caplog):
+    """A program that answers each connection with a line of HTTP."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer():
+            with suppress(OSError):
+                while True:
+                    with listener.accept()[0] as peer:
+                        peer.recv(65_536)
+                        peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                        answered.append(True)
+
+        answered = []
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with work(print, queue=[f"queueber://127.0.0.1:{listener.getsockname()[1]}/work"]):
+            until(lambda: len(answered) > 2)
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    lines = [each.getMessage() for each in caplog.records if each.name == "queueber.worker"]
+    assert [each for each in lines if each.endswith("this port speaks HTTP")] == lines
+    assert len(lines) == 1
