@@ -174,25 +174,41 @@ class CommandHandler:
 
     async def handle(self, item: WorkItem) -> Defer | Fail | None:
         """Run the command for *item*; return the decision about the item."""
-        loop = asyncio.get_running_loop()
+        starting = asyncio.ensure_future(self._start(item))
         try:
-            transport, running = await loop.subprocess_exec(
-                lambda: _Running(quiet=self._quiet),
-                *self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL if self._quiet else None,
-                stderr=subprocess.PIPE,
-                env=environment(item, os.environb),
-                start_new_session=True,
-            )
+            # Cancelled while it starts a process, asyncio waits until all descendants of that have ended.
+            transport, running = await asyncio.shield(starting)
         except OSError as why:
             return _failed(item, f"{self._command[0]} cannot be run: {reason(why)}")
+        except asyncio.CancelledError:
+            with suppress(OSError):
+                transport, running = await asyncio.shield(starting)
+                await _end(transport, running)
+                transport.close()
+            raise
         try:
             decision = await self._attend(transport, running, bytes(item.contents))
         finally:
             _signal(transport, signal.SIGKILL)
             transport.close()
         return _failed(item, decision.verdict.error) if isinstance(decision, Fail) else decision
+
+    async def _start(self, item: WorkItem) -> tuple[asyncio.SubprocessTransport, _Running]:
+        """
+        Start the command for *item*.
+
+        Raises:
+            OSError: it cannot be run.
+        """
+        return await asyncio.get_running_loop().subprocess_exec(
+            lambda: _Running(quiet=self._quiet),
+            *self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL if self._quiet else None,
+            stderr=subprocess.PIPE,
+            env=environment(item, os.environb),
+            start_new_session=True,
+        )
 
     async def _attend(
         self, transport: asyncio.SubprocessTransport, running: _Running, contents: bytes
@@ -209,7 +225,8 @@ class CommandHandler:
         except asyncio.CancelledError:
             await _end(transport, running)
             raise
-        with suppress(TimeoutError):
+        # It has ended: a cancellation now changes nothing.
+        with suppress(TimeoutError, asyncio.CancelledError):
             await asyncio.wait_for(running.silent.wait(), LINGER_SECONDS)
         status = transport.get_returncode()
         assert status is not None, "it has ended"
@@ -223,11 +240,14 @@ def _failed(item: WorkItem, error: str) -> Fail:
 
 
 async def _end(transport: asyncio.SubprocessTransport, running: _Running) -> None:
-    """End a command: SIGTERM, and SIGKILL if it goes on."""
+    """End a command and its children: SIGTERM, and SIGKILL for those that go on."""
+    group = transport.get_pid()
     _signal(transport, signal.SIGTERM)
     with suppress(TimeoutError):
         await asyncio.wait_for(running.exited.wait(), KILL_SECONDS)
-    _signal(transport, signal.SIGKILL)
+    # Children may have outlived the command, whose number no other process has as long as they live.
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
     await running.exited.wait()
 
 

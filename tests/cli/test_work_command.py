@@ -156,6 +156,22 @@ class TestProcesses:
         assert asyncio.run(main())
         assert done.exists()
 
+    @pytest.mark.parametrize("turns", range(1, 7))
+    def test_a_command_that_is_cancelled_while_it_starts_is_ended_with_its_children(self, turns):
+        """Cancelled in that moment, asyncio would wait for the child, which has the same standard error."""
+
+        async def main():
+            handling = asyncio.create_task(CommandHandler(["sh", "-c", "sleep 20 & wait"]).handle(item()))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            # The shell has time to start its child, and the loop does not see that.
+            time.sleep(0.1)  # noqa: ASYNC251  (the loop must not turn)
+            handling.cancel()
+            await asyncio.wait([handling], timeout=10)
+            return handling.cancelled()
+
+        assert asyncio.run(main())
+
     def test_ctrl_c_at_the_worker_does_not_reach_the_command(self):
         script = "import os, sys; sys.exit(0 if os.getpgrp() == os.getpid() else 1)"
         assert run(script, command=(sys.executable, "-c")) is None
