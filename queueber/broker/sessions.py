@@ -5,11 +5,12 @@ The model and the states of sessions are in `session_table`.
 """
 
 from collections import Counter, deque
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from attrs import define
 
-from queueber.broker.leases import FOREVER, Lease, LeaseTable
+from queueber.broker.leases import FOREVER, GRACE_USED, Lease, LeaseTable
 from queueber.broker.model import LeaseId, QueueNumber
 from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.queues import Queues
@@ -70,11 +71,14 @@ class Sessions:
         self._leases.sessions.attach(session, peer)
         plans: list[Plan[None]] = []
         if was_detached:
-            for lease in list(session.leases.values()):
+            lost = [lease for lease in session.leases.values() if lease.deadline <= now]
+            for lease in lost:
+                self._leases.leave_session(lease)
+                # Nor does the next start give it back.
+                lease.grace = GRACE_USED
+            for lease in session.leases.values():
                 lease.grace, lease.excused = session.grace, False
-                if lease.deadline <= now:
-                    self._leases.leave_session(lease)
-            plans = self._move_deadlines(session, FOREVER)
+            plans = self._move_deadlines(session, FOREVER) + self._write(lost)
         if not again:
             session.unlisted = deque(session.leases.values())
         return Attached(session, plans, superseded, again)
@@ -172,10 +176,15 @@ class Sessions:
 
     def _move_deadlines(self, session: Session, end: WallMs) -> list[Plan[None]]:
         """Let the leases of *session* end at *end*, or before it at their bound; return a plan for each queue."""
-        writes: dict[QueueNumber, list[Write]] = {}
-        sizes: Counter[QueueNumber] = Counter()
         for lease in session.leases.values():
             self._leases.extend(lease, min(end, lease.latest_end))
+        return self._write(session.leases.values())
+
+    def _write(self, leases: Iterable[Lease]) -> list[Plan[None]]:
+        """Return a plan for each queue that writes the rows of *leases*."""
+        writes: dict[QueueNumber, list[Write]] = {}
+        sizes: Counter[QueueNumber] = Counter()
+        for lease in leases:
             writes.setdefault(lease.queue, []).append(PutLease(lease.id, lease.record()))
             sizes[lease.queue] += lease.record_bytes
         return [

@@ -123,6 +123,20 @@ def test_a_lease_whose_deadline_has_passed_is_not_given_back_to_its_worker(harne
     assert harness.sweep() == 1
 
 
+def test_a_lease_that_an_attach_came_too_late_for_stays_lost_over_a_start(harness):
+    harness.add(b"a")
+    attach(harness)
+    lease = take(harness)
+    lose(harness)
+    harness.now = WallMs(START + GRACE)
+    assert not attach(harness).session.leases
+    harness.commit_all()
+    harness = restarted(harness)
+    assert not attach(harness, TWO).session.leases
+    assert harness.remove(next(iter(lease.keys)), lease.id) is False
+    assert harness.sweep() == 1
+
+
 def test_an_attach_elsewhere_moves_the_session_and_the_end_of_the_older_connection_changes_nothing(harness):
     harness.add(b"a")
     attach(harness, ONE)

@@ -518,7 +518,7 @@ class Example:
     def advance_by(self, span):
         """Let *span* seconds pass, or fewer if a call or a session would be over."""
         # A call that is sent again much later is another one.
-        waits = any(each in client.calls.values() for client in self.clients for each in self.repeating)
+        waits = bool(self.repeating)
         if any(session.client is not None for session in self.facts.sessions):
             span = min(span, PINGED_SECONDS)
             for client in {session.client for session in self.facts.sessions} & set(self.clients):
@@ -537,6 +537,7 @@ class Example:
             if not self.machine.dead:
                 self.undisturbed()
                 self.check_no_poll_waits_for_a_ready_item()
+                self.repeating = []
                 surviving = [lease.id for lease in self.facts.leases.values() if self.survives(lease)]
                 must(not surviving or self.facts.disturbed, f"the session leases {surviving} survive their grace")
 

@@ -80,6 +80,9 @@ class ItemFact:
     """Its deduplication key; empty for none."""
 
     removed: bool = False
+    removed_at: float = inf
+    """When that was known."""
+
     removing: set = field(factory=set)
     """Calls that may have removed it."""
 
@@ -105,6 +108,9 @@ class LeaseFact:
 
     session: "SessionFact | None" = None
     """The session that keeps it: without a deadline while that is attached."""
+
+    left: list = field(factory=list)
+    """Items that came from there before the reply of the settle that took them from it."""
 
     doubtful: list = field(factory=list)
     """Items that a settle without a reply may have taken from it."""
@@ -381,10 +387,12 @@ class Facts:
     def detached(self, client):
         """Note that the server has seen the end of a connection."""
         end = self.now() + SESSION_GRACE_MS
+        # An attach without a reply may not have been read.
+        unread = {call.session for call in client.calls.values() if call.kind == "attach" and not call.again}
         for session in self.sessions:
             if session.client is client:
                 for lease in session.leases:
-                    lease.low = lease.high = end
+                    lease.low, lease.high = (min(lease.low, end), inf) if session in unread else (end, end)
 
     # Replies
 
@@ -404,7 +412,7 @@ class Facts:
             elif lease.high <= call.invoked:
                 raise BrokenPromise(f"a session lease that ended at {lease.high} is there at {call.invoked}")
             gone = [self.ids[bytes(number)] for number in each.ids if bytes(number) in self.ids]
-            if any(item.removed for item in gone):
+            if any(item.removed and item.removed_at < call.invoked for item in gone):
                 raise BrokenPromise("a session has an item that was removed")
             if session.client is not None:
                 lease.low = lease.high = inf
@@ -434,7 +442,7 @@ class Facts:
         if read_control_response(CANCEL, outcome) is ControlOutcome.DONE:
             if call.certain or item.removed:
                 raise BrokenPromise(f"{item.contents} was cancelled, and was leased or gone")
-            item.removed = True
+            item.removed, item.removed_at = True, self.now()
             self.count("cancelled")
 
     def _lease(self, number, queue, end, items, session=None):
@@ -574,6 +582,11 @@ class Facts:
         for lease in fact.leases:
             if lease.low > decided and not fact.moving:
                 raise BrokenPromise(f"double-held: {contents} at {decided} under a lease until {lease.low}")
+        for lease in list(fact.leases) if fact.moving else ():
+            # A settle whose reply is on its way took it from there.
+            lease.left.append(fact)
+            lease.items.remove(fact)
+            fact.leases.remove(lease)
         fact.removing.clear()
         fact.moving.clear()
         fact.attempts, fact.excused, fact.not_before = item.attempt, False, 0
@@ -614,7 +627,7 @@ class Facts:
     def _settled(self, call, entry, settled, *, refused):
         lease, item, action, delay, _ = entry
         scope = None if call.queue == "default" else call.queue
-        if item not in (*lease.items, *lease.doubtful) or scope not in (None, lease.queue):
+        if item not in (*lease.items, *lease.doubtful, *lease.left) or scope not in (None, lease.queue):
             raise BrokenPromise(f"a foreign lease settled {item.contents}")
         if lease.high <= call.invoked and not lease.extending:
             raise BrokenPromise(f"a stale lease settled {item.contents}")
@@ -624,26 +637,32 @@ class Facts:
         if action is api.Action.REMOVE:
             if item.removed:
                 raise BrokenPromise(f"double-removed: {item.contents}")
-            item.removed = True
+            item.removed, item.removed_at = True, self.now()
             return
         if settled.died != (action is api.Action.REJECT and not lease.queue.startswith("dead")):
             raise BrokenPromise(f"{action.name} of {item.contents}: it died: {settled.died}")
-        if lease in item.leases and item in lease.items:
-            lease.items.remove(item)
-            item.leases.remove(lease)
+        if item in (*lease.items, *lease.doubtful):
+            self._doubt(lease, item)
+            lease.doubtful.remove(item)
             item.dead = item.dead or settled.died
             item.excused = item.excused or action is api.Action.DEFER
             item.failures += action in (api.Action.FAIL, api.Action.REJECT) and not lease.queue.startswith("dead")
             if delay is not None and not settled.died:
                 item.not_before = call.invoked + delay
 
+    @staticmethod
+    def _doubt(lease, item):
+        """Note that *item* may have left *lease*."""
+        if item in lease.items:
+            lease.items.remove(item)
+            lease.doubtful.append(item)
+            item.leases.remove(lease)
+
     def _may_have_settled(self, call):
         """Note that a settle without a reply may have been done."""
         for lease, item, action, *_ in call.entries:
-            if action is not api.Action.REMOVE and call in item.moving and item in lease.items:
-                lease.items.remove(item)
-                lease.doubtful.append(item)
-                item.leases.remove(lease)
+            if action is not api.Action.REMOVE and call in item.moving:
+                self._doubt(lease, item)
                 item.excused = True
                 item.doubted += action in (api.Action.FAIL, api.Action.REJECT)
                 item.may_die = item.may_die or action is api.Action.REJECT
@@ -662,7 +681,7 @@ class Facts:
             ended = lease.high <= call.invoked and not lease.extending
             if item not in (*lease.items, *lease.doubtful) or call.queue != lease.queue or ended:
                 raise BrokenPromise(f"a stale or foreign lease removed {item.contents}")
-            item.removed = True
+            item.removed, item.removed_at = True, self.now()
             self.count("removed")
             return
         if call.certain and lease.low > self.now() and held(item) and item in lease.items:
@@ -777,7 +796,8 @@ class Facts:
                 raise BrokenPromise(f"a session lease ends at {deadline}, too soon after {now}")
             lease.low = lease.high = deadline
         if not there:
-            lease.low = lease.high = self.crashed_at
+            # It is over.  Queue time may be less than it was.
+            lease.low = lease.high = 0
 
     def _check_lease(self, lease, leased, now):
         if lease.session is not None:

@@ -353,7 +353,8 @@ class ModelStore(QueueModel):
         """Apply a write that is about no item, or fail if the model does not know its kind."""
         match write:
             case DeleteQueue(number):
-                del self.queues[number]
+                # One that is purged in the commit of its first add has no row.
+                self.queues.pop(number, None)
             case PutSettings(queue, configured):
                 self.settings[queue] = configured
             case DeleteSettings(queue):
