@@ -326,8 +326,9 @@ class Facts:
 
     def removing(self, queue, lease, item):
         now = self.now()
-        held = item in lease.items and queue == lease.queue and not item.removed
-        call = Call("remove", now, queue, (lease, item), certain=held and not item.removing and lease.low > now)
+        held = item in (*lease.items, *lease.doubtful) and queue == lease.queue and not item.removed
+        certain = held and item in lease.items and not item.removing and lease.low > now
+        call = Call("remove", now, queue, (lease, item), certain=certain)
         if held:
             item.removing.add(call)
         return call
@@ -346,8 +347,14 @@ class Facts:
         call = Call("settle", now, queue, tuple(adds), conditional=bool(adds) or all_or_nothing)
         scope = None if queue == "default" else queue
         for lease, item, action, delay in entries:
-            there = item in lease.items and scope in (None, lease.queue)
-            certain = there and held(item) and lease.low > now and all(each[1] is not item for each in noted)
+            there = item in (*lease.items, *lease.doubtful) and scope in (None, lease.queue)
+            certain = (
+                there
+                and item in lease.items
+                and held(item)
+                and lease.low > now
+                and all(each[1] is not item for each in noted)
+            )
             noted.append((lease, item, action, delay, certain))
             if there and not item.removed:
                 (item.removing if action is api.Action.REMOVE else item.moving).add(call)
