@@ -11,9 +11,11 @@ import json
 import logging
 import os
 import re
+import socket
 import sys
 import threading
 import time
+from pathlib import Path
 
 from queueber.worker import Worker
 
@@ -21,6 +23,19 @@ from queueber.worker import Worker
 def say(*words):
     sys.stdout.write(" ".join(map(str, words)) + "\n")
     sys.stdout.flush()
+
+
+def connections():
+    """Return how many TCP connections this process has."""
+    return sum(is_tcp(int(each.name)) for each in Path("/proc/self/fd").iterdir())
+
+
+def is_tcp(descriptor):
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as found:
+            return found.family == socket.AF_INET
+    except OSError:
+        return False
 
 
 def work(item):
@@ -36,8 +51,10 @@ def work(item):
         case "regex":
             re.match(r"(a+)+$", "a" * int(arguments[0]) + "b")
         case "fork":
+            say("parent has", connections(), "connections")
             if os.fork() == 0:
                 # The child returns from the handler.
+                say("child has", connections(), "connections")
                 return
         case "child":
             import multiprocessing  # noqa: PLC0415

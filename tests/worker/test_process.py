@@ -383,6 +383,8 @@ class TestHandlers:
     def test_a_child_that_returns_from_the_handler_ends_and_its_parent_goes_on(self, queue, work, handler):
         worker = work(handler)
         queue.add(b"fork", b"child", b"sleep 0")
+        worker.line("parent has 1 connections")
+        worker.line("child has 0 connections")
         worker.line("a handler has returned in a child process")
         worker.line("end sleep 1")
         worker.line("end child 1")
