@@ -21,7 +21,7 @@ from queueber.sync.connector import Connector
 from queueber.worker.attachment import Upkeep
 from queueber.worker.handling import LOG, After, Before, Handler, Handling
 from queueber.worker.keeper import Keeper
-from queueber.worker.liveness import NOT_STARTED, Health, HealthPage, LivenessFile, Watch, health_of
+from queueber.worker.liveness import NOT_STARTED, Health, LivenessFile, Watch, health_of
 from queueber.worker.policy import ENDING_SECONDS, SETTLE_SECONDS, Policy
 from queueber.worker.queues import Resolved, resolve
 from queueber.worker.runners import AioRunner, Runner, ThreadRunner
@@ -30,6 +30,8 @@ from queueber.worker.verdicts import checked_seconds, span_of
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
+
+    from queueber.worker.health_page import HealthPage
 
 CONCURRENCY_MAX = 100_000
 COROUTINES = 100
@@ -123,7 +125,7 @@ class Worker:
         self._telemetry = _telemetry(self._resolved, telemetry, parent=trace_parent)
         self._handler, self._before, self._after = handler, tuple(before), tuple(after)
         self._watch = Watch(None if liveness_file is None else LivenessFile(liveness_file))
-        self._page = None if http_port is None else HealthPage(lambda: self.health, http_port, http_host)
+        self._page = None if http_port is None else self._show_health(http_port, http_host)
         self._keeper: Keeper | None = None
         self._lock = threading.Lock()
         self._stops: list[float] = []
@@ -273,6 +275,12 @@ class Worker:
             self._keeper.stop(seconds)
 
     # ---- parts
+
+    def _show_health(self, port: int, host: str) -> HealthPage:
+        # Imported here, because the HTTP server takes long to import.
+        from queueber.worker.health_page import HealthPage  # noqa: PLC0415
+
+        return HealthPage(lambda: self.health, port, host)
 
     def _handling(self, cancelled: tuple[type[BaseException], ...]) -> Handling:
         return Handling(self._handler, self._before, self._after, self._telemetry, cancelled)

@@ -9,12 +9,12 @@ import pytest
 
 from queueber.errors import InvalidRequest
 from queueber.worker import Worker
+from queueber.worker.health_page import HealthPage
 from queueber.worker.liveness import (
     BUSY_SECONDS,
     FILE_SECONDS,
     NOT_STARTED,
     QUIET_SECONDS,
-    HealthPage,
     LivenessFile,
     Watch,
     health_of,
