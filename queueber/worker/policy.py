@@ -58,9 +58,8 @@ class Policy:
         """Return how many items to prefetch, when handlers take *mean_seconds* on average, 0 before the first."""
         if self.prefetch is not None:
             return self.prefetch
-        if not mean_seconds:
-            return self.concurrency
-        return min(STORE_MAX, int(self.concurrency * STORE_SECONDS / mean_seconds))
+        # The first items may take hours, and those in store would wait for them while other workers are idle.
+        return min(STORE_MAX, int(self.concurrency * STORE_SECONDS / mean_seconds)) if mean_seconds else 0
 
 
 @define

@@ -44,14 +44,15 @@ class TestPlaces:
 
     def test_a_tenth_of_a_second_of_work_is_prefetched_by_default(self):
         scene = Scene(concurrency=2, prefetch=None)
-        assert scene.polls == [4]
+        # How long the work takes is not known yet: one in store could wait for hours.
+        assert scene.polls == [2]
         policy = scene.engine.policy
-        assert [policy.in_store(each) for each in (0.0, 0.0001, 0.002, 0.1, 0.5)] == [2, 500, 100, 2, 0]
+        assert [policy.in_store(each) for each in (0.0, 0.0001, 0.002, 0.1, 0.5)] == [0, 500, 100, 2, 0]
 
     def test_nothing_is_prefetched_by_default_when_handlers_are_slow(self):
         scene = Scene(concurrency=2, prefetch=None)
-        scene.deliver(*"abcd")
-        for name in "abcd":
+        scene.deliver(*"ab")
+        for name in "ab":
             scene.advance(5)
             scene.finish(name)
         scene.deliver()
