@@ -66,7 +66,9 @@ class Epoch:
     def noticed(self):
         """Return a moment before the end of a server that was just noticed."""
         now = time.monotonic()
-        breaks = [each.at for each in self.generator.history.breaks if each.at > now - BREAKS_SECONDS]
+        recent = [each for each in self.generator.history.breaks if each.at > now - BREAKS_SECONDS]
+        # A session that moves ends its older connection while the server lives.
+        breaks = [each.at for each in recent if "attached over another connection" not in each.why]
         return min([now - NOTICED_SECONDS, *breaks])
 
     async def life(self, server, seconds, *, stop=False):
