@@ -6,10 +6,11 @@ may close the coroutine.
 """
 
 import logging
+import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from inspect import isawaitable, iscoroutine
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, NoReturn, Protocol, TypeAlias
 
 from attrs import frozen
 
@@ -18,6 +19,9 @@ from queueber.worker.items import WorkItem
 from queueber.worker.verdicts import Decision, Verdict, users_frames, verdict_of, verdict_of_error
 
 LOG = logging.getLogger("queueber.worker")
+
+FORKED_STATUS: Final = 70
+"""The exit status of a child that a handler has forked and that returned from the handler."""
 
 Handler: TypeAlias = Callable[[WorkItem], Any]
 Before: TypeAlias = Callable[[WorkItem], object]
@@ -63,6 +67,7 @@ class Handling:
 
     def run(self, item: WorkItem) -> Verdict | None:
         """Run the handler, a plain function, in this thread."""
+        pid = os.getpid()
         error: BaseException | None = None
         with _UNTRACED if self.tracer is None else self.tracer.processing(item) as span:
             try:
@@ -71,6 +76,8 @@ class Handling:
                 verdict: Verdict | None = verdict_of(_not_awaitable(self.handler(item)))
             except BaseException as why:  # noqa: BLE001  (SystemExit of a handler must not end its thread)
                 error, verdict = why, verdict_of_error(why)
+            if os.getpid() != pid:
+                exit_child()
             span.ended(verdict, error)
         if error is not None:
             _report(item, error)
@@ -83,6 +90,7 @@ class Handling:
 
     async def run_async(self, item: WorkItem) -> Verdict | None:
         """Run the handler, a function that may return an awaitable, in the present loop."""
+        pid = os.getpid()
         error: BaseException | None = None
         verdict: Verdict | None = None
         with _UNTRACED if self.tracer is None else self.tracer.processing(item) as span:
@@ -96,6 +104,8 @@ class Handling:
                 error = why
             except BaseException as why:  # noqa: BLE001  (SystemExit of a handler must not end the loop)
                 error, verdict = why, verdict_of_error(why)
+            if os.getpid() != pid:
+                exit_child()
             span.ended(verdict, error)
         if error is not None and verdict is not None:
             _report(item, error)
@@ -107,6 +117,19 @@ class Handling:
             except BaseException:
                 LOG.exception("a hook failed after item %s of %s", id_text(item.id), item.queue)
         return verdict
+
+
+def exit_child() -> NoReturn:
+    """
+    End a child process that a handler has forked, and that returned or raised from it.
+
+    The connection is its parent's.  Nothing is logged: a thread of the parent may
+    have held the lock of a stream at the time of the fork, and nothing releases it
+    here.
+    """
+    with suppress(OSError):
+        os.write(2, b"queueber: a handler has ended in a child process that it has forked; the child ends\n")
+    os._exit(FORKED_STATUS)
 
 
 async def _finished(returned: object) -> object:

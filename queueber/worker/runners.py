@@ -11,14 +11,11 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from typing import Final, Protocol
+from typing import Protocol
 
 from queueber.worker.actions import Delivery
-from queueber.worker.handling import LOG, Handling
+from queueber.worker.handling import LOG, Handling, exit_child
 from queueber.worker.verdicts import Verdict
-
-FORKED_STATUS: Final = 70
-"""The exit status of a child that a handler has forked and that returned from the handler."""
 
 
 class Reports(Protocol):
@@ -66,7 +63,6 @@ class ThreadRunner:
         self._reports = reports
         self._concurrency = concurrency
         self._threads = 0
-        self._pid = os.getpid()
         self._started: SimpleQueue[Delivery | None] = SimpleQueue()
 
     def start(self, deliveries: Sequence[Delivery]) -> None:
@@ -95,10 +91,7 @@ class ThreadRunner:
     def _work(self) -> None:
         run, done, get = self._handling.run, self._reports.done, self._started.get
         while (delivery := get()) is not None:
-            verdict = run(delivery.item)
-            if os.getpid() != self._pid:
-                exit_child()
-            done(delivery, verdict)
+            done(delivery, run(delivery.item))
 
     def cancel(self, delivery: Delivery, why: str, *, lost: bool) -> None:
         """Set the item's `stopping`."""
@@ -164,9 +157,3 @@ class AioRunner:
         except RuntimeError:
             # The loop was closed under the worker: its handlers are gone, and the watch of the loop finds out.
             LOG.debug("the event loop is closed")
-
-
-def exit_child() -> None:
-    """End a child process in which a handler has returned: its parent's connection is not its own."""
-    LOG.error("a handler has returned in a child process that it has forked; the child ends")
-    os._exit(FORKED_STATUS)

@@ -9,8 +9,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from queueber.worker.actions import Delivery
-from queueber.worker.handling import Handling
-from queueber.worker.runners import Reports, exit_child
+from queueber.worker.handling import Handling, exit_child
+from queueber.worker.runners import Reports
 from queueber.worker.verdicts import Verdict
 
 CANCELLED = CancelledError

@@ -385,7 +385,7 @@ class TestHandlers:
         queue.add(b"fork", b"child", b"sleep 0")
         worker.line("parent has 1 connections")
         worker.line("child has 0 connections")
-        worker.line("a handler has returned in a child process")
+        worker.line("a handler has ended in a child process")
         worker.line("end sleep 1")
         worker.line("end child 1")
         worker.send(signal.SIGTERM)
