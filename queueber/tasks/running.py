@@ -200,13 +200,17 @@ def failure_of(spec: Spec, item: Any, why: Exception) -> Decision | None:  # noq
     if not last and (spec.backoff is None or (isinstance(why, Decision) and why.verdict.delay is not None)):
         return None
     text = why.verdict.error if isinstance(why, Decision) else error_text(why)
+    decision: Decision
+    if last:
+        decision = Reject(f"attempt {item.attempt} of {spec.max_attempts} failed: {text}")
+    else:
+        decision = Fail(_delay(spec.backoff, item.failures + 1), text)
     if not isinstance(why, Decision):
+        decision.error = why
         # The worker logs the traceback of an error, but not that of a decision.
         where = type(why), why, users_frames(why.__traceback__)
         _log.error("task %s of item %s failed, attempt %d", spec.name, id_text(item.id), item.attempt, exc_info=where)
-    if last:
-        return Reject(f"attempt {item.attempt} of {spec.max_attempts} failed: {text}")
-    return Fail(_delay(spec.backoff, item.failures + 1), text)
+    return decision
 
 
 def _delay(backoff: Backoff | Callable[[int], float] | None, failures: int) -> float | None:

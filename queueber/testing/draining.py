@@ -44,7 +44,7 @@ class Run:
     """The fate of the item: `verdict.action` is `REMOVE` after a success."""
 
     error: BaseException | None = None
-    """The exception of the handler, unless it was a decision such as `Reject`."""
+    """The exception of the handler or task, unless it was a decision of its own such as `Reject`."""
 
     lost: bool = False
     """Whether the lease had ended, so that the verdict had no effect."""
@@ -110,7 +110,7 @@ class Taken:
         entry = Settlement(item.lease, item.id, verdict.action, verdict.delay, verdict.error)
         response = self._client.queue(item.queue).settle(entry, adds=verdict.adds)
         lost = response.settled[0].outcome is not Outcome.DONE
-        run = Run(item, verdict, None if isinstance(error, Decision) else error, lost)
+        run = Run(item, verdict, error.error if isinstance(error, Decision) else error, lost)
         self.runs.append(run)
         return run
 
@@ -118,7 +118,7 @@ class Taken:
         """Settle *item*, whose handler has raised *why*, and raise that if the test wants it or has to stop."""
         run = self.settle(item, DEFER if isinstance(why, CANCELLED) else verdict_of_error(why), why)
         if run.error is not None and (raise_errors or not isinstance(why, Exception)):
-            raise why
+            raise run.error
 
 
 @contextmanager

@@ -53,6 +53,9 @@ class Decision(Exception):
 
     verdict: Verdict
 
+    error: Exception | None = None
+    """The exception that a framework, as tasks are, has turned into this decision.  Tests want to see it."""
+
 
 class Reject(Decision):
     """The item cannot be processed by any worker: it goes to the dead items now, with *text*."""

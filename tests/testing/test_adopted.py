@@ -9,6 +9,7 @@ from queueber.tasks import Next, Tasks, current_item
 from queueber.testing import TestServer
 from queueber.testing.life import START
 from queueber.values import Action
+from queueber.worker import Fail
 
 
 @pytest.fixture
@@ -125,3 +126,36 @@ def test_periodic_tasks_fire_at_their_moments_and_once(server, app):
         assert len(server.drain(app)) == 25
     server.advance(7_200)
     server.assert_added(task=count, count=24)
+
+
+@pytest.mark.parametrize("coroutine", [False, True])
+@pytest.mark.parametrize("options", [{"max_attempts": 1}, {"backoff": 10}])
+def test_an_error_of_a_task_is_raised_though_its_attempts_and_backoff_decide(server, app, options, coroutine):
+    """So a test of a task that fails cannot pass unawares."""
+
+    async def wait(name):
+        raise KeyError(name)
+
+    def work(name):
+        raise KeyError(name)
+
+    task = app.task(**options)(wait if coroutine else work)
+    server.adopt(app)
+    task.add("ann")
+    task.add("bob")
+    with pytest.raises(KeyError, match="ann"):
+        server.drain(app)
+    (run,) = server.drain(app, raise_errors=False)
+    assert isinstance(run.error, KeyError)
+    assert run.verdict.action is (Action.FAIL if "backoff" in options else Action.REJECT)
+
+
+def test_a_decision_that_a_task_makes_of_an_error_is_not_raised(server, app):
+    @app.task(max_attempts=3, backoff=10)
+    def work():
+        raise Fail from KeyError("ann")
+
+    server.adopt(app)
+    work.add()
+    (run,) = server.drain(app)
+    assert (run.verdict.action, run.error) == (Action.FAIL, None)
