@@ -20,6 +20,9 @@ from queueber.units import MS_PER_SECOND, SpanMs, WallMs
 EVERY_MS_MIN: Final = SpanMs(MS_PER_SECOND)
 """The shortest interval: each firing is an add on the disk."""
 
+FIELDS: Final = 5
+"""The fields of a crontab; the library takes a sixth, of seconds."""
+
 
 class Timing(Protocol):
     """The times at which a task fires."""
@@ -102,7 +105,8 @@ def checked_timing(every: Seconds | None, cron: str | None, tz: str | None) -> E
     if every is not None:
         span = checked_span("every", every)
         if span < EVERY_MS_MIN:
-            raise InvalidRequest(f"every is {span:,} ms; the least is {EVERY_MS_MIN:,}")
+            least = EVERY_MS_MIN / MS_PER_SECOND
+            raise InvalidRequest(f"every is {span / MS_PER_SECOND:g} s; the least is {least:g} s")
         return Every(span)
     return None if cron is None else _cron(cron, tz or "UTC")
 
@@ -123,6 +127,8 @@ def _cron(expression: str, tz: str) -> Cron:
         ) from None
     found = Cron(expression, zone)
     try:
+        if len(expression.split()) != FIELDS:
+            raise CronSimError("Wrong number of fields")  # noqa: TRY301
         if found.after(WallMs(0)) is None:
             raise InvalidRequest(f"cron is {expression!r}, which never fires")
     except (CronSimError, AttributeError) as why:

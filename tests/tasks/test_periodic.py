@@ -102,10 +102,11 @@ def test_utc_is_the_default_zone():
     [
         (30, "* * * * *", None, "every and cron are both given"),
         (30, None, BERLIN, "tz is given without cron"),
-        (0.5, None, None, "every is 500 ms; the least is 1,000"),
+        (0.5, None, None, "every is 0.5 s; the least is 1 s"),
         (-1, None, None, "every is -1 s"),
         ("30", None, None, "every is '30'; it must be a number of seconds"),
         (None, "* * * *", None, "cron is '* * * *'; it must be five fields"),
+        (None, "* * * * * *", None, "cron is '* * * * * *'; it must be five fields"),
         (None, "61 * * * *", None, "Bad minute"),
         (None, "@hourly", None, "it must be five fields"),
         (None, 5, None, "cron is 5; it must be five fields"),
