@@ -666,13 +666,22 @@ class Facts:
             item.leases.remove(lease)
 
     def _may_have_settled(self, call):
-        """Note that a settle without a reply may have been done."""
-        for lease, item, action, *_ in call.entries:
-            if action is not api.Action.REMOVE and call in item.moving:
-                self._doubt(lease, item)
-                item.excused = True
-                item.doubted += action in (api.Action.FAIL, api.Action.REJECT)
-                item.may_die = item.may_die or action is api.Action.REJECT
+        """Note that a settle without a reply may have been done: of its entries for one item, at most one."""
+        scope, failing = None if call.queue == "default" else call.queue, set()
+        moved = [each for each in call.entries if each[2] is not api.Action.REMOVE and call in each[1].moving]
+        for lease, item, action, *_ in moved:
+            there = item in (*lease.items, *lease.doubtful) and scope in (None, lease.queue)
+            self._doubt(lease, item)
+            if not there or (lease.high <= call.invoked and not lease.extending):
+                continue
+            item.excused = True
+            item.may_die = item.may_die or action is api.Action.REJECT
+            if action in (api.Action.FAIL, api.Action.REJECT):
+                failing.add(item)
+        for item in failing:
+            item.doubted += 1
+        # Not before: an item may be there under its last lease and under an earlier one.
+        for _, item, *_ in call.entries:
             item.moving.discard(call)
         if call.facts and call.kind == "settle":
             removes = [item for _, item, action, *_ in call.entries if action is api.Action.REMOVE]

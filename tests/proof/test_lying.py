@@ -6,9 +6,11 @@ from random import Random
 
 import lying
 import pytest
+from simclients import Facts, ItemFact, LeaseFact
 from simdisk import Dead
 from simworld import Machine, on
 
+from queueber.api import Action
 from queueber.limits import Limits
 
 pytestmark = pytest.mark.slow
@@ -82,3 +84,32 @@ def test_what_is_acknowledged_after_a_crash_of_the_first_start_is_there_for_good
             example.settle()
             assert example.counts["added"] >= 1
             example.end(power=True)
+
+
+def without_reply(*entries, now=5_000):
+    """Settle one item under an ended and a live lease, each entry a lease and an action; return the item and leases."""
+    facts, item = Facts(lambda: now), ItemFact(b"0", "default", 0, 0, added="acked", id=b"0" * 16)
+    leases = {
+        name: LeaseFact(name.encode(), "default", end, end, [item]) for name, end in (("ended", 400), ("live", 9_000))
+    }
+    item.leases.extend(leases.values())
+    call = facts.settling(
+        "default", [(leases[name], item, action, None) for name, action in entries], (), all_or_nothing=False
+    )
+    facts.unknown(call)
+    return item, leases
+
+
+@pytest.mark.parametrize("first", [Action.DEFER, Action.FAIL])
+def test_a_settle_without_a_reply_may_have_been_done_under_the_second_lease_of_an_item(first):
+    item, leases = without_reply(("ended", first), ("live", Action.FAIL))
+    assert leases["live"].doubtful == [item]
+    assert (item.doubted, item.may_die, item.moving) == (1, False, set())
+    item, _ = without_reply(("ended", first), ("live", Action.REJECT))
+    assert (item.doubted, item.may_die) == (1, True)
+
+
+def test_a_settle_without_a_reply_fails_nothing_under_a_lease_that_had_ended():
+    item, leases = without_reply(("live", Action.DEFER), ("ended", Action.REJECT))
+    assert leases["live"].doubtful == [item]
+    assert (item.doubted, item.may_die) == (0, False)
