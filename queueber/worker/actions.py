@@ -60,6 +60,11 @@ class Delivery:
     lease: Lease
     state: State = State.WAITING
     started: float = 0.0
+    """When it was given to the runner."""
+
+    begun: float | None = None
+    """When its handler began, set by the runner; None before.  A loop that is blocked begins none."""
+
     ending_until: float = 0.0
     """When a handler that was asked to end is given up."""
 

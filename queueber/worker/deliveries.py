@@ -62,9 +62,10 @@ class Deliveries:
         return state
 
     def overdue(self, max_runtime: float, now: float) -> Iterator[Delivery]:
-        """Yield the RUNNING deliveries that started at least *max_runtime* ago.  Each has to leave the state."""
-        while self.running and now >= (first := next(iter(self.running))).started + max_runtime:
-            yield first
+        """Yield the RUNNING deliveries whose handlers began at least *max_runtime* ago."""
+        for delivery in list(self.running):
+            if delivery.begun is not None and now >= delivery.begun + max_runtime:
+                yield delivery
 
     def not_ended(self, now: float) -> Iterator[Delivery]:
         """Yield the ENDING deliveries whose time is over.  Each has to leave the state."""

@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
+from time import monotonic
 from typing import Protocol
 
 from queueber.worker.actions import Delivery
@@ -91,6 +92,7 @@ class ThreadRunner:
     def _work(self) -> None:
         run, done, get = self._handling.run, self._reports.done, self._started.get
         while (delivery := get()) is not None:
+            delivery.begun = monotonic()
             done(delivery, run(delivery.item))
 
     def cancel(self, delivery: Delivery, why: str, *, lost: bool) -> None:
@@ -124,9 +126,14 @@ class AioRunner:
 
     def _start(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
-            task = self._loop.create_task(self._handling.run_async(delivery.item))
+            task = self._loop.create_task(self._run(delivery))
             self._tasks[delivery] = task
             task.add_done_callback(lambda task, delivery=delivery: self._ended(delivery, task))  # type: ignore[misc]
+
+    async def _run(self, delivery: Delivery) -> Verdict | None:
+        # In the task's first step, which a handler that blocks the loop may hold up.
+        delivery.begun = monotonic()
+        return await self._handling.run_async(delivery.item)
 
     def _ended(self, delivery: Delivery, task: asyncio.Task[Verdict | None]) -> None:
         if os.getpid() != self._pid:

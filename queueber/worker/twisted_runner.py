@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -70,6 +71,7 @@ class TwistedRunner:
 
     def _start(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
+            delivery.begun = monotonic()
             running = Deferred.fromCoroutine(self._handling.run_async(delivery.item))
             self._running[delivery] = running
             running.addBoth(self._ended, delivery)

@@ -21,6 +21,9 @@ from queueber.values import Action, AddTo
 DELAY_SECONDS_MAX: Final = 10 * YEAR // MS_PER_SECOND
 """The longest delay that a server accepts in its default configuration."""
 
+DEFER_SECONDS: Final = 1.0
+"""The delay of a `Defer` without one, so that an item that cannot be processed yet is not tried in a tight loop."""
+
 _SUMMARY_BYTES = 1_024
 """The most that the text of an exception takes of its error, so that its place in the program fits as well."""
 
@@ -67,12 +70,12 @@ class Reject(Decision):
 
 class Defer(Decision):
     """
-    The item comes back after *delay* seconds, or to its own place without one.
+    The item comes back after *delay* seconds; with None to its own place, at once.
 
     Counts neither an attempt nor a failure.
     """
 
-    def __init__(self, delay: float | None = None) -> None:
+    def __init__(self, delay: float | None = DEFER_SECONDS) -> None:
         super().__init__(delay)
         self.verdict = Verdict(Action.DEFER, None if delay is None else span_of("the delay of Defer", delay))
 

@@ -37,6 +37,7 @@ class Scene:
         self.settles, self.extends, self.gave_back = {}, [], []
         self.logs, self.beats, self.stalls, self.ended = [], 0, [], []
         self.made = 0
+        self.begins = True
         self.act()
 
     def act(self):  # noqa: C901  (one case for each action)
@@ -52,6 +53,8 @@ class Scene:
                     self.cancelled_polls.append(number)
                 case Start(delivery):
                     self.running[delivery.item] = delivery
+                    if self.begins:
+                        delivery.begun = self.now
                 case Cancel(delivery, _, lost):
                     (self.lost if lost else self.cancels).append(delivery.item)
                 case Settle(number):

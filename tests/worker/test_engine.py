@@ -82,7 +82,7 @@ class TestVerdicts:
             (verdict_of_error(ValueError("no jpg")), FAILED, None, "ValueError: no jpg"),
             (verdict_of_error(Reject("no jpg")), REJECTED, None, "no jpg"),
             (verdict_of_error(Defer(1.5)), DEFERRED, 1_500, ""),
-            (verdict_of_error(Defer()), DEFERRED, None, ""),
+            (verdict_of_error(Defer(None)), DEFERRED, None, ""),
             (verdict_of_error(Fail(60, "later")), FAILED, 60_000, "later"),
             (None, *UNASKED_CANCEL[:3]),
         ],
@@ -391,6 +391,15 @@ class TestRuntime:
         assert list(scene.running) == ["a"]
         scene.finish("a")
         assert (list(scene.running), scene.take_settles()) == (["b"], [])
+
+    def test_a_handler_that_a_blocked_loop_has_not_begun_is_not_too_slow(self):
+        scene = Scene(max_runtime=60, concurrency=2)
+        scene.begins = False
+        scene.deliver("a", "b")
+        scene.advance(100)
+        scene.running["a"].begun = scene.now
+        scene.advance(60)
+        assert scene.cancels == ["a"]
 
     def test_the_time_in_store_does_not_count(self):
         scene = Scene(max_runtime=60, concurrency=1, prefetch=1)

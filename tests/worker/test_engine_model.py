@@ -77,6 +77,7 @@ class Worlds(RuleBasedStateMachine):
                     assert not self.stops
                     assert delivery.lease.id not in self.known_lost
                     self.handlers[delivery] = None
+                    delivery.begun = self.now
                 case Cancel(delivery):
                     assert delivery in self.handlers
                 case Settle(number, entries):

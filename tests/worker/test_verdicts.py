@@ -89,7 +89,8 @@ class TestVerdict:
     def test_decisions(self):
         adds = [AddTo("next", [])]
         assert verdict_of(Reject("no")) == Verdict(Action.REJECT, None, "no")
-        assert verdict_of(Defer()) == Verdict(Action.DEFER)
+        assert verdict_of(Defer()) == Verdict(Action.DEFER, 1_000)
+        assert verdict_of(Defer(None)) == Verdict(Action.DEFER)
         assert verdict_of(Defer(2)) == Verdict(Action.DEFER, 2_000)
         assert verdict_of(Fail()) == Verdict(Action.FAIL)
         assert verdict_of(Fail(0.5, "later")) == Verdict(Action.FAIL, 500, "later")
