@@ -374,6 +374,8 @@ class Example:
         recent = self.facts.now() - call.invoked < REPEATED_WITHIN
         if recent and call.facts[0].added not in ("refused", "absent"):
             again = evolve(call, again=True)
+            for fact in call.facts:
+                fact.askers += 1
             self.repeating.append(again)
             self.client().ask((api.ADD, content, again))
 

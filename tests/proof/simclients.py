@@ -56,6 +56,9 @@ class ItemFact:
     added: str = "asked"
     """asked, acked, refused, unknown, or absent: it was unknown and is not there."""
 
+    askers: int = 1
+    """The calls that ask for it and were not refused."""
+
     id: bytes | None = None
     known_at: int = 0
     """When its id became known."""
@@ -487,8 +490,11 @@ class Facts:
         self.count(f"refused {call.kind}")
         if call.kind in CONTROLS:
             return
-        for fact in call.facts if not call.again else ():
-            fact.added = "refused"
+        for fact in call.facts:
+            # An add that was sent twice may be refused once and carried out once.
+            fact.askers -= 1
+            if not fact.askers:
+                fact.added = "refused"
         self._resolve(call)
 
     def _resolve(self, call):
