@@ -182,7 +182,8 @@ def _decoded(name: str, value: str) -> str:
 
 
 def _number(name: str, value: str, most: int, unit: str) -> int:
-    if not (value.isascii() and value.isdecimal()):
+    digits = value.removeprefix("-")
+    if not (digits.isascii() and digits.isdecimal()):
         raise InvalidRequest(f"{name} is {value!r}; it must be a whole number of {unit}")
     return integer(name, int(value) if len(value) < _DIGITS_MAX else most + 1, 1, most, unit)
 

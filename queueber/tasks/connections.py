@@ -160,7 +160,10 @@ class Connections:
         """Add on asyncio."""
         if self.instead is not None:
             return await self.instead.add_aio(call)
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise InvalidRequest("aio needs a running asyncio loop; there are tx for Twisted, and add") from None
         slots = self._slots.get(loop)
         if slots is None:
             slots = self._slots[loop] = asyncio.Semaphore(AT_ONCE)

@@ -89,7 +89,7 @@ def test_options_are_parameters_and_arguments_count_first():
         ("queueber://host?timeout_ms=soon", "timeout_ms is 'soon'; it must be a whole number of ms"),
         ("queueber://host?timeout_ms=0", "timeout_ms is 0 ms; the least is 1"),
         ("queueber://host?timeout_ms=" + "9" * 9_000, "timeout_ms is 18,446,744,073,709,551,616 ms; the limit is"),
-        ("queueber://host?attempts=-1", "attempts is '-1'; it must be a whole number of attempts"),
+        ("queueber://host?attempts=-1", "attempts is -1 attempts; the least is 1"),
         ("queueber://host?frame_bytes=9999999999", "frame_bytes is 9,999,999,999 bytes; the limit is"),
         ("queueber://host?resend_adds=yes", "resend_adds is 'yes'; it must be true or false"),
         (

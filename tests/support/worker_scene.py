@@ -53,8 +53,7 @@ class Scene:
                     self.cancelled_polls.append(number)
                 case Start(delivery):
                     self.running[delivery.item] = delivery
-                    if self.begins:
-                        delivery.begun = self.now
+                    delivery.begun = self.now if self.begins else None
                 case Cancel(delivery, _, lost):
                     (self.lost if lost else self.cancels).append(delivery.item)
                 case Settle(number):

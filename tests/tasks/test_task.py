@@ -434,3 +434,10 @@ def test_deferreds_can_be_awaited():
         return await task.tx.add(1)
 
     assert ensureDeferred(main()).result.queue == "mail"
+
+
+def test_an_add_without_a_loop_names_the_other_ways():
+    app, _ = app_with_adds()
+    adding = app.task(add).aio.add(2, 3)
+    with pytest.raises(InvalidRequest, match="aio needs a running asyncio loop; there are tx for Twisted, and add"):
+        adding.send(None)
