@@ -193,7 +193,8 @@ class Epoch:
                 if (came := injection.came()) is not None:
                     deadline = min(deadline, came.at + END_SECONDS)
             by_itself = server.ended(0.0 if load else 5.0)
-            down = time.monotonic() - (NOTICED_SECONDS if by_itself else 0.0)
+            now = time.monotonic()
+            down = self.history.end_noticed(now, NOTICED_SECONDS) if by_itself else now
             # Under strace an end takes longer.
         status, came = server.kill(), injection.came()
         if load:
@@ -255,7 +256,8 @@ class Epoch:
         acked, began = self.acked(up), time.monotonic()
         fill()
         by_itself = await server.gone(began + 30 - time.monotonic())
-        self.down = time.monotonic() - (NOTICED_SECONDS if by_itself else 0.0)
+        now = time.monotonic()
+        self.down = self.history.end_noticed(now, NOTICED_SECONDS) if by_itself else now
         status = server.kill()
         await over(load)
         fault = Fault(name, "ENOSPC", 1, starting=False)

@@ -34,9 +34,6 @@ LIFE_SECONDS = 0.4
 LONG_SPAN = 1.0
 PASSES_MAX = 25
 KILLED = -9
-BREAKS_SECONDS = 1.0
-"""On a busy machine clients hear of the end of a server this much earlier than it is noticed."""
-
 NOTICED_SECONDS = 0.1
 """The end of a server is noticed this much later than it may have cut off its clients."""
 
@@ -63,14 +60,6 @@ class Epoch:
         if self.down is not None:
             self.generator.history.crashes.append(Crash(self.down, time.monotonic()))
 
-    def noticed(self):
-        """Return a moment before the end of a server that was just noticed."""
-        now = time.monotonic()
-        recent = [each for each in self.generator.history.breaks if each.at > now - BREAKS_SECONDS]
-        # A session that moves ends its older connection while the server lives.
-        breaks = [each.at for each in recent if "attached over another connection" not in each.why]
-        return min([now - NOTICED_SECONDS, *breaks])
-
     async def life(self, server, seconds, *, stop=False):
         """Load the server until it ends or the time is over; then kill it, or send it SIGTERM."""
         port = server.port()
@@ -83,7 +72,8 @@ class Epoch:
         history = self.generator.history
         while not (gone or load.done() or enough_for(history, up, enough)) and time.monotonic() < up + LONGEST_SECONDS:
             gone = await server.gone(CONNECTING_SECONDS)
-        self.down = self.noticed() if gone else time.monotonic()
+        now = time.monotonic()
+        self.down = self.generator.history.end_noticed(now, NOTICED_SECONDS) if gone else now
         if not gone and not stop:
             server.kill()
         status = server.stop() if stop else server.end()

@@ -14,6 +14,9 @@ from pathlib import Path
 
 from attrs import asdict, define, field, fields
 
+BREAKS_SECONDS = 1.0
+"""On a busy machine clients notice the end of a server this much earlier than the program that watches it."""
+
 BUSY_SECONDS = 3.0
 """The time before a crash whose calls show how busy the machine was."""
 
@@ -296,6 +299,17 @@ class History:
 
     _answered: list[float] = field(factory=list, init=False)
     _took: list[tuple[float, float]] = field(factory=list, init=False)
+
+    def end_noticed(self, now, late):
+        """
+        Return a moment before the end of a server that was noticed *now*, and may have ended *late* seconds before.
+
+        On a busy machine clients notice that end up to `BREAKS_SECONDS` earlier.
+        """
+        recent = [each for each in self.breaks if each.at > now - BREAKS_SECONDS]
+        # A session that moves ends its older connection while the server lives.
+        breaks = [each.at for each in recent if "attached over another connection" not in each.why]
+        return min([now - late, *breaks])
 
     def of(self, kind):
         """The calls of that kind."""
