@@ -136,6 +136,15 @@ def test_a_call_may_be_as_long_as_the_limit_and_no_longer(network, failure):
     assert [len(api.read_add_request(call.params, DEFAULTS).items) for call in network.peer.calls()] == [1]
 
 
+def test_a_call_that_no_server_is_known_to_accept_may_be_as_long_as_the_limit(network, failure):
+    client = network.client(limits=evolve(DEFAULTS, frame_bytes=131_072))
+    longest = 130_048 - len(api.write_add_request(api.AddRequest([api.NewItem(b"", SpanMs(0))])))
+    adding = client.default.add(bytes(longest))
+    assert "the limit is 130,048" in str(failure(client.default.add(bytes(longest + 1))))
+    network.turn()
+    assert not adding.called, "it waits for the server's limit"
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
