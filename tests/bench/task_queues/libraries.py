@@ -97,7 +97,17 @@ LIBRARIES = (
         "",
         "queueber",
         ("fsync",),
-        ("queueber", "work", "queueber_app:handle", "--queue", "default", "--processes", "{processes}"),
+        (
+            "queueber",
+            "work",
+            "queueber_app:handle",
+            "--queue",
+            "default",
+            "--url",
+            "{broker}",
+            "--processes",
+            "{processes}",
+        ),
         add=("handler",),
     ),
 )
