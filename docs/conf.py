@@ -39,7 +39,7 @@ suppress_warnings = ["ref.python"]
 napoleon_use_rtype = False
 
 _OUTSIDE = {"readme": "../README.md", "contributing": "../CONTRIBUTING.md"}
-"""Pages of which this directory has only a link, by their names."""
+"""Files that the build puts in as pages; this directory has only links to them."""
 
 
 def _read(_: Sphinx, name: str, source: list[str]) -> None:

@@ -39,7 +39,7 @@ class Sample:
     """Monotonic seconds at which the answer came."""
 
     wall_ms: int
-    """The same moment by this machine's clock, in milliseconds since the Unix epoch."""
+    """That moment by this machine's clock, in milliseconds since the Unix epoch."""
 
     queues: Sequence[QueueSummary]
     more: bool
@@ -214,7 +214,7 @@ class Top:
     sample: Sample | None = None
     detail: Detail | None = None
     leases: Sequence[QueueLeases] = ()
-    """Those of the queues of which the workers are shown."""
+    """Those of the queues whose workers are shown."""
 
     error: str = ""
     """Why the last question had no answer; empty if it had one."""

@@ -43,7 +43,7 @@ def grid(
     cursor: int | None = None,
 ) -> list[Text]:
     """
-    Return a table as lines of *width* cells: a heading, and the *rows*, of which the one at *cursor* is marked.
+    Return a table as lines of *width* cells: a heading, and the *rows*, with a mark at the one at *cursor*.
 
     The first column takes the width that is left.  Columns are left out from the right until it has `FIRST_WIDTH`.
     """

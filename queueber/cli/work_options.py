@@ -233,7 +233,7 @@ process_options = _options(
         multiple=True,
         callback=limit_of,
         metavar="ITEMS|SIZE",
-        help="Replace a process after so many items, or at a size such as 512MiB; may be given for both.",
+        help="Replace a process after this number of items, or at a size such as 512MiB; may be given for both.",
     ),
     click.option("--reload", is_flag=True, help="Start anew when a Python file in the working directory changes."),
 )

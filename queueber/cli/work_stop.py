@@ -28,7 +28,7 @@ END_SECONDS: Final = 15.0
 """Time that a worker needs beyond the grace of its handlers: it cancels them, and sends results."""
 
 FORCED_SECONDS: Final = 5.0
-"""The same after `Stopper.force`."""
+"""This time after `Stopper.force`."""
 
 Later = Callable[[float, Callable[[], None]], object]
 
@@ -78,7 +78,7 @@ class Stopper:
         self._forced = False
 
     def drain(self, seconds: float) -> None:
-        """Take no more items, and give running ones *seconds*, because the process is to be replaced."""
+        """Take no more items, and give running ones *seconds*, because the process will be replaced."""
         self._draining = True
         self._worker.stop(seconds)
 

@@ -111,7 +111,7 @@ class Slot:
     """When it was started."""
 
     start_at: float = 0.0
-    """When a WAITING one is to be started."""
+    """When a WAITING one will be started."""
 
     kill_at: float = float("inf")
     """When an ENDING one is forced, or if that was done before killed."""

@@ -28,10 +28,10 @@ from queueber.worker import Verdict, Worker, WorkItem
 LOG = logging.getLogger("queueber.work")
 
 LOOK_SECONDS: Final = 0.5
-"""Time between two looks at a worker that is to be replaced after so much work."""
+"""Time between two looks at a worker that will be replaced after some work."""
 
 DRAIN_SECONDS: Final = 600.0
-"""Time for the running items of a process that is to be replaced, unless there is a longest run time."""
+"""Time for the running items of a process that will be replaced, unless there is a longest run time."""
 
 LEAVE_SECONDS: Final = 5.0
 """Time for the interpreter to end."""

@@ -86,7 +86,7 @@ class Items:
             self._polling.cancel()
 
     def _poll(self) -> None:
-        """Poll for as many items as the stock lacks, unless a poll is under way or is to be repeated."""
+        """Poll for as many items as the stock lacks, unless a poll is under way or will be repeated."""
         wanted = self._stock.wanted()
         if self._polling is not None or self._retry is not None or not wanted or self._closed:
             return

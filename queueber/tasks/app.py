@@ -133,7 +133,7 @@ class Tasks:
             max_attempts: deliveries after which the item is rejected; None leaves that to the queue's settings.
             backoff: the wait after a failure: the seconds of the first one, a `Backoff`, or a function of the number of
                 failures; None leaves that to the queue's settings.
-            every: fire each so many seconds, from 1, or a timedelta.
+            every: the interval in seconds, from 1, or a timedelta.
             cron: fire at these times, for example `*/5 * * * *`.
             tz: the time zone of *cron*, UTC by default.
 
@@ -264,7 +264,7 @@ class Tasks:
         clock: ClockSeconds = system_clock,
     ) -> Scheduler:
         """
-        Return the scheduler of the periodic tasks, of which any number may run.
+        Return the scheduler of the periodic tasks.  Any number may run.
 
         Args:
             ahead: seconds by which firings are added before their time.

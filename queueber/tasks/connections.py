@@ -39,7 +39,7 @@ _UNTRACED: Final[AbstractContextManager[Mapping[str, bytes]]] = nullcontext({})
 
 @cache
 def is_traced() -> bool:
-    """Return whether OpenTelemetry is installed, of which Python does not remember that it is not."""
+    """Return whether OpenTelemetry is installed.  Python does not remember a package that is missing."""
     return telemetry.installed()
 
 

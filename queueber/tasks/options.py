@@ -96,7 +96,7 @@ def checked_point(name: str, value: datetime) -> int:
 @frozen
 class Backoff:
     """
-    Waits after failures: *base* seconds, doubled with each failure up to *cap*, of which a random part is waited.
+    Waits after failures: *base* seconds, doubled with each failure up to *cap*; a random part of that is waited.
 
     The random part keeps tasks that failed together from coming back together.
     """
@@ -105,7 +105,7 @@ class Backoff:
     cap: float = BACKOFF_CAP_SECONDS
 
     def delay(self, failures: int, chance: float) -> float:
-        """Return the seconds to wait after so many *failures*, from 1; *chance* is between 0 and 1."""
+        """Return the seconds to wait after this number of *failures*, from 1; *chance* is between 0 and 1."""
         # The exponent is bounded, because a float is.
         return min(self.cap, self.base * 2.0 ** min(failures - 1, _DOUBLINGS_MAX)) * chance
 

@@ -126,12 +126,12 @@ class Adder(Generic[P]):
 
     @property
     def aio(self) -> AioAdder[P]:
-        """The same for asyncio: `await task.aio.add(…)`."""
+        """Adds on asyncio: `await task.aio.add(…)`."""
         return AioAdder(self._producer, self)
 
     @property
     def tx(self) -> TxAdder[P]:
-        """The same for Twisted: `await task.tx.add(…)`, after `Tasks.connect_twisted`."""
+        """Adds on Twisted: `await task.tx.add(…)`, after `Tasks.connect_twisted`."""
         return TxAdder(self._producer, self)
 
     def options(

@@ -118,11 +118,11 @@ class Faults:
     """Counts what arrives: reads, new connections and ends of connections."""
 
     def loses(self, method: str) -> bool:
-        """Return whether the reply to a call of *method* is to be lost."""
+        """Return whether the reply to a call of *method* will be lost."""
         return any(each.meets(method) for each in self.lose)
 
     def refuses(self, method: str) -> bool:
-        """Return whether a call of *method* is to be refused as overloaded."""
+        """Return whether a call of *method* will be refused as overloaded."""
         return any(each.meets(method) for each in self.overload)
 
 

@@ -264,7 +264,7 @@ class Engine:
             self._abandon(delivery, DEFER, "the worker ends now", now)
 
     def actions(self, now: float) -> list[AnyAction]:
-        """Return what is to be done now, in this order; nothing after an `End`."""
+        """Return what to do now, in this order; nothing after an `End`."""
         if self._ended:
             return []
         while self._all.waiting and not self.full and not self._slow:

@@ -141,7 +141,7 @@ def _not_awaitable(returned: object) -> object:
     Return *returned*.
 
     Raises:
-        TypeError: it would have to be awaited.
+        TypeError: only an await would give its result.
     """
     if not isawaitable(returned):
         return returned

@@ -19,7 +19,7 @@ SETTLE_SECONDS: Final = 5.0
 """The time that the last verdicts have to reach the server after a stop."""
 
 FORCED_SECONDS: Final = 2.0
-"""The same after a second stop."""
+"""That time after a second stop."""
 
 SLOW_SECONDS: Final = 5.0
 """The time after which a loop that does not turn is reported and gets no more items."""

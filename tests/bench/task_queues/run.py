@@ -72,7 +72,7 @@ class Bench:
     """One library with one broker that runs."""
 
     def __init__(self, library, broker, port, scratch):
-        self.library = library
+        self.subject = library
         self.scratch = scratch
         self.url = URLS[broker].format(port=port)
         self.workers = []
@@ -104,14 +104,14 @@ class Bench:
         self.records_file.touch()
 
     def add(self, count, interval=0.0, pause=0.0):
-        program = [str(self.library.python), str(APPS / f"{self.library.app}_app.py")]
-        self.run([*program, str(count), str(interval), str(pause), *self.library.add])
+        program = [str(self.subject.python), str(APPS / f"{self.subject.app}_app.py")]
+        self.run([*program, str(count), str(interval), str(pause), *self.subject.add])
 
     def start(self, processes):
-        """Start workers with so many processes."""
-        command = self.library.command(self.library.worker, processes=processes, broker=self.url)
+        """Start workers with this number of processes."""
+        command = self.subject.command(self.subject.worker, processes=processes, broker=self.url)
         with self.log.open("ab") as out:
-            for _ in range(processes if self.library.forks else 1):
+            for _ in range(processes if self.subject.forks else 1):
                 self.workers.append(
                     subprocess.Popen(
                         command, env=self.environment(), cwd=APPS, stdout=out, stderr=out, start_new_session=True
@@ -124,7 +124,7 @@ class Bench:
         return list(RECORD.iter_unpack(data[: len(data) // RECORD.size * RECORD.size]))
 
     def wait(self, enough, seconds):
-        """Wait until *enough* accepts the records, for at most so many *seconds*; return the records."""
+        """Wait until *enough* accepts the records, for at most *seconds*; return the records."""
         give_up = time.monotonic() + seconds
         while not enough(found := self.records()) and time.monotonic() < give_up:
             if all(worker.poll() is not None for worker in self.workers):
