@@ -155,7 +155,7 @@ class Work:
         return (self.folder / f"log{len(self.processes) - 1 if number < 0 else number}").read_text()
 
     def logged(self, pattern, times=1):
-        """Return the matches once there are so many of them."""
+        """Return the matches once there are enough of them."""
         return until(lambda: len(found := re.findall(pattern, self.log(), re.MULTILINE)) >= times and found)
 
     def done(self):

@@ -213,7 +213,7 @@ async def _some_removed(generator, worker, session):
 
 
 async def attached(worker, session):
-    """Attach *session* to the connection of *worker*, and give back the leases of which no reply was seen."""
+    """Attach *session* to the connection of *worker*, and give back the leases whose replies were not seen."""
     call = await worker.attach(session.id, GRACE_SECONDS)
     there = {each.lease: list(each.ids) for each in call.leases}
     session.held = {lease: ids for lease, ids in there.items() if lease in session.seen}

@@ -116,7 +116,7 @@ class Poll(Call):
     """The session that keeps the lease; its span is infinite then."""
 
     queues: list[str] = field(factory=list)
-    """The queues of a poll of several, of which it has items of `queue`; empty for a poll of one."""
+    """The queues of a poll of several, whose items are of `queue`; empty for a poll of one."""
 
     strict: bool = False
     """Whether it takes from the first of them that has an item."""

@@ -380,7 +380,7 @@ class Example:
             self.client().ask((api.ADD, content, again))
 
     def add_keyed(self):
-        """Add items with keys, some of which are those of others."""
+        """Add items with keys, some of them already taken."""
         keys = [b"key %d" % self.rng.randrange(4) for _ in range(self.rng.randrange(1, 4))]
         method, content, call = self.adding(self.queue(), None, keys=keys)
         self.client().ask((method, content, call))

@@ -686,7 +686,7 @@ class Facts:
                 failing.add(item)
         for item in failing:
             item.doubted += 1
-        # Not before: an item may be there under its last lease and under an earlier one.
+        # Not before: the entries may name an item twice, under its last lease and under an earlier one.
         for _, item, *_ in call.entries:
             item.moving.discard(call)
         if call.facts and call.kind == "settle":
