@@ -194,7 +194,7 @@ class Epoch:
                     deadline = min(deadline, came.at + END_SECONDS)
             by_itself = server.ended(0.0 if load else 5.0)
             now = time.monotonic()
-            down = self.history.end_noticed(now, NOTICED_SECONDS) if by_itself else now
+            down = now - NOTICED_SECONDS if by_itself else now
             # Under strace an end takes longer.
         status, came = server.kill(), injection.came()
         if load:
@@ -257,7 +257,7 @@ class Epoch:
         fill()
         by_itself = await server.gone(began + 30 - time.monotonic())
         now = time.monotonic()
-        self.down = self.history.end_noticed(now, NOTICED_SECONDS) if by_itself else now
+        self.down = now - NOTICED_SECONDS if by_itself else now
         status = server.kill()
         await over(load)
         fault = Fault(name, "ENOSPC", 1, starting=False)
