@@ -14,6 +14,7 @@ checker judges, and clients go on after each crash.
 import asyncio
 import os
 import time
+from collections import Counter
 from contextlib import suppress
 from functools import partial
 from math import inf
@@ -28,7 +29,9 @@ QUEUES = ("default", "mail", "\N{SNOWMAN}", "jobs/nightly")
 ALL_QUEUES = (*QUEUES, habits.LIMITED, habits.ONCE, habits.PURGED)
 DELAYS = ((0.7, 0.0, 0.0), (0.95, 0.01, 0.3), (1.0, 0.3, 1.5))
 SIZES = ((0.9, 100), (0.99, 3_000), (1.0, 70_000))
-BACKLOG_ITEMS = 1_500
+BACKLOG_ITEMS = 250
+"""Of one queue: its producers wait while it has more."""
+
 QUIET_SECONDS = 0.3
 
 
@@ -50,8 +53,9 @@ class Generator:
     long_span: float = 4.0
     """The seconds of leases that outlast a crash: the longest of all waits, and about the length of a drain."""
 
-    added: int = 0
-    removed: int = 0
+    backlog: Counter = field(factory=Counter)
+    """About how many items a queue has; a poll without items corrects what deaths and expiry take unseen."""
+
     configured: bool = False
     sessions: list = field(factory=list)
     """Sessions whose workers go on in the next life."""
@@ -85,9 +89,9 @@ class Generator:
                 if self.random.random() < 0.01:
                     delays[-1] = 11 * 366 * 86_400.0  # longer than may be: nothing of it must be there
                 calls.add(client.add(contents, delays))
-                self.added += count
+                self.backlog[client.queue] += count
             await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
-            while self.added - self.removed > BACKLOG_ITEMS and not client.gone:  # noqa: ASYNC110
+            while self.backlog[client.queue] > BACKLOG_ITEMS and not client.gone:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
 
     async def work(self, client):
@@ -162,11 +166,14 @@ class Generator:
 
     async def take(self, client, most, span, wait):
         """Poll up to *most* items."""
-        return await client.poll(1 + self.random.randrange(most), span, wait)
+        taken = await client.poll(1 + self.random.randrange(most), span, wait)
+        if not taken.items:
+            self.backlog[client.queue] = 0
+        return taken
 
     async def _remove(self, client, number, lease, **more):
         call = await client.remove(number, lease, **more)
-        self.removed += call.done
+        self.backlog[client.queue] -= call.done
         return call
 
     async def together(self, calls):

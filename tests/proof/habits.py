@@ -75,7 +75,7 @@ async def _hand_off(generator, client, taken):
     if spoilt:
         entries.insert(random.randrange(len(entries) + 1), Entry(lease=os.urandom(16), id=entries[0].id, action="fail"))
     contents = [generator.contents() for _ in range(random.randrange(1, 4))]
-    generator.added += len(contents)
+    generator.backlog[client.queue] += len(contents)
     await _settled(generator, client, entries, contents=contents, delays=[0.0] * len(contents))
     if spoilt:
         await _settled(generator, client, [each for each in entries if each.action == "remove"])
@@ -87,7 +87,7 @@ async def _settled(generator, client, entries, **more):
     ]
     call = await client.settle(again, **more)
     if call.changed:
-        generator.removed += sum(
+        generator.backlog[client.queue] -= sum(
             each.died or (each.action == "remove" and each.result == "done") for each in call.entries
         )
     return call
@@ -144,7 +144,8 @@ async def bury(generator, client):
     random = generator.random
     while True:
         if random.random() < 0.2:
-            generator.added += (await client.redrive(random.randrange(1, 5))).moved
+            call = await client.redrive(random.randrange(1, 5))
+            generator.backlog[client.queue] += call.moved
         taken = await client.poll(4, random.choice((0.05, 2.0)), 0.2, dead=True)
         for each in taken.items:
             if random.random() < 0.3:
@@ -206,7 +207,8 @@ async def _some_removed(generator, worker, session):
     for lease, ids in list(session.held.items()):
         for number in list(ids):
             if generator.random.random() < 0.5:
-                generator.removed += (await worker.remove(number, lease)).done
+                call = await worker.remove(number, lease)
+                generator.backlog[session.queue] -= call.done
                 ids.remove(number)
         if not ids:
             del session.held[lease]
@@ -234,7 +236,7 @@ async def insist(generator, client):
         contents = [generator.contents() for _ in range(random.randrange(1, 4))]
         sent = client.queue, contents, [0.0] * len(contents), os.urandom(16)
         generator.unanswered.append(sent)
-        generator.added += len(contents)
+        generator.backlog[client.queue] += len(contents)
         calls = [client.add(*sent[1:3], request=sent[3]) for _ in range(random.choice((1, 1, 2)))]
         await generator.together(calls)
         generator.unanswered.remove(sent)
@@ -253,7 +255,7 @@ async def repeat_keys(generator, client):
         keys = [b"" if random.random() < 0.1 else key for key in keys]
         contents = [generator.contents() for _ in range(count)]
         call = await client.add(contents, [0.0] * count, keys=keys, until_removed=until_removed)
-        generator.added += count - len(call.duplicates)
+        generator.backlog[client.queue] += count - len(call.duplicates)
         await asyncio.sleep(random.random() * 0.1)
 
 
@@ -266,12 +268,13 @@ async def operate(generator, client):
     while True:
         contents = [generator.contents() for _ in range(3)]
         added = await client.add(contents, [0.4, 0.1, 0.0])
-        generator.added += 3
+        generator.backlog[client.queue] += 3
         await asyncio.sleep(random.random() * 0.02)
         for number in added.ids:
             match random.randrange(5):
                 case 0:
-                    generator.removed += (await client.cancel(number)).done
+                    call = await client.cancel(number)
+                    generator.backlog[client.queue] -= call.done
                 case 1:
                     await client.kick(number)
                 case 2:
@@ -284,7 +287,7 @@ async def purge(generator, client):
     while True:
         await asyncio.sleep(0.1 + generator.random.random() * 0.5)
         call = await client.purge()
-        generator.removed += call.items
+        generator.backlog[client.queue] -= call.items
 
 
 async def give_up_sessions(generator, port):
