@@ -5,15 +5,18 @@ An address is ``HOST:PORT``, ``[IPv6]:PORT``, a client endpoint string of Twiste
 or the endpoint string of a local server, which is the value of its ``--listen``.
 """
 
+import os
 import re
 from typing import Final, TypeAlias
 
 from attrs import frozen
 
-from queueber.errors import InvalidRequest
+from queueber.errors import InvalidRequest, too_large
 from queueber.process import expanded_endpoint
 
 PORT_MAX: Final = 65_535
+UNIX_PATH_BYTES_MAX: Final = 107
+"""The longest path of a Unix socket that the kernel takes: with the NUL after it, it has room for 108 bytes."""
 
 # A server's endpoint comes before HOST:PORT, because tcp:9090 is no host named tcp.
 _SERVED_TCP = re.compile(r"(?:tcp:|:)(?P<port>\d+)(?::(?:backlog=\d+|interface=(?P<host>(?:[^:\\]|\\:)*)))*", re.ASCII)
@@ -61,7 +64,7 @@ def parse(text: str) -> Address:
 
     Raises:
         InvalidRequest: the port is out of range, there is no home directory for a ``~``, *text* contains a NUL, or a
-            Unix socket has no path.
+            Unix socket has no path, or one that is too long.
     """
     try:
         text = expanded_endpoint(text)
@@ -77,9 +80,26 @@ def parse(text: str) -> Address:
     if tcp := _TCP.fullmatch(text):
         return _tcp(tcp["host"], tcp["port"], text)
     if unix := _UNIX.fullmatch(text):
-        return UnixAddress(_unescaped(unix["path"]))
+        return unix_address(_unescaped(unix["path"]))
     with_options = _TCP_WITH_OPTIONS.match(text)
     return EndpointString(text, with_options["host"] if with_options else None)
+
+
+def unix_address(path: str) -> UnixAddress:
+    """
+    Return the address of the Unix socket at *path*.
+
+    Raises:
+        InvalidRequest: the path is too long, or is no name of a file.
+    """
+    name = "the path of the Unix socket"
+    try:
+        length = len(os.fsencode(path))
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"{name} is not UTF-8: {path!a}") from None
+    if length > UNIX_PATH_BYTES_MAX:
+        raise too_large(name, value=length, limit=UNIX_PATH_BYTES_MAX, unit="bytes")
+    return UnixAddress(path)
 
 
 def socket_address(text: str) -> TcpAddress | UnixAddress | None:

@@ -24,6 +24,7 @@ from queueber.client_core.address import (
     UnixAddress,
     parse,
     socket_address,
+    unix_address,
 )
 from queueber.client_core.arguments import FRAME_BYTES_HIGHEST, SPAN_MS_MAX, integer
 from queueber.client_core.options import Options, Tls
@@ -129,9 +130,10 @@ def _unix(host: str, path: str) -> UnixAddress:
     if not path.strip("/") or "\0" in path:
         raise InvalidRequest("the path of the URL is not that of a Unix socket: queueber+unix:///PATH/TO/SOCKET")
     try:
-        return UnixAddress(expanded(host + path))
+        found = expanded(host + path)
     except ValueError as why:
         raise InvalidRequest(f"the path of the URL {why}") from None
+    return unix_address(found)
 
 
 def _parameters(query: str) -> dict[str, str]:

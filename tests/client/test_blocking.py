@@ -225,7 +225,6 @@ def test_without_a_server_nothing_is_sent(tmp_path):
     for where, why in (
         (address, "Connection refused"),
         (f"unix:{tmp_path}/none", "No such file or directory"),
-        (f"unix:{tmp_path}/{'x' * 200}", "AF_UNIX path too long"),
         ("0.0.0.0.0.invalid:1", ".+"),
     ):
         with pytest.raises(NotConnected, match=f"cannot connect to {where}: {why}"):

@@ -1,9 +1,13 @@
 """The URL of a queue: what it means, and one clear sentence for each mistake."""
 
+import socket
+from functools import partial
+
 import pytest
 from attrs import evolve
 from twisted.internet.testing import MemoryReactorClock
 
+from queueber import aio, sync
 from queueber.client import Tls, connect
 from queueber.client_core.address import EndpointString, TcpAddress, UnixAddress
 from queueber.client_core.options import Options
@@ -39,6 +43,22 @@ def test_the_address_and_the_queue(url, address, queue):
     found = target_of(url)
     assert (found.address, found.queue) == (address, queue)
     assert (found.options.tls is not None) == url.startswith("queueber+tls")
+
+
+def test_the_longest_path_that_the_kernel_takes():
+    path = "/" + "x" * 106
+    with socket.socket(socket.AF_UNIX) as made:
+        with pytest.raises(FileNotFoundError):
+            made.connect(path)
+        with pytest.raises(OSError, match="too long"):
+            made.connect(path + "x")
+    assert target_of(f"queueber+unix://{path}").address == UnixAddress(path)
+
+
+@pytest.mark.parametrize("face", [sync.connect, aio.connect, partial(connect, MemoryReactorClock())])
+def test_a_path_that_is_too_long_is_refused_by_connect_of_each_face(face):
+    with pytest.raises(InvalidRequest, match="the path of the Unix socket is 201 bytes; the limit is 107"):
+        face("unix:/" + "x" * 200)
 
 
 def test_a_path_below_the_home_directory(monkeypatch):
@@ -101,6 +121,10 @@ def test_options_are_parameters_and_arguments_count_first():
         ("queueber+unix:///", "the path of the URL is not that of a Unix socket: queueber+unix:///PATH/TO/SOCKET"),
         ("queueber+unix:///a%00b", "the path of the URL is not that of a Unix socket"),
         ("queueber+unix:///a?key=b", "key needs TLS: the URL must begin with queueber+tls://"),
+        ("queueber+unix:///" + "x" * 107, "the path of the Unix socket is 108 bytes; the limit is 107"),
+        ("queueber+unix:///%C3%A4" + "x" * 105, "the path of the Unix socket is 108 bytes; the limit is 107"),
+        ("unix:/" + "x" * 107, "the path of the Unix socket is 108 bytes; the limit is 107"),
+        ("unix:path=/run/\ud800", r"the path of the Unix socket is not UTF-8: '/run/\ud800'"),
     ],
 )
 def test_a_mistake_is_one_sentence(url, said):
