@@ -199,12 +199,20 @@ def path(name: str, value: str | os.PathLike[str]) -> Path:
     Return *value* as a path.
 
     Raises:
-        InvalidRequest: *value* is not a path, is empty or contains a NUL.
+        InvalidRequest: *value* is not a path, is empty or contains a NUL, or half of a surrogate pair.
     """
     found = os.fspath(value) if isinstance(value, str | os.PathLike) else None
-    if not isinstance(found, str) or not found or "\0" in found:
+    if not isinstance(found, str) or not found or "\0" in found or not _is_file_name(found):
         raise wrong(name, value, "a path as text or `os.PathLike`, not empty and without a NUL")
     return Path(found)
+
+
+def _is_file_name(value: str) -> bool:
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def text(name: str, value: str) -> str:
