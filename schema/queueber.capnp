@@ -191,7 +191,7 @@ struct ItemOptions {
 
   expiresAtMs @3 :UInt64;
   # Milliseconds since the Unix epoch by the server's clock, from which the item is not delivered any more: it dies, or
-  # is dropped if the queue's `dropExpired` says so.  0: never.
+  # is dropped if the queue's `dropExpired` says so.  0: never.  An add with a moment that has passed is refused.
 
   dueMs @4 :UInt64;
   # When the item becomes due, in milliseconds since the Unix epoch by the server's clock; replaces the visibility

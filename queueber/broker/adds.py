@@ -129,6 +129,11 @@ class Adds:
                     f" the limit is {self._limits.delay_ms:,} (delay_ms)",
                     limit="delay_ms",
                 )
+            if item.options is not None and 0 < item.options.expires_at <= now:
+                return InvalidRequest(
+                    f"options[{place}].expiresAtMs is {now - item.options.expires_at:,} ms ago by the server's clock;"
+                    " it must be later than now"
+                )
         return None
 
     def why_refused(

@@ -178,6 +178,17 @@ class TestExpiry:
         assert item.facts.death == (DeathReason.EXPIRED, harness.now, "default")
         assert (item.facts.expires_at, item.facts.headers, item.attempts) == (0, (("a", b"b"),), 0)
 
+    def test_an_add_of_an_item_that_has_expired_is_refused_as_a_whole(self, harness):
+        live = NewItem(b"live", SpanMs(0))
+        for age in (0, 1_500):
+            old = NewItem(b"old", SpanMs(0), ItemOptions(expires_at=WallMs(harness.now - age)))
+            (why,) = harness.submit(harness.broker.add(harness.queue, [[live, old]], harness.now)).reply
+            assert isinstance(why, InvalidRequest)
+            assert str(why) == (
+                f"options[1].expiresAtMs is {age:,} ms ago by the server's clock; it must be later than now"
+            )
+        assert harness.queue.items == 0
+
     def test_an_item_that_came_back_or_was_read_from_the_disk_expires_too(self, harness):
         harness.add_with(b"a", b"b", expires_at=WallMs(harness.now + 2_000))
         harness.take(2, lease_duration=2_500)

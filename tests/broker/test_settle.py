@@ -405,9 +405,10 @@ class TestLimitsOfQueues:
             harness.settle(adds=[("one", b"a"), ("two", b"b")])
         assert harness.settle(adds=[("one", b"a"), ("one", b"b"), ("two",)]).changed
 
-    def test_items_that_can_never_be_added_refuse_the_call(self, leased):
+    @pytest.mark.parametrize("options", [ItemOptions(due=WallMs(2**60)), ItemOptions(expires_at=WallMs(1))])
+    def test_items_that_can_never_be_added_refuse_the_call(self, leased, options):
         harness, lease, _ = leased
-        late = NewItem(b"x", SpanMs(0), ItemOptions(due=WallMs(2**60)))
+        late = NewItem(b"x", SpanMs(0), options)
         plan = harness.broker.settles.settle(
             harness.queue, [entry(Action.REMOVE, lease)], [(harness.queue, [late])], {}, harness.now
         )
