@@ -67,6 +67,9 @@ class Connector:
         self.link = _link(self._endpoint, options)
         self._options = options
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = os.getpid()
+        """The process of the loop."""
+
         self._transport: Transport | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._retry_timer: asyncio.TimerHandle | None = None
@@ -85,7 +88,8 @@ class Connector:
         Make *call* and return its result.  Cancelling the task cancels the call; a poll then leaves nothing leased.
 
         Raises:
-            InvalidRequest: *timeout_ms* is out of range, or this is another event loop than that of the first call.
+            InvalidRequest: *timeout_ms* is out of range, or this is another event loop or another process than that of
+                the first call.
             CallTimedOut: the call exceeded its time limit.
             QueueberError: an error of the call.
         """
@@ -120,6 +124,10 @@ class Connector:
 
     def _bind(self) -> asyncio.AbstractEventLoop:
         """Return the running loop, and connect if this is the first call in it."""
+        if self.is_inherited:
+            raise InvalidRequest(
+                f"the client belongs to process {self._process}, from which this one was forked: connect in this one"
+            )
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             if self._loop is not None and not self._loop.is_closed():
@@ -128,9 +136,14 @@ class Connector:
                 # Connection, calls and sessions ended with their loop, which did not say so.
                 self.link = _link(self._endpoint, self._options)
                 self._transport, self._background, self._flushing = None, set(), False
-            self._loop = loop
+            self._loop, self._process = loop, os.getpid()
             self._connect()
         return loop
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether the connection is that of the process from which this one was forked: it is left alone."""
+        return self._process != os.getpid() and self._loop is not None and not self._loop.is_closed()
 
     def _done(self, call: Call[T], future: asyncio.Future[T], outcome: T | QueueberError) -> None:
         """Hand over the outcome of a call."""
@@ -163,7 +176,7 @@ class Connector:
 
     def call_from_any_thread(self, function: Callable[[], object]) -> None:
         """Call *function* on the loop, if it still runs."""
-        if self._loop is not None:
+        if self._loop is not None and not self.is_inherited:
             # The loop is closed.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(function)
@@ -237,7 +250,7 @@ class Connector:
 
     def _flush(self) -> None:
         self._flushing = False
-        if self._transport is not None:
+        if self._transport is not None and not self.is_inherited:
             self._transport.flush()
 
     # The end
@@ -247,7 +260,10 @@ class Connector:
         Send pending calls, close the connection and do not reconnect.  Further calls have no effect.
 
         Waits for the answers to what returns items, and then for the end of the connection, up to `CLOSE_SECONDS` each.
+        In a forked process it has no effect on the parent's connection.
         """
+        if self.is_inherited:
+            return
         loop = self._loop
         try:
             if loop is not None and not self.link.closed and loop is asyncio.get_running_loop():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 import weakref
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from attrs import define, field, frozen
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from queueber.aio.connector import Connector
 
+T = TypeVar("T")
+
 
 @define(eq=False, repr=False)
 class Item(Delivered):
@@ -31,7 +34,8 @@ class Item(Delivered):
 
     As a context manager it settles the item at the end of the block: success removes it, an exception fails it with
     the exception's text and goes on, and a cancellation returns it uncounted.  Nothing happens if a method of the
-    item has settled it already.  Success raises `LeaseLost` if the lease has ended meanwhile.
+    item has settled it already, or in a process that was forked meanwhile.  Success raises `LeaseLost` if the lease
+    has ended.
     """
 
     _connector: Connector = field(kw_only=True, repr=False)
@@ -39,32 +43,44 @@ class Item(Delivered):
 
     async def remove(self, *, timeout_ms: int | None = None) -> bool:
         """Remove the item; the result is False if its lease has ended."""
-        done = await self._connector.call(self._calls.remove(self.id, self.lease), timeout_ms)
+        done = await self._call(self._calls.remove(self.id, self.lease), timeout_ms)
         self.settled = True
         return done
 
     async def fail(self, error: str = "", *, delay_ms: int | None = None, timeout_ms: int | None = None) -> Settled:
         """Return the item to the queue, after *delay_ms* or the queue's backoff, and count a failure."""
         call = self._calls.fail(self.id, self.lease, error, delay_ms=delay_ms)
-        done = await self._connector.call(call, timeout_ms)
+        done = await self._call(call, timeout_ms)
         self.settled = True
         return done
 
     async def defer(self, *, delay_ms: int | None = None, timeout_ms: int | None = None) -> Settled:
         """Return the item to the queue, after *delay_ms* or to its own place, and count nothing."""
-        done = await self._connector.call(self._calls.defer(self.id, self.lease, delay_ms=delay_ms), timeout_ms)
+        done = await self._call(self._calls.defer(self.id, self.lease, delay_ms=delay_ms), timeout_ms)
         self.settled = True
         return done
 
     async def reject(self, error: str = "", *, timeout_ms: int | None = None) -> Settled:
         """Move the item to the dead items now."""
-        done = await self._connector.call(self._calls.reject(self.id, self.lease, error), timeout_ms)
+        done = await self._call(self._calls.reject(self.id, self.lease, error), timeout_ms)
         self.settled = True
         return done
 
     async def extend(self, lease_ms: int, *, timeout_ms: int | None = None) -> bool:
         """Set the end of the lease, which it shares with the other items of its batch, to *lease_ms* from now."""
-        return await self._connector.call(self._calls.extend(self.lease, lease_ms), timeout_ms)
+        return await self._call(self._calls.extend(self.lease, lease_ms), timeout_ms)
+
+    async def _call(self, call: Call[T], timeout_ms: int | None) -> T:
+        """
+        Make *call*.
+
+        Raises:
+            InvalidRequest: this process was forked from the one that polled the item.
+            QueueberError: an error of the call.
+        """
+        if (why := self._why_not_here()) is not None:
+            raise why
+        return await self._connector.call(call, timeout_ms)
 
     async def __aenter__(self) -> Self:
         return self
@@ -72,7 +88,7 @@ class Item(Delivered):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.settled:
+        if self.settled or self._why_not_here() is not None:
             return
         action, text = exit_for(error, (asyncio.CancelledError,))
         if error is None:
@@ -150,12 +166,14 @@ class Items:
         self._poll(1)  # checks the arguments
         self._stock: Prefetch[Item] = Prefetch(prefetch, lease_ms, time.monotonic)
         self._polling: asyncio.Future[Batch] | None = None
+        self._process = os.getpid()
         self._closed = False
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Item:
+        self._leave_to_parent()
         while not self._closed:
             if (item := self._stock.take()) is not None:
                 if self._stock.count:
@@ -194,12 +212,19 @@ class Items:
             if self._closed:
                 _give_back(self._connector, self._calls, self._stock.give_back())
 
+    def _leave_to_parent(self) -> None:
+        """In a forked process, forget the items of the process in which they were polled."""
+        if self._process != os.getpid():
+            self._process, self._polling = os.getpid(), None
+            self._stock.give_back()
+
     async def close(self) -> None:
         """
         End the iteration, and give back the items in stock.
 
         Returns once they are with their queue again; without a connection they come back when their leases end.
         """
+        self._leave_to_parent()
         self._closed = True
         if self._polling is not None:
             self._polling.cancel()
@@ -218,6 +243,7 @@ class Items:
     def __del__(self) -> None:
         # Closed, too, if an argument was invalid.
         if not self._closed:
+            self._leave_to_parent()
             self._closed = True
             rest = self._stock.give_back()
             if self._polling is not None or rest:

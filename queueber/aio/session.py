@@ -22,6 +22,7 @@ from queueber.units import MS_PER_SECOND
 
 if TYPE_CHECKING:
     from queueber.aio.connector import Connector
+    from queueber.client_core.connection import ClientConnection
 
 _PING = BrokerCalls(lambda _, response: response).ping
 
@@ -48,6 +49,7 @@ class Session(KeptSession):
         if on_lost is not None and not callable(on_lost):
             raise wrong("on_lost", on_lost, "a function or None")
         self._connector = connector
+        self._process = os.getpid()
         self._on_lost_lease = on_lost
         self._timer: asyncio.TimerHandle | None = None
         self._changes: set[asyncio.Future[None]] = set()
@@ -67,17 +69,29 @@ class Session(KeptSession):
     @property
     def session_id(self) -> bytes:
         """The session's bytes, for a poll.  Part of `SessionRef`."""
+        self._check_process()
         if self._link is not self._connector.link:
             raise InvalidRequest("session belongs to an event loop that is closed; it must be made in this one")
         return super().session_id
+
+    def _check_process(self) -> None:
+        if self._process != os.getpid():
+            raise InvalidRequest("session belongs to the process from which this one was forked; it must be made here")
+
+    def on_connected(self, connection: ClientConnection) -> None:
+        """Attach the session, which two processes must not share, in its own one.  Part of `ConnectionUser`."""
+        if self._process == os.getpid():
+            super().on_connected(connection)
 
     async def attached(self) -> None:
         """
         Wait until the server has attached the session, or does not know sessions.
 
         Raises:
+            InvalidRequest: this process was forked from that of the session.
             QueueberError: the server's refusal, or the error of any call without a connection.
         """
+        self._check_process()
         # Its errors are those of a call that waits for a connection; its answer says nothing.
         with suppress(Unimplemented):
             await self._connector.call(_PING())
@@ -96,6 +110,8 @@ class Session(KeptSession):
             QueueberError: it is not known whether its items are with their queues again; they come back when the client
                 is closed and the grace is over.
         """
+        if self._process != os.getpid():
+            return
         done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
 
         def ended(outcome: object) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from attrs import define, field, frozen
 
@@ -27,7 +28,8 @@ class Item(Delivered):
 
     As a context manager it settles itself: success removes it, an exception
     fails it with its text and goes on, a cancellation defers it.  That takes at
-    most 10 s.  An item that was settled inside is left as it is.
+    most 10 s.  An item that was settled inside is left as it is, and so is one
+    in a process that was forked meanwhile.
 
     The methods are those of `Queue`, with the item's id and lease.
     """
@@ -36,25 +38,30 @@ class Item(Delivered):
 
     def remove(self, *, timeout_ms: int | None = None) -> Deferred[bool]:
         """Remove the item; the result is False if its lease has ended."""
-        return self._settling(self._queue.remove(self.id, self.lease, timeout_ms=timeout_ms))
+        return self._settling(self._queue.remove, timeout_ms=timeout_ms)
 
     def fail(self, error: str = "", *, delay_ms: int | None = None, timeout_ms: int | None = None) -> Deferred[Settled]:
         """Return the item to the queue, after *delay_ms* or the queue's backoff, and count a failure."""
-        return self._settling(self._queue.fail(self.id, self.lease, error, delay_ms=delay_ms, timeout_ms=timeout_ms))
+        return self._settling(self._queue.fail, error, delay_ms=delay_ms, timeout_ms=timeout_ms)
 
     def defer(self, *, delay_ms: int | None = None, timeout_ms: int | None = None) -> Deferred[Settled]:
         """Return the item to the queue, after *delay_ms* or to its own place, and count nothing."""
-        return self._settling(self._queue.defer(self.id, self.lease, delay_ms=delay_ms, timeout_ms=timeout_ms))
+        return self._settling(self._queue.defer, delay_ms=delay_ms, timeout_ms=timeout_ms)
 
     def reject(self, error: str = "", *, timeout_ms: int | None = None) -> Deferred[Settled]:
         """Move the item to the dead items now."""
-        return self._settling(self._queue.reject(self.id, self.lease, error, timeout_ms=timeout_ms))
+        return self._settling(self._queue.reject, error, timeout_ms=timeout_ms)
 
     def extend(self, lease_ms: int, *, timeout_ms: int | None = None) -> Deferred[bool]:
         """Set the end of the lease, which it shares with the other items of its batch, to *lease_ms* from now."""
+        if (why := self._why_not_here()) is not None:
+            return _failed(why)
         return self._queue.extend(self.lease, lease_ms, timeout_ms=timeout_ms)
 
-    def _settling(self, settling: Deferred[T]) -> Deferred[T]:
+    def _settling(self, settle: Callable[..., Deferred[T]], *arguments: object, **options: object) -> Deferred[T]:
+        if (why := self._why_not_here()) is not None:
+            return _failed(why)
+        settling = settle(self.id, self.lease, *arguments, **options)
         self.settled = True
         return settling.addErrback(self._not_settled)
 
@@ -68,7 +75,7 @@ class Item(Delivered):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.settled:
+        if self.settled or self._why_not_here() is not None:
             return
         if isinstance(error, GeneratorExit):
             # A coroutine that is being closed cannot wait.
@@ -113,6 +120,13 @@ class Batch(DeliveredBatch[Item]):
         item = self.only()
         if item is not None:
             await item.__aexit__(kind, error, trace)
+
+
+def _failed(why: QueueberError) -> Deferred[Any]:
+    # Imported here, because blocking clients do without Twisted.
+    from twisted.internet.defer import fail  # noqa: PLC0415
+
+    return fail(why)
 
 
 def batch_of(queue: Queue, response: PollResponse) -> Batch:

@@ -6,6 +6,7 @@ The faces add the methods that settle an item, in their own way of waiting.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -37,8 +38,21 @@ class Delivered:
     settled: bool = False
     """Whether one of the item's own methods has ended its lease, or was called to."""
 
+    _process: int = field(factory=os.getpid, init=False)
+    """The process that polled the item."""
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.polled.id.hex()}, attempt {self.polled.attempt}>"
+
+    def _why_not_here(self) -> InvalidRequest | None:
+        """Return the error of settling the item in a process that was forked from its own; None in its own."""
+        here = os.getpid()
+        if here == self._process:
+            return None
+        return InvalidRequest(
+            f"item {id_text(self.id)} belongs to process {self._process}, which polled it, and this is process {here}: "
+            "settle it there"
+        )
 
     @property
     def id(self) -> bytes:
@@ -183,8 +197,6 @@ def items_of(response: PollResponse, make: Callable[[PolledItem, bytes, Delivery
 
 def lease_lost(item: Delivered) -> LeaseLost:
     """Return the error of a context that has ended with success after the lease on *item*."""
-    # Imported here, because it takes a while, and most programs do without.
-
     return LeaseLost(
         f"the lease on item {id_text(item.id)} ended before it was removed: another worker may get it, or has it"
     )

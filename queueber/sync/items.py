@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from attrs import define, field, frozen
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from queueber.sync.connector import Connector
     from queueber.sync.pending import Pending
 
+T = TypeVar("T")
+
 
 @define(eq=False, repr=False)
 class Item(Delivered):
@@ -33,7 +35,8 @@ class Item(Delivered):
 
     As a context manager it settles the item at the end of the block: success removes it, an exception fails it with
     the exception's text and goes on, and an interruption, such as Ctrl-C, returns it uncounted.  Nothing happens if a
-    method of the item has settled it already.  Success raises `LeaseLost` if the lease has ended meanwhile.
+    method of the item has settled it already, or in a process that was forked meanwhile.  Success raises `LeaseLost`
+    if the lease has ended.
     """
 
     _connector: Connector = field(kw_only=True, repr=False)
@@ -41,32 +44,44 @@ class Item(Delivered):
 
     def remove(self, *, timeout_ms: int | None = None) -> bool:
         """Remove the item; the result is False if its lease has ended."""
-        done = self._connector.call(self._calls.remove(self.id, self.lease), timeout_ms)
+        done = self._call(self._calls.remove(self.id, self.lease), timeout_ms)
         self.settled = True
         return done
 
     def fail(self, error: str = "", *, delay_ms: int | None = None, timeout_ms: int | None = None) -> Settled:
         """Return the item to the queue, after *delay_ms* or the queue's backoff, and count a failure."""
         call = self._calls.fail(self.id, self.lease, error, delay_ms=delay_ms)
-        done = self._connector.call(call, timeout_ms)
+        done = self._call(call, timeout_ms)
         self.settled = True
         return done
 
     def defer(self, *, delay_ms: int | None = None, timeout_ms: int | None = None) -> Settled:
         """Return the item to the queue, after *delay_ms* or to its own place, and count nothing."""
-        done = self._connector.call(self._calls.defer(self.id, self.lease, delay_ms=delay_ms), timeout_ms)
+        done = self._call(self._calls.defer(self.id, self.lease, delay_ms=delay_ms), timeout_ms)
         self.settled = True
         return done
 
     def reject(self, error: str = "", *, timeout_ms: int | None = None) -> Settled:
         """Move the item to the dead items now."""
-        done = self._connector.call(self._calls.reject(self.id, self.lease, error), timeout_ms)
+        done = self._call(self._calls.reject(self.id, self.lease, error), timeout_ms)
         self.settled = True
         return done
 
     def extend(self, lease_ms: int, *, timeout_ms: int | None = None) -> bool:
         """Set the end of the lease, which it shares with the other items of its batch, to *lease_ms* from now."""
-        return self._connector.call(self._calls.extend(self.lease, lease_ms), timeout_ms)
+        return self._call(self._calls.extend(self.lease, lease_ms), timeout_ms)
+
+    def _call(self, call: Call[T], timeout_ms: int | None) -> T:
+        """
+        Make *call*.
+
+        Raises:
+            InvalidRequest: this process was forked from the one that polled the item.
+            QueueberError: an error of the call.
+        """
+        if (why := self._why_not_here()) is not None:
+            raise why
+        return self._connector.call(call, timeout_ms)
 
     def __enter__(self) -> Self:
         return self
@@ -74,7 +89,7 @@ class Item(Delivered):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.settled:
+        if self.settled or self._why_not_here() is not None:
             return
         action, text = exit_for(error, ())
         if error is None:

@@ -95,9 +95,12 @@ class Session(SessionRef):
     @property
     def session_id(self) -> bytes:
         """The session's bytes, for a poll.  Part of `SessionRef`."""
+        self._check_process()
+        return self._kept.session_id
+
+    def _check_process(self) -> None:
         if self._io is not self._connector.io():
             raise InvalidRequest("session belongs to the process from which this one was forked; it must be made here")
-        return self._kept.session_id
 
     def hold(self, response: api.PollResponse) -> None:
         """Note the lease in a poll's *response*.  Part of `SessionRef`."""
@@ -108,8 +111,10 @@ class Session(SessionRef):
         Wait until the server has attached the session, or does not know sessions.
 
         Raises:
+            InvalidRequest: this process was forked from that of the session.
             QueueberError: the server's refusal, or the error of any call without a connection.
         """
+        self._check_process()
         # Its errors are those of a call that waits for a connection; its answer says nothing.
         with suppress(Unimplemented):
             self._connector.call(_PING())

@@ -1,6 +1,7 @@
 """Event loops, cancellation and the end of a loop."""
 
 import asyncio
+import os
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from queueber.client_core.errors import NotConnected
 from queueber.client_core.url import target_of
 from queueber.errors import InvalidRequest
 from queueber.testing import TestServer
+from tests.support.forks import in_child
 
 
 @pytest.fixture(scope="module")
@@ -239,3 +241,94 @@ def test_uvloop_serves_as_well(server, url, request):
 
     uvloop.run(main())
     assert server.items(request.node.name) == []
+
+
+forking = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+
+def first_step(coroutine):
+    """Return the error of *coroutine* in its first step; None if it ends there."""
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return None
+    except InvalidRequest as why:
+        return str(why)
+    raise AssertionError("it waits")
+
+
+@forking
+def test_a_process_that_is_forked_within_the_loop_leaves_connection_items_and_session_alone(server, url, request):
+    """At its end the child leaves the blocks that its parent has entered."""
+
+    async def main():
+        async with aio.connect(url) as client, client.session() as session:
+            queue = client.queue()
+            await queue.add(b"1", b"2", b"3")
+            (item,) = await queue.poll(session=session)
+            items = queue.items(1)
+            await anext(items)
+
+            def child():
+                error = SystemExit(0)
+                return [
+                    first_step(each)
+                    for each in (
+                        item.__aexit__(SystemExit, error, None),
+                        session.__aexit__(SystemExit, error, None),
+                        items.close(),
+                        client.close(),
+                        item.remove(),
+                        queue.add(b"x"),
+                        session.attached(),
+                        queue.poll(session=session),
+                    )
+                ]
+
+            said = in_child(child)
+            assert said[:4] == [None] * 4
+            assert f"belongs to process {os.getpid()}, which polled it, and this is process" in said[4]
+            assert said[5] == (
+                f"the client belongs to process {os.getpid()}, from which this one was forked: connect in this one"
+            )
+            assert said[6] == said[7]
+            assert "session belongs to the process from which this one was forked" in said[6]
+            assert states(server, request.node.name)[:2] == ["LEASED"] * 2
+            assert await item.remove()
+            await items.close()
+            assert await client.ping() == []
+
+    run(main())
+    assert states(server, request.node.name) == ["LEASED", "READY"]
+
+
+@forking
+@pytest.mark.parametrize("used", [False, True])
+def test_a_client_that_is_in_no_loop_at_a_fork_serves_both_processes(server, url, request, used):
+    client = aio.connect(url)
+    if used:
+        run(client.queue().add(b"before"))
+
+    def child():
+        return len(run(client.queue().add(b"child")))
+
+    assert in_child(child) == 1
+    run(client.queue().add(b"parent"))
+    run(client.close())
+    found = [item.contents for item in server.items(request.node.name)]
+    assert found == [b"before"] * used + [b"child", b"parent"]
+
+
+@forking
+def test_a_child_does_not_attach_the_session_of_its_parent(server, url):
+    client = aio.connect(url)
+    session = client.session()
+
+    def child():
+        async def main():
+            await client.queue().add(b"x")
+            return session.state.name
+
+        return run(main())
+
+    assert in_child(child) == "DETACHED"

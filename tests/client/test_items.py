@@ -9,6 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from queueber.client import LeaseLost, OutcomeUnknown
 from queueber.client_core.delivery import EXIT_MS
 from queueber.errors import InvalidRequest
+from tests.support.forks import in_child
 
 
 @pytest.fixture
@@ -303,3 +304,20 @@ def test_a_queue_has_its_name(joined):
     client = joined.client()
     assert (client.queue("mail").name, client.default.name) == ("mail", "default")
     assert client.queue("mail").dead_letters().name == "mail"
+
+
+def test_a_forked_process_leaves_the_items_of_its_parent_alone(joined, queue):
+    joined.result(queue.add(b"x"))
+    (item,) = joined.result(queue.poll())
+
+    def child():
+        said = []
+        for settle in (item.remove, item.fail, item.defer, item.reject, lambda: item.extend(1)):
+            settle().addErrback(lambda failure: said.append(failure.type.__name__))
+        for error in (None, GeneratorExit(), OSError("no disk")):
+            with pytest.raises(StopIteration):
+                item.__aexit__(error and type(error), error, None).send(None)
+        return [said, item.settled]
+
+    assert in_child(child) == [["InvalidRequest"] * 5, False]
+    assert joined.result(item.remove())

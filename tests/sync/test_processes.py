@@ -1,7 +1,6 @@
 """Forked processes, and the end of a process."""
 
 import gc
-import json
 import os
 import signal
 import subprocess
@@ -9,34 +8,16 @@ import sys
 import textwrap
 import threading
 import time
-import traceback
+from uuid import UUID
 
 import pytest
 
 from queueber import sync
 from queueber.client_core.errors import OutcomeUnknown
 from queueber.errors import InvalidRequest
+from tests.support.forks import in_child
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-
-
-def in_child(function):
-    """Return the result of *function* in a forked process, which ends without cleaning up."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            signal.alarm(30)
-            os.write(writing, json.dumps(function()).encode())
-        except BaseException:  # noqa: BLE001  (shown, and the parent fails)
-            traceback.print_exc()
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as results:
-        found = results.read()
-    os.waitpid(child, 0)
-    return json.loads(found)
 
 
 def contents(server, queue):
@@ -114,6 +95,61 @@ def test_a_session_is_of_one_process(client, queue):
         assert "belongs to the process from which this one was forked" in in_child(child)
         assert client.ping() == []
         assert batch.items[0].remove()
+
+
+def test_a_child_cannot_enter_its_parent_s_session(client):
+    session = client.session()
+
+    def child():
+        with pytest.raises(InvalidRequest, match="belongs to the process from which this one was forked"), session:
+            pass
+        return True
+
+    assert in_child(child)
+    with session:
+        assert session.state is sync.SessionState.ATTACHED
+
+
+def states(server, queue):
+    return [item.state.name for item in server.items(queue.name)]
+
+
+@pytest.mark.parametrize("error", [None, OSError("no disk"), SystemExit(0)], ids=repr)
+def test_a_child_that_leaves_the_block_of_an_item_leaves_it_to_its_parent(server, queue, error):
+    queue.add(b"x")
+    batch = queue.poll()
+    with batch as item:
+
+        def child():
+            left = [each.__exit__(type(error) if error else None, error, None) for each in (item, batch)]
+            return [left, getattr(error, "__notes__", [])]
+
+        assert in_child(child) == [[None, None], []]
+        assert states(server, queue) == ["LEASED"]
+    assert states(server, queue) == []
+
+
+def test_a_child_cannot_settle_an_item_of_its_parent_unless_it_is_handed_over(server, queue):
+    queue.add(b"1", b"2")
+    first, second = queue.poll(2)
+
+    def child():
+        said = []
+        for settle in (first.remove, first.fail, first.defer, first.reject, lambda: first.extend(1)):
+            try:
+                settle()
+            except InvalidRequest as why:
+                said.append(str(why))
+        return [said, os.getpid(), queue.remove(second.id, second.lease)]
+
+    said, process, removed = in_child(child)
+    item, here = UUID(bytes=first.id), os.getpid()
+    assert set(said) == {
+        f"item {item} belongs to process {here}, which polled it, and this is process {process}: settle it there"
+    }
+    assert (len(said), removed) == (5, True)
+    assert states(server, queue) == ["LEASED"]
+    assert first.remove()
 
 
 def test_a_child_does_not_give_back_the_items_in_stock(server, queue):
