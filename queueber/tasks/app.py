@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
+from queueber.client_core.arguments import elements, text
 from queueber.client_core.queue_calls import checked_name
 from queueber.client_core.url import target_of
 from queueber.errors import InvalidRequest
@@ -26,12 +26,12 @@ from queueber.tasks.options import (
     checked_task_name,
     queue_of,
 )
-from queueber.tasks.parameters import Parameters
+from queueber.tasks.parameters import Parameters, is_coroutine_function
 from queueber.tasks.periodic import Cron, Every, checked_timing
-from queueber.tasks.running import Runner
+from queueber.tasks.running import Runner, media_type
 from queueber.tasks.schedule import AHEAD_MS, CATCH_UP_MS, Firing, Schedule
 from queueber.tasks.scheduler import ClockSeconds, Scheduler, system_clock
-from queueber.tasks.serializer import JsonSerializer, Serializer
+from queueber.tasks.serializer import JsonSerializer, Serializer, checked_serializer
 from queueber.tasks.task import Spec, Task, ToAdd
 
 if TYPE_CHECKING:
@@ -81,13 +81,15 @@ class Tasks:
             InvalidRequest: the URL or another argument cannot be used.
         """
         options = {"resend_adds": resend_adds, **connect}
-        self._queue = target_of(url, **options).queue or DEFAULT_QUEUE
-        self._more_queues = [checked_name(each) for each in queues]
-        writes = JsonSerializer() if serializer is None else serializer
+        self._queue = target_of(text("url", url), **options).queue or DEFAULT_QUEUE
+        self._more_queues = [checked_name(each) for each in elements("queues", queues, "a list of names")]
+        writes = checked_serializer("serializer", JsonSerializer() if serializer is None else serializer)
+        others = elements("also_reads", also_reads, "a list of serializers")
+        reads = [checked_serializer(f"also_reads[{at}]", each) for at, each in enumerate(others)]
         self.connections = Connections(url, writes, options)
         self._specs: dict[str, Spec] = {}
         self._tasks: dict[str, Task[..., Any]] = {}
-        self._runner = Runner(self._specs, {each.content_type: each for each in (writes, *also_reads)})
+        self._runner = Runner(self._specs, {media_type(each.content_type): each for each in (writes, *reads)})
 
     @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
@@ -162,10 +164,9 @@ class Tasks:
         backoff: Backoff | Callable[[int], float] | None,
         timing: Every | Cron | None,
     ) -> Task[..., Any]:
-        if not callable(function):
-            raise InvalidRequest(f"{function!r} is no function; write @app.task, or @app.task(name=…)")
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise InvalidRequest(f"{function!r} is a generator; a task is a function or a coroutine function")
+        if isinstance(function, Task):
+            raise InvalidRequest(f"{function!r} is a task already; a second one is made of its function")
+        coroutine = is_coroutine_function(function)
         found = checked_task_name(getattr(function, "__name__", "") if name is None else name)
         if found in self._specs:
             raise InvalidRequest(f"there is a task {found} already; give one of them another name: @app.task(name=…)")
@@ -176,9 +177,10 @@ class Tasks:
             name=found,
             function=function,
             parameters=parameters,
-            queue=queue_of(self._queue if queue is None else checked_name(queue), priority),
+            # Once more with the priority, which makes it longer.
+            queue=checked_name(queue_of(self._queue if queue is None else checked_name(queue), priority)),
             priority=priority,
-            coroutine=inspect.iscoroutinefunction(function),
+            coroutine=coroutine,
             max_attempts=max_attempts,
             backoff=backoff,
             schedule=timing,
@@ -198,7 +200,7 @@ class Tasks:
 
     @url.setter
     def url(self, url: str) -> None:
-        target_of(url)
+        target_of(text("url", url))
         self.close()
         self.connections.url = url
 

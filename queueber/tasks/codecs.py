@@ -90,7 +90,7 @@ def json_value(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, list | tuple):
         return [at_place(f"[{place}]", json_value, each) for place, each in enumerate(value)]
     if isinstance(value, dict):
-        if strange := [key for key in value if not isinstance(key, str)]:
+        if strange := [key for key in value if not isinstance(key, str) or isinstance(key, Enum)]:
             raise Unfit(strange[0], "a str, as the key of a dict whose annotation names no type of keys")
         return {key: at_place(f"[{key!r}]", json_value, each) for key, each in value.items()}
     raise Unfit(value, ANNOTATE)

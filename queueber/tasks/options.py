@@ -6,10 +6,11 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 from attrs import field, frozen
 
-from queueber.client_core.arguments import flag, instance, integer, wrong
+from queueber.client_core.arguments import flag, instance, integer, text, utf_8, wrong
 from queueber.client_core.items import new_item
 from queueber.client_core.queue_calls import checked_name
-from queueber.errors import InvalidRequest
+from queueber.errors import InvalidRequest, too_large
+from queueber.limits import DEDUP_KEY_BYTES_MAX
 from queueber.units import SpanMs
 from queueber.values import NewItem
 from queueber.worker.verdicts import checked_seconds, span_of
@@ -175,7 +176,7 @@ def checked_options(
     delay: Seconds,
     due: datetime | None,
     expires: datetime | None,
-    key: str,
+    key: str | None,
     until_removed: bool,
     headers: Mapping[str, str | bytes] | None,
 ) -> AddOptions:
@@ -188,8 +189,12 @@ def checked_options(
     span = checked_span("delay", delay)
     if span and due is not None:
         raise InvalidRequest("delay and due are both given; an item becomes due at one moment")
-    if flag("until_removed", until_removed) and not key:
+    if flag("until_removed", until_removed) and key is None:
         raise InvalidRequest("until_removed is given without a key, which it is about")
+    due_ms = 0 if due is None else checked_point("due", due)
+    expires_ms = 0 if expires is None else checked_point("expires", expires)
+    if 0 < expires_ms <= due_ms:
+        raise InvalidRequest(f"expires is {expires}; it must be later than due, which is {due}")
     found = dict(instance("headers", {} if headers is None else headers, Mapping, "a mapping"))
     for name in OWN_HEADERS:
         if name in found:
@@ -197,9 +202,23 @@ def checked_options(
     return AddOptions(
         queue=None if queue is None else checked_name(queue),
         delay=span,
-        due_ms=0 if due is None else checked_point("due", due),
-        expires_ms=0 if expires is None else checked_point("expires", expires),
-        headers={name: value.encode() if isinstance(value, str) else value for name, value in found.items()},
-        dedup_key=f"{task}:{key}".encode() if instance("key", key, str, "text") else b"",
+        due_ms=due_ms,
+        expires_ms=expires_ms,
+        headers={name: _header(name, value) for name, value in found.items()},
+        dedup_key=b"" if key is None else _dedup_key(task, key),
         until_removed=until_removed,
     )
+
+
+def _header(name: object, value: str | bytes) -> bytes:
+    return utf_8(f"headers[{name!r}]", value).encode() if isinstance(value, str) else value
+
+
+def _dedup_key(task: str, key: str) -> bytes:
+    """Return *key* with the task's name before it, so that it is no key of another task."""
+    instance("key", key, str, "text")
+    prefix = f"{task}:".encode()
+    found = utf_8("key", text("key", key)).encode()
+    if len(found) > (most := DEDUP_KEY_BYTES_MAX - len(prefix)):
+        raise too_large(f"key of task {task}", value=len(found), limit=most, unit="bytes")
+    return prefix + found

@@ -1,19 +1,49 @@
 """The parameters of a task's function: arguments are checked against them, and converted by their annotations."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
-from typing import Any, TypeVar, get_type_hints
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any, Final, TypeVar, get_type_hints
 
-from queueber.errors import InvalidRequest
+from queueber.errors import InvalidRequest, one_line
 from queueber.tasks.class_codecs import Compiler
 from queueber.tasks.codecs import Codec, Unfit, Unsupported
 
 T = TypeVar("T")
 
+NESTING_MAX: Final = 100
+"""
+Lists and objects in one another, in an argument.
+
+Each takes some calls of Python to convert, and a worker's stack is to have room for what a program's stack had.
+"""
+
+
+NOT_NESTED: Final = f"no deeper than {NESTING_MAX} lists or objects in one another, and must not contain itself"
+
 
 class Unrunnable(Exception):
     """An item that no attempt will run.  The text is one sentence, for the item's last error."""
+
+
+def is_coroutine_function(function: Callable[..., Any]) -> bool:
+    """
+    Return whether *function*, of which a task is to be made, is a coroutine function.
+
+    Raises:
+        InvalidRequest: it is neither that nor a plain function: a class, a generator, or nothing that can be called.
+    """
+    if not callable(function):
+        raise InvalidRequest(f"{function!r} is no function; write @app.task, or @app.task(name=…)")
+    if isinstance(function, type):
+        raise InvalidRequest(
+            f"{function!r} is a class, whose instances nothing would keep; a task is a function or a coroutine function"
+        )
+    # An object that can be called is as its method; a partial function, as its function.
+    kinds = (function, getattr(function, "__call__", None))  # noqa: B004
+    if any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in kinds):
+        raise InvalidRequest(f"{function!r} is a generator; a task is a function or a coroutine function")
+    return any(inspect.iscoroutinefunction(each) for each in kinds)
 
 
 class Parameters:
@@ -29,7 +59,12 @@ class Parameters:
         """The task's name."""
 
         self._function = function
-        self.signature = inspect.signature(function)
+        try:
+            self.signature = inspect.signature(function)
+        except (ValueError, TypeError):
+            raise InvalidRequest(
+                f"task {task}: {function!r} has no signature that Python knows; wrap it in a function with parameters"
+            ) from None
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """
@@ -73,7 +108,18 @@ class Parameters:
         try:
             return self._converted(args, kwargs, encoding=True)
         except Unfit as why:
-            raise InvalidRequest(f"argument {why.path} of task {self.task} is {_without_path(why)}") from None
+            raise InvalidRequest(self.why_unfit(why)) from None
+
+    def why_unfit(self, why: Unfit) -> str:
+        """Return the sentence about the argument at whose path *why* is."""
+        return one_line(f"argument {why.path} of task {self.task} is {why.described}; it must be {why.wanted}")
+
+    def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        """Yield each of the arguments with the name of its parameter."""
+        positional, _ = self._codecs
+        for place, value in enumerate(args):
+            yield positional[min(place, len(positional) - 1)][0], value
+        yield from kwargs.items()
 
     def decoded(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """
@@ -89,7 +135,7 @@ class Parameters:
         try:
             return self._converted(args, kwargs, encoding=False)
         except Unfit as why:
-            raise Unrunnable(f"argument {why.path} of task {self.task} is {_without_path(why)}") from None
+            raise Unrunnable(self.why_unfit(why)) from None
         except InvalidRequest as why:
             raise Unrunnable(str(why)) from None
 
@@ -98,7 +144,7 @@ class Parameters:
     ) -> tuple[list[Any], dict[str, Any]]:
         positional, named = self._codecs
         last = len(positional) - 1
-        found, by_name, at = [], {}, ""
+        found, by_name, at, value = [], {}, "", None
         try:
             for place, value in enumerate(args):
                 at, codec = positional[min(place, last)]
@@ -108,6 +154,14 @@ class Parameters:
                 by_name[name] = codec.encode(value) if encoding else codec.decode(value)
         except Unfit as why:
             raise why.within(at) from None
+        except RecursionError:
+            raise Unfit(value, NOT_NESTED, at) from None
+        except Exception as why:
+            if not encoding:
+                raise
+            # The value's own code, or that of its class.
+            text = one_line(f"argument {at} of task {self.task} cannot be encoded: {type(why).__name__}: {why}")
+            raise InvalidRequest(text) from why
         return found, by_name
 
     @cached_property
@@ -137,6 +191,10 @@ class Parameters:
 
     def _hints(self) -> dict[str, Any]:
         function = inspect.unwrap(self._function)
+        while isinstance(function, partial):
+            function = inspect.unwrap(function.func)
+        if not inspect.isroutine(function):
+            function = function.__call__  # an object that can be called
 
         def without_result() -> None: ...
 
@@ -151,7 +209,3 @@ class Parameters:
                 f"the annotations of task {self.task} cannot be resolved: {why}; "
                 "its types must be imported when the program runs, not only for type checkers"
             ) from None
-
-
-def _without_path(why: Unfit) -> str:
-    return f"{why.described}; it must be {why.wanted}"

@@ -131,7 +131,7 @@ class Runner:
             raise Unrunnable(f"there is no task {name!r} here; this program has {', '.join(self._tasks) or 'none'}")
         serializers = self._serializers
         kind = _text_header(headers, CONTENT_TYPE_HEADER) or next(iter(serializers))
-        serializer = serializers.get(kind.partition(";")[0].strip().lower())
+        serializer = serializers.get(media_type(kind))
         if serializer is None:
             raise Unrunnable(f"the contents for task {name} are {kind}; this program reads {', '.join(serializers)}")
         try:
@@ -163,6 +163,11 @@ class Runner:
             return running.result()
 
 
+def media_type(text: str) -> str:
+    """Return a content type without its parameters, in lower case."""
+    return text.partition(";")[0].strip().lower()
+
+
 def _text_header(headers: Mapping[str, Any], name: str) -> str | None:
     value = headers.get(name)
     if value is None or isinstance(value, str):
@@ -177,10 +182,15 @@ def decision_of(spec: Spec, item: Any, result: object) -> Decision | None:  # no
     """Return the worker's decision for a task that has returned *result*; None removes its item."""
     if isinstance(result, Next):
         return Done([AddTo(result.call.queue, [result.call.item])])
-    if isinstance(result, list | tuple) and result and all(isinstance(each, Next) for each in result):
+    if isinstance(result, list | tuple | set | frozenset) and any(isinstance(each, Next) for each in result):
+        if strange := [each for each in result if not isinstance(each, Next)]:
+            raise TypeError(f"task {spec.name} returned next steps together with a {type(strange[0]).__name__}")
         return Done([AddTo(each.call.queue, [each.call.item]) for each in result])
     if isinstance(result, Decision):
         return failure_of(spec, item, result) or result
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        # It may yield next steps, which a removal would lose.
+        raise TypeError(f"task {spec.name} returned a {type(result).__name__}, of which nothing was run; return a list")
     if inspect.isawaitable(result):
         # Nothing was done yet, and a removal would lose it.
         if inspect.iscoroutine(result):

@@ -4,8 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from queueber.errors import InvalidRequest
-from queueber.tasks.parameters import Parameters, Unrunnable
+from queueber.client_core.arguments import wrong
+from queueber.errors import InvalidRequest, one_line
+from queueber.tasks.codecs import Unfit
+from queueber.tasks.parameters import NESTING_MAX, NOT_NESTED, Parameters, Unrunnable
 
 MEMBERS = {"args", "kwargs"}
 
@@ -35,6 +37,21 @@ class Serializer(Protocol):
         ...
 
 
+def checked_serializer(name: str, value: Serializer) -> Serializer:
+    """
+    Return *value*, the argument *name*, unchanged.
+
+    Raises:
+        InvalidRequest: it lacks a method or a content type.
+    """
+    kind = getattr(value, "content_type", None)
+    if isinstance(value, type) or not all(callable(getattr(value, each, None)) for each in ("dump", "load")):
+        raise wrong(name, value, "an object with content_type, dump and load")
+    if not isinstance(kind, str) or not kind.isascii() or not kind.isprintable() or not kind:
+        raise wrong(f"content_type of {name}", kind, "text in ASCII, such as 'application/json'")
+    return value
+
+
 class JsonSerializer:
     """`{"args": [...], "kwargs": {...}}` as JSON in UTF-8, with values converted by the annotations of the function."""
 
@@ -49,10 +66,14 @@ class JsonSerializer:
         """
         positional, named = parameters.encoded(args, kwargs)
         try:
-            return _encode({"args": positional, "kwargs": named}).encode()
+            text = _encode({"args": positional, "kwargs": named})
+            contents = text.encode()
         except (ValueError, TypeError, RecursionError) as why:
-            # Text with half a surrogate pair, an integer with thousands of digits, a list that contains itself.
-            raise InvalidRequest(f"the arguments of task {parameters.task} cannot be encoded: {why}") from None
+            raise _unwritable(parameters, positional, named, why) from None
+        # Each list and each object has a bracket, so that most contents need no second look.
+        if text.count("[") + text.count("{") > NESTING_MAX:
+            _check_nesting(parameters, positional, named)
+        return contents
 
     def load(self, parameters: Parameters, contents: bytes) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """
@@ -71,3 +92,39 @@ class JsonSerializer:
         if not isinstance(args, list) or not isinstance(kwargs, dict):
             raise Unrunnable(f"the contents for task {parameters.task} have no array args and object kwargs")
         return parameters.decoded(args, kwargs)
+
+
+def _unwritable(
+    parameters: Parameters, args: Sequence[Any], kwargs: Mapping[str, Any], why: Exception
+) -> InvalidRequest:
+    """Return the error for encoded arguments of which text cannot be made because of *why*; it names the first one."""
+    for name, value in parameters.named(args, kwargs):
+        try:
+            _encode({name: value}).encode()
+        except UnicodeEncodeError as found:
+            problem = f"has {found.object[found.start]!a}, which is half of a character; text must be UTF-8"
+        except RecursionError:
+            return InvalidRequest(parameters.why_unfit(Unfit(value, NOT_NESTED, name)))
+        except (ValueError, TypeError) as found:
+            # An integer with thousands of digits, or what a class has made of itself.
+            problem = f"cannot be encoded: {found}"
+        else:
+            continue
+        return InvalidRequest(one_line(f"argument {name} of task {parameters.task} {problem}"))
+    return InvalidRequest(f"the arguments of task {parameters.task} cannot be encoded: {why}")
+
+
+def _check_nesting(parameters: Parameters, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """
+    Check the depth of encoded arguments.
+
+    Raises:
+        InvalidRequest: one has too many lists and objects in one another.
+    """
+    for name, value in parameters.named(args, kwargs):
+        level, depth = [value], 0
+        while level := [each for each in level if isinstance(each, list | dict)]:
+            depth += 1
+            level = [part for each in level for part in (each.values() if isinstance(each, dict) else each)]
+        if depth > NESTING_MAX:
+            raise InvalidRequest(parameters.why_unfit(Unfit(value, NOT_NESTED, name)))

@@ -141,7 +141,7 @@ class Adder(Generic[P]):
         delay: Seconds = 0,
         due: datetime | None = None,
         expires: datetime | None = None,
-        key: str = "",
+        key: str | None = None,
         until_removed: bool = False,
         headers: Mapping[str, str | bytes] | None = None,
     ) -> Adder[P]:
@@ -152,7 +152,8 @@ class Adder(Generic[P]):
             queue: the queue, instead of the task's own, which some worker must poll.
             delay: seconds, or a timedelta, from the add until the task may run.
             due: when it may run, a datetime with a time zone.
-            expires: when it is not begun any more, likewise; it becomes a dead item then.
+            expires: when it is not begun any more, likewise; it becomes a dead item then.  The server refuses an add
+                whose moment has passed.
             key: a second add of this task to this queue with the same key adds nothing, within the queue's window.
             until_removed: the key counts until the task is done, instead of for the window.
             headers: delivered with the item; `current_item` has them.

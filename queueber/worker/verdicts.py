@@ -168,10 +168,14 @@ def checked_seconds(name: str, seconds: float, *, least: float = 0) -> float:
     Raises:
         InvalidRequest: *seconds* is no number, less than *least*, or above ten years.
     """
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or math.isnan(seconds):
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds != seconds:  # noqa: PLR0124  (NaN)
         raise InvalidRequest(f"{name} is {seconds!r}; it must be a number of seconds")
     if not least <= seconds <= DELAY_SECONDS_MAX:
-        raise InvalidRequest(f"{name} is {seconds:g} s; it must be {least:g} to {DELAY_SECONDS_MAX:,} s")
+        try:
+            shown = f"{seconds:g} s"
+        except OverflowError:
+            shown = f"a number of {int(seconds).bit_length():,} bits, in seconds"
+        raise InvalidRequest(f"{name} is {shown}; it must be {least:g} to {DELAY_SECONDS_MAX:,} s")
     return seconds
 
 

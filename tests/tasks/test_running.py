@@ -199,6 +199,40 @@ def test_a_next_step_that_cannot_be_encoded_fails_the_task(app):
     )
 
 
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        (lambda step: [step, None], "TypeError: task first returned next steps together with a NoneType"),
+        (lambda step: (5, step), "TypeError: task first returned next steps together with a int"),
+        (
+            lambda step: (each for each in [step]),
+            "TypeError: task first returned a generator, of which nothing was run",
+        ),
+    ],
+)
+def test_next_steps_are_not_lost_in_other_results(app, result, text):
+    @app.task
+    def second() -> None: ...
+
+    @app.task
+    def first() -> object:
+        return result(Next(second))
+
+    found = verdict(app, delivered(item_of(first)))
+    assert (found.action, found.error.partition(";")[0].splitlines()[0]) == (Action.FAIL, text)
+
+
+def test_next_steps_may_be_a_set(app):
+    @app.task
+    def second(x: int) -> None: ...
+
+    @app.task
+    def first() -> object:
+        return {Next(second, 1), Next(second, 2)}
+
+    assert len(verdict(app, delivered(item_of(first))).adds) == 2
+
+
 @pytest.mark.parametrize("result", [[], [1], (), 5, "x"])
 def test_other_results_are_not_kept(app, result):
     @app.task

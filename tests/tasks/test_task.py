@@ -2,7 +2,12 @@
 
 import asyncio
 import json
+import math
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from functools import partial
+from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
@@ -11,7 +16,12 @@ from queueber.api import AddResponse
 from queueber.errors import InvalidRequest, Overloaded
 from queueber.tasks import Added, Backoff, Next, Tasks
 from queueber.tasks.connections import AT_ONCE
-from tests.tasks.stand_ins import URL, Adds, AioAdds, TxAdds, app_with_adds, item_id
+from queueber.worker import Reject
+from tests.tasks.stand_ins import URL, Adds, AioAdds, TxAdds, app_with_adds, delivered, item_id
+
+
+class Priority(StrEnum):
+    HIGH = "high"
 
 
 def add(x: int, y: int = 0, *, on: date | None = None) -> int:
@@ -21,6 +31,18 @@ def add(x: int, y: int = 0, *, on: date | None = None) -> int:
 
 async def add_later(x: int) -> int:
     return x + 1
+
+
+class Shouted:
+    """A serializer of one text argument."""
+
+    content_type = "text/shouted"
+
+    def dump(self, parameters, args, kwargs):
+        return args[0].upper().encode() if args[0] else args[0]
+
+    def load(self, parameters, contents):
+        return [contents.decode().lower()], {}
 
 
 def contents(item):
@@ -204,13 +226,25 @@ def test_a_duplicate_is_reported_with_the_first_ones_id():
     [
         ({"delay": -1}, "delay is -1 s; it must be 0 to"),
         ({"delay": "1"}, "delay is '1'; it must be a number of seconds"),
+        ({"delay": math.nan}, "delay is nan; it must be a number of seconds"),
+        ({"delay": math.inf}, "delay is inf s; it must be 0 to"),
+        ({"delay": 10**400}, "delay is a number of 1,329 bits, in seconds; it must be 0 to"),
         ({"delay": 1, "due": datetime.now(UTC)}, "delay and due are both given"),
         ({"due": datetime.fromisoformat("2026-01-01")}, "due is 2026-01-01 00:00:00, without a time zone"),
         ({"expires": 5}, "expires is 5 (int); it must be a datetime"),
         ({"expires": datetime(1960, 1, 1, tzinfo=UTC)}, "the least is 1"),
         ({"until_removed": True}, "until_removed is given without a key"),
         ({"key": b"x"}, "key is b'x' (bytes); it must be text"),
-        ({"key": "x" * 255}, "dedup_key is 259 bytes; the limit is 255"),
+        ({"key": ""}, "key is '' (str); it must be text of at least one character"),
+        ({"key": "", "until_removed": True}, "key is '' (str); it must be text of at least one character"),
+        ({"key": "ä" * 126}, "key of task add is 252 bytes; the limit is 251"),
+        ({"key": "\ud800"}, r"key is not UTF-8: '\ud800'"),
+        ({"headers": {"x": "\ud800"}}, r"headers['x'] is not UTF-8: '\ud800'"),
+        ({"headers": {"\ud800": "x"}}, r"the name of one of headers is not UTF-8: '\ud800'"),
+        (
+            {"due": datetime(2027, 1, 2, tzinfo=UTC), "expires": datetime(2027, 1, 2, tzinfo=UTC)},
+            "expires is 2027-01-02 00:00:00+00:00; it must be later than due, which is 2027-01-02 00:00:00+00:00",
+        ),
         ({"headers": {"task": "x"}}, "headers has 'task', which the task sets itself"),
         ({"headers": ["x"]}, "headers is ['x'] (list); it must be a mapping"),
         ({"headers": {"x": "y" * 5_000}}, "headers is 5,0"),
@@ -292,27 +326,136 @@ def test_an_annotation_that_stands_for_no_json_is_refused_with_task_and_argument
         send.add(1, app)
 
 
-@pytest.mark.parametrize("value", ["\ud800", 10**5_000], ids=["surrogate", "digits"])
-def test_values_that_json_text_cannot_hold_are_refused(value):
+@dataclass
+class Node:
+    name: str
+    next: "Node | None" = None
+
+
+@dataclass
+class Fickle:
+    name: str
+
+    def __getattribute__(self, name):
+        if name == "name":
+            raise OSError("no name\ntoday")
+        return super().__getattribute__(name)
+
+
+def nested(levels):
+    found: list = []
+    for _ in range(levels - 1):
+        found = [found]
+    return found
+
+
+def chain(length):
+    found = None
+    for _ in range(length):
+        found = Node("a", found)
+    return found
+
+
+def endless_list():
+    found: list = []
+    found.append(found)
+    return found
+
+
+def endless_dict():
+    found: dict = {}
+    found["again"] = {"deeper": found}
+    return found
+
+
+def endless_chain():
+    found = Node("a")
+    found.next = Node("b", found)
+    return found
+
+
+DEEP = "it must be no deeper than 100 lists or objects in one another, and must not contain itself"
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "text"),
+    [
+        (Any, "\ud800", r"argument value of task keep has '\ud800', which is half of a character; text must be UTF-8"),
+        (Any, [{"\udcff": 1}], r"argument value of task keep has '\udcff', which is half of a character"),
+        (Any, 10**5_000, "argument value of task keep cannot be encoded: Exceeds the limit (4300 digits)"),
+        (Any, endless_list(), DEEP),
+        (list, endless_list(), DEEP),
+        (Any, endless_dict(), DEEP),
+        (Node, endless_chain(), DEEP),
+        (Any, nested(101), DEEP),
+        (list, nested(5_000), DEEP),
+        (Node, chain(101), DEEP),
+        (Node, chain(5_000), DEEP),
+        (Any, math.nan, "argument value of task keep is nan (float); it must be a finite number"),
+        (float, -math.inf, "argument value of task keep is -inf (float); it must be a finite number"),
+        (Any, {"a": {1: 2}}, "argument value['a'] of task keep is 1 (int); it must be a str, as the key of a dict"),
+        (Any, {Priority.HIGH: 2}, "it must be a str, as the key of a dict whose annotation names no type of keys"),
+        (Fickle, Fickle("x"), r"argument value of task keep cannot be encoded: OSError: no name\ntoday"),
+    ],
+    ids=lambda each: each if isinstance(each, str) and each.isascii() else "",
+)
+def test_values_that_json_cannot_hold_are_refused_with_task_and_argument(hint, value, text):
+    app, adds = app_with_adds()
+
+    @app.task
+    def keep(value): ...
+
+    keep.__wrapped__.__annotations__["value"] = hint
+    for add_it in (lambda: keep.add(value), lambda: keep.add(value=value), lambda: Next(keep, value)):
+        with pytest.raises(InvalidRequest) as caught:
+            add_it()
+        assert text in str(caught.value)
+        assert str(caught.value).startswith("argument value")
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value).encode()) < 400
+    assert adds.added == []
+
+
+def test_the_name_of_an_argument_that_is_no_text_is_refused():
     app, _ = app_with_adds()
 
     @app.task
-    def keep(value) -> None: ...
+    def keep(**more): ...
 
-    with pytest.raises(InvalidRequest, match="the arguments of task keep cannot be encoded: "):
-        keep.add(value)
+    with pytest.raises(InvalidRequest, match=r"argument \\ud800 of task keep has '\\ud800', which is half"):
+        keep.add(**{"\ud800": 1})
 
 
-def test_a_list_that_contains_itself_is_refused():
-    app, _ = app_with_adds()
+@pytest.mark.parametrize(("hint", "value"), [(Any, nested(100)), (Node, chain(100)), (str, "[{" * 1_000)])
+def test_values_of_the_greatest_depth_arrive(hint, value):
+    app, adds = app_with_adds()
+    seen = []
 
     @app.task
-    def keep(value: list) -> None: ...
+    def keep(value):
+        seen.append(value)
 
-    endless: list = []
-    endless.append(endless)
-    with pytest.raises(InvalidRequest, match="the arguments of task keep cannot be encoded: "):
-        keep.add(endless)
+    keep.__wrapped__.__annotations__["value"] = hint
+    keep.add(value)
+    ((_, item),) = adds.added
+    app.handler(delivered(item))
+    assert seen == [value]
+
+
+def test_contents_of_another_program_that_are_too_deep_are_rejected_with_a_sentence():
+    app, adds = app_with_adds()
+
+    @app.task
+    def keep(value: Node): ...
+
+    keep.add(Node("a"))
+    ((_, item),) = adds.added
+    for contents, text in (
+        (b'{"args": [' + b'{"name": "a", "next":' * 300 + b"null" + b"}" * 300 + b"]}", "no deeper than 100"),
+        (b"[" * 100_000, "the contents for task keep are not JSON"),
+    ):
+        with pytest.raises(Reject, match=text):
+            app.handler(delivered(item._replace(contents=contents)))
 
 
 @pytest.mark.parametrize(
@@ -324,6 +467,7 @@ def test_a_list_that_contains_itself_is_refused():
         ({"backoff": -1}, "backoff is -1 s"),
         ({"backoff": Backoff(1, -1)}, "the cap of backoff is -1 s"),
         ({"queue": "x" * 300}, "the queue's name is 300 bytes"),
+        ({"queue": "x" * 252, "priority": "high"}, "the queue's name is 257 bytes; the limit is 255"),
         ({"name": ""}, "the task's name is '' (str); it must be 1 to 200 bytes of text that prints"),
         ({"name": "a\nb"}, "it must be 1 to 200 bytes of text that prints"),
         ({"every": 60}, "task add(x: int, y: int = 0, *, on: datetime.date | None = None) -> int: missing a required"),
@@ -336,19 +480,97 @@ def test_declarations_that_cannot_be_had_are_refused(options, text):
     assert text in str(caught.value)
 
 
-def test_names_are_unique_and_functions_are_functions():
+class Nameless(Shouted):
+    content_type = "text/größe"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"url": 5}, "url is 5 (int); it must be text of at least one character"),
+        ({"queues": "bulk"}, "queues is 'bulk' (str); it must be a list of names"),
+        ({"queues": 5}, "queues is 5 (int); it must be a list of names"),
+        ({"queues": [5]}, "the queue's name is 5 (int); it must be text"),
+        ({"serializer": json}, "content_type of serializer is None; it must be text in ASCII"),
+        ({"serializer": Shouted}, "it must be an object with content_type, dump and load"),
+        ({"serializer": Nameless()}, "content_type of serializer is 'text/größe' (str); it must be text in ASCII"),
+        ({"also_reads": Shouted()}, "it must be a list of serializers"),
+        ({"also_reads": [5]}, "also_reads[0] is 5 (int); it must be an object with content_type, dump and load"),
+        ({"resend_adds": "yes"}, "resend_adds is 'yes' (str)"),
+    ],
+)
+def test_apps_that_cannot_be_had_are_refused(arguments, text):
+    with pytest.raises(InvalidRequest) as caught:
+        Tasks(**{"url": URL, **arguments})
+    assert text in str(caught.value)
+
+
+def test_names_are_unique():
     app, _ = app_with_adds()
     app.task(add)
     with pytest.raises(InvalidRequest, match="there is a task add already"):
         app.task(add)
 
-    def endless():
+
+def endless():
+    yield 1
+
+
+async def endless_later():
+    yield 1
+
+
+class Sender:
+    """Can be called, as it is or as a coroutine function."""
+
+    def __call__(self, x: int) -> int:
+        return x
+
+
+class LaterSender:
+    async def __call__(self, x: int, *, on: date | None = None) -> int:
+        return x + 1
+
+
+class EndlessSender:
+    def __call__(self):
         yield 1
 
-    with pytest.raises(InvalidRequest, match="is a generator"):
-        app.task(endless)
-    with pytest.raises(InvalidRequest, match=r"is no function; write @app\.task"):
-        app.task("add")
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (endless, "is a generator; a task is a function or a coroutine function"),
+        (endless_later, "is a generator"),
+        (partial(endless), "is a generator"),
+        (EndlessSender(), "is a generator"),
+        (Sender, "Sender'> is a class, whose instances nothing would keep; a task is a function or a coroutine"),
+        (Node, "Node'> is a class"),
+        ("add", "'add' is no function; write @app.task, or @app.task(name=…)"),
+        (5, "5 is no function"),
+        (classmethod(add), "is no function"),
+        (max, "task name: <built-in function max> has no signature that Python knows; wrap it in a function"),
+        (Tasks(URL).task(add), "<Task add of mail> is a task already; a second one is made of its function"),
+    ],
+    ids=str,
+)
+def test_only_functions_are_tasks(function, text):
+    app, _ = app_with_adds()
+    with pytest.raises(InvalidRequest) as caught:
+        app.task(name="name")(function)
+    assert text in str(caught.value)
+    assert "name" not in app.tasks
+    assert dict(app.queues) == {}
+
+
+def test_objects_that_can_be_called_are_as_their_method():
+    app, adds = app_with_adds()
+    app.task(name="now")(Sender()).add(5)
+    app.task(name="later")(LaterSender()).add(5, on=date(2026, 1, 2))
+    app.task(name="a part")(partial(add, on=date(2026, 1, 2))).add(5, on=date(2026, 1, 3))
+    assert [contents(item)["kwargs"] for _, item in adds.added] == [{}, {"on": "2026-01-02"}, {"on": "2026-01-03"}]
+    assert asyncio.run(app.handler(delivered(adds.added[1][1]))) is None
+    assert [app.handler_of(name).__name__ for name in app.tasks] == ["handle", "handle_async", "handle"]
 
 
 def test_queues_come_by_priority_with_weights():
@@ -396,18 +618,6 @@ def test_a_next_step_has_no_key_and_is_a_task():
         Next(add, 1)
     with pytest.raises(InvalidRequest, match="argument x of task add"):
         Next(task, "1")
-
-
-class Shouted:
-    """A serializer of one text argument."""
-
-    content_type = "text/shouted"
-
-    def dump(self, parameters, args, kwargs):
-        return args[0].upper().encode() if args[0] else args[0]
-
-    def load(self, parameters, contents):
-        return [contents.decode().lower()], {}
 
 
 def test_another_serializer_names_itself_in_its_items_and_its_errors_refuse_the_add():
