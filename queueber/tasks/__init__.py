@@ -20,7 +20,7 @@ from queueber.tasks.parameters import Parameters, Unrunnable
 from queueber.tasks.running import current_item
 from queueber.tasks.scheduler import Scheduler
 from queueber.tasks.serializer import JsonSerializer, Serializer
-from queueber.tasks.task import Added, Next, Task
+from queueber.tasks.task import Added, Next, Task, ToAdd
 
 __all__ = [
     "Added",
@@ -32,6 +32,7 @@ __all__ = [
     "Serializer",
     "Task",
     "Tasks",
+    "ToAdd",
     "Unrunnable",
     "current_item",
 ]

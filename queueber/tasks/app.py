@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
@@ -12,6 +12,7 @@ from queueber.client_core.queue_calls import checked_name
 from queueber.client_core.url import target_of
 from queueber.errors import InvalidRequest
 from queueber.tasks.connections import Connections
+from queueber.tasks.many import AioApp, TxApp, checked_calls
 from queueber.tasks.options import (
     PRIORITIES,
     WEIGHTS,
@@ -32,7 +33,7 @@ from queueber.tasks.running import Runner, media_type
 from queueber.tasks.schedule import AHEAD_MS, CATCH_UP_MS, Firing, Schedule
 from queueber.tasks.scheduler import ClockSeconds, Scheduler, system_clock
 from queueber.tasks.serializer import JsonSerializer, Serializer, checked_serializer
-from queueber.tasks.task import Spec, Task, ToAdd
+from queueber.tasks.task import Added, Spec, Task, ToAdd
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -285,6 +286,39 @@ class Tasks:
 
     def _item_of(self, firing: Firing) -> ToAdd:
         return self._tasks[firing.task].prepare_firing(firing.at, firing.key, firing.request_id)
+
+    def add_many(self, calls: Iterable[ToAdd]) -> list[Added]:
+        """
+        Add many calls at once, all or none, for little more than the time of one.
+
+        Blocks until they are on the server's disk.
+
+        Each of *calls* is made by `call` of a task, or of what its `options` return.  All are for one queue.  A server
+        takes 1,000 of them with 15 MiB, unless it is configured otherwise.
+
+        Returns:
+            The results, in the order of *calls*.
+
+        Raises:
+            InvalidRequest: a call is of another app, or they are for several queues or exceed a limit.  Nothing was
+                added.
+            QueueberError: as `add_items` of `queueber.sync`.
+        """
+        found = checked_calls(self.connections, calls)
+        if not found:
+            return []
+        with self.connections.publishing(found[0].queue):
+            return self.connections.add_many(found)
+
+    @property
+    def aio(self) -> AioApp:
+        """Many adds on asyncio: `await app.aio.add_many(…)`."""
+        return AioApp(self.connections)
+
+    @property
+    def tx(self) -> TxApp:
+        """Many adds on Twisted: `await app.tx.add_many(…)`, after `connect_twisted`."""
+        return TxApp(self.connections)
 
     def connect_twisted(self, reactor: Any) -> client.Client:  # noqa: ANN401
         """Return the client over which `tx` adds, made with *reactor* at the first call."""

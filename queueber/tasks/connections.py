@@ -9,7 +9,7 @@ program gives to `Tasks.connect_twisted`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +22,7 @@ from queueber.client_core.url import target_of
 from queueber.errors import InvalidRequest
 from queueber.tasks.serializer import Serializer
 from queueber.tasks.task import Added, Producer, ToAdd
+from queueber.values import NewItem
 from queueber.worker import telemetry
 
 if TYPE_CHECKING:
@@ -151,15 +152,23 @@ class Connections:
 
     def add(self, call: ToAdd, *, timeout_ms: int | None = None) -> Added:
         """Add, blocking."""
+        return self.add_many([call], timeout_ms=timeout_ms)[0]
+
+    def add_many(self, calls: Sequence[ToAdd], *, timeout_ms: int | None = None) -> list[Added]:
+        """Add calls, at least one and all for one queue, blocking."""
         if self.instead is not None:
-            return self.instead.add(call)
-        queue = self.sync().queue(call.queue)
-        return added(call, queue.add_items(call.item, request_id=call.request_id, timeout_ms=timeout_ms))
+            return [self.instead.add(call) for call in calls]
+        queue = self.sync().queue(calls[0].queue)
+        return added(calls, queue.add_items(*_items(calls), request_id=calls[0].request_id, timeout_ms=timeout_ms))
 
     async def add_aio(self, call: ToAdd, *, timeout_ms: int | None = None) -> Added:
         """Add on asyncio."""
+        return (await self.add_many_aio([call], timeout_ms=timeout_ms))[0]
+
+    async def add_many_aio(self, calls: Sequence[ToAdd], *, timeout_ms: int | None = None) -> list[Added]:
+        """Add calls, at least one and all for one queue, on asyncio."""
         if self.instead is not None:
-            return await self.instead.add_aio(call)
+            return [await self.instead.add_aio(call) for call in calls]
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -168,22 +177,26 @@ class Connections:
         if slots is None:
             slots = self._slots[loop] = asyncio.Semaphore(AT_ONCE)
         async with slots:
-            queue = (await self.aio()).queue(call.queue)
-            return added(call, await queue.add_items(call.item, request_id=call.request_id, timeout_ms=timeout_ms))
+            queue, number = (await self.aio()).queue(calls[0].queue), calls[0].request_id
+            return added(calls, await queue.add_items(*_items(calls), request_id=number, timeout_ms=timeout_ms))
 
     def add_tx(self, call: ToAdd, *, timeout_ms: int | None = None) -> Deferred[Added]:
         """Add on Twisted."""
-        if self.instead is not None:
-            return self.instead.add_tx(call)
-        queue = self.twisted().queue(call.queue)
-        if self._twisted_slots is None:
-            from twisted.internet.defer import DeferredSemaphore  # noqa: PLC0415
+        return self.add_many_tx([call], timeout_ms=timeout_ms).addCallback(lambda found: found[0])
 
+    def add_many_tx(self, calls: Sequence[ToAdd], *, timeout_ms: int | None = None) -> Deferred[list[Added]]:
+        """Add calls, at least one and all for one queue, on Twisted."""
+        from twisted.internet.defer import Deferred, DeferredSemaphore  # noqa: PLC0415
+
+        if self.instead is not None:
+            return Deferred.fromCoroutine(_added_tx(self.instead, calls))
+        queue = self.twisted().queue(calls[0].queue)
+        if self._twisted_slots is None:
             self._twisted_slots = DeferredSemaphore(AT_ONCE)
         done: Deferred[AddResponse] = self._twisted_slots.run(
-            queue.add_items, call.item, request_id=call.request_id, timeout_ms=timeout_ms
+            queue.add_items, *_items(calls), request_id=calls[0].request_id, timeout_ms=timeout_ms
         )
-        return done.addCallback(lambda response: added(call, response))
+        return done.addCallback(lambda response: added(calls, response))
 
     def close(self) -> None:
         """Close the blocking client."""
@@ -213,6 +226,18 @@ async def _closed_with_its_loop(client: aio.Client) -> AsyncIterator[None]:
         await client.close()
 
 
-def added(call: ToAdd, response: AddResponse) -> Added:
-    """Return the result of an add of one item."""
-    return Added(response.ids[0], call.queue, bool(response.duplicates))
+async def _added_tx(producer: Producer, calls: Sequence[ToAdd]) -> list[Added]:
+    return [await producer.add_tx(call) for call in calls]
+
+
+def _items(calls: Sequence[ToAdd]) -> list[NewItem]:
+    return [call.item for call in calls]
+
+
+def added(calls: Sequence[ToAdd], response: AddResponse) -> list[Added]:
+    """Return the results of an add of *calls*, in their order."""
+    duplicates = set(response.duplicates)
+    return [
+        Added(item_id, call.queue, place in duplicates)
+        for place, (call, item_id) in enumerate(zip(calls, response.ids, strict=True))
+    ]

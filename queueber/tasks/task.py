@@ -45,11 +45,13 @@ class Added(NamedTuple):
 
 
 class ToAdd(NamedTuple):
-    """One call of a task as an item, before it is added."""
+    """One call of a task as an item, before it is added; made by `Task.call` for `Tasks.add_many`."""
 
     queue: str
     item: NewItem
     request_id: bytes = b""
+    producer: Producer | None = None
+    """The connections of the app whose task it is."""
 
 
 @frozen
@@ -123,6 +125,15 @@ class Adder(Generic[P]):
         """
         with self._producer.publishing(self.queue) as context:
             return self._producer.add(self.prepare(args, kwargs, context))
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> ToAdd:
+        """
+        Return a call of the task with these arguments, for `Tasks.add_many`.
+
+        Raises:
+            InvalidRequest: the arguments do not fit, cannot be encoded, or exceed a limit.
+        """
+        return self.prepare(args, kwargs)
 
     @property
     def aio(self) -> AioAdder[P]:
@@ -198,7 +209,7 @@ class Adder(Generic[P]):
             item = self._options.item(contents, {**self._headers, **context})
         else:
             item = self._empty._replace(contents=contents)
-        return ToAdd(self._options.queue or spec.queue, item)
+        return ToAdd(self._options.queue or spec.queue, item, producer=producer)
 
     @property
     def has_key(self) -> bool:

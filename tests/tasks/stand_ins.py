@@ -39,17 +39,17 @@ class Adds:
     def queue(self, name):
         return SimpleNamespace(add_items=lambda *items, **options: self.answer(name, *items, **options))
 
-    def answer(self, queue, item, *, request_id, timeout_ms):
+    def answer(self, queue, *items, request_id, timeout_ms):
         self.calls.append(timeout_ms)
         if self.errors and (error := self.errors.pop(0)) is not None:
             raise error
         if request_id in self._ids:
-            return AddResponse([self._ids[request_id]], [])
-        self.added.append((queue, item))
-        found = item_id(len(self.added))
+            return AddResponse(self._ids[request_id], [])
+        found = [item_id(len(self.added) + number) for number in range(1, len(items) + 1)]
+        self.added += [(queue, item) for item in items]
         if request_id:
             self._ids[request_id] = found
-        return AddResponse([found], [])
+        return AddResponse(found, [])
 
     def control(self, queue):
         found = SimpleNamespace(settings=SimpleNamespace(dedup_window_ms=self.window))

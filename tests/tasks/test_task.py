@@ -651,3 +651,66 @@ def test_an_add_without_a_loop_names_the_other_ways():
     adding = app.task(add).aio.add(2, 3)
     with pytest.raises(InvalidRequest, match="aio needs a running asyncio loop; there are tx for Twisted, and add"):
         adding.send(None)
+
+
+def test_many_calls_are_one_add_with_results_in_order():
+    app, adds = app_with_adds()
+    task, later = app.task(add), app.task(add_later)
+    calls = [task.call(1), later.call(2), task.options(delay=60, key="a").call(3, on=date(2026, 1, 2))]
+    assert app.add_many(iter(calls)) == [Added(item_id(number), "mail") for number in (1, 2, 3)]
+    assert len(adds.calls) == 1
+    assert [contents(item)["args"] for _, item in adds.added] == [[1], [2], [3]]
+    assert (adds.added[2][1].delay, adds.added[2][1].options.dedup_key) == (60_000, b"add:a")
+    assert app.add_many([]) == []
+    assert len(adds.calls) == 1
+
+
+def test_many_calls_on_asyncio_and_twisted():
+    app, _ = app_with_adds()
+    task, aio, twisted = app.task(add), AioAdds(), TxAdds()
+    app.connections.use(twisted=twisted)
+
+    async def main():
+        app.connections.use(aio=aio)
+        return await app.aio.add_many(task.call(number) for number in range(3)), await app.aio.add_many([])
+
+    expected = [Added(item_id(number), "mail") for number in (1, 2, 3)]
+    assert asyncio.run(main()) == (expected, [])
+    assert app.tx.add_many(task.call(number) for number in range(3)).result == expected
+    assert app.tx.add_many([]).result == []
+    assert [len(each.calls) for each in (aio, twisted)] == [1, 1]
+
+
+def test_duplicates_among_many_are_reported_at_their_places():
+    app, adds = app_with_adds()
+    adds.answer = lambda *_, **__: AddResponse([item_id(7), item_id(8), item_id(7)], (2,))
+    task = app.task(add)
+    found = app.add_many(task.options(key=key).call(1) for key in ("a", "b", "a"))
+    assert [each.duplicate for each in found] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        (
+            lambda task, low, other: [task.call(1), low.call(2)],
+            "calls[1] is for queue 'mail.low', and calls[0] for 'mail'",
+        ),
+        (lambda task, low, other: [task.call(1), other.call(1)], "calls[1] is of a task of another app"),
+        (lambda task, low, other: [(1, 2)], "calls[0] is (1, 2) (tuple); it must be what the method call of a task"),
+        (lambda task, low, other: task.call(1), "calls[0] is 'mail' (str); it must be what the method call"),
+        (lambda task, low, other: task, "calls is <Task add of mail> (Task); it must be calls, which the method"),
+        (lambda task, low, other: "calls", "calls is 'calls' (str); it must be calls, which the method call"),
+        (
+            lambda task, low, other: [task.call(1), task.call("2")],
+            "argument x of task add is '2' (str); it must be an int",
+        ),
+    ],
+)
+def test_many_calls_are_for_one_queue_of_one_app(wrong, text):
+    app, adds = app_with_adds()
+    task, low, other = app.task(add), app.task(name="low", priority="low")(add), Tasks(URL).task(add)
+    with pytest.raises(InvalidRequest) as caught:
+        app.add_many(wrong(task, low, other))
+    assert text in str(caught.value)
+    assert adds.added == []

@@ -51,7 +51,7 @@ with connect(app.url) as client:
 def test_every_block_is_a_program_a_snippet_or_a_command():
     assert {language for language, _ in BLOCKS} == {"python", "console"}
     assert list(PROGRAMS) == ["shop.py", "order.py", "report.py", "steps.py", "upkeep.py", "test_shop.py"]
-    assert len(SNIPPETS) == 2
+    assert len(SNIPPETS) == 3
     for each in PYTHON:
         ast.parse(each)
     assert COMMAND == "queueber work shop:app"
@@ -121,6 +121,9 @@ def test_the_programs_and_the_snippets_do_what_is_said(folder):
         "invoice for ann of 29.11.2026": 2,
         "invoice for bob of 29.11.2026": 1,
         "invoice for eve of 29.11.2026": 1,
+        "invoice for joe of 30.11.2026": 1,
+        "invoice for kim of 30.11.2026": 1,
+        "invoice for lee of 30.11.2026": 1,
         "attempt 1 for ann": 1,
         "attempt 2 for ann": 1,
         "attempt 1 for bob": 1,

@@ -95,6 +95,55 @@ def test_a_key_adds_once_within_the_window_and_for_its_task_alone(server, app):
     assert not keyed.add().duplicate
 
 
+def test_many_calls_are_added_in_order_in_one_add_and_once_though_the_reply_is_lost(server, app):
+    @app.task
+    def note(number: int) -> None: ...
+
+    server.lose_next_reply("add")
+    calls = [note.call(number) for number in range(5)]
+    calls[3] = note.options(delay=10).call(3)
+    found = app.add_many(calls)
+    assert [each.id for each in found] == sorted(each.id for each in found)
+    assert [(item.id, item.json()["args"]) for item in server.added("mail")] == [
+        (each.id, [number]) for number, each in enumerate(found)
+    ]
+    assert len(drain(app)) == 4
+
+
+def test_many_calls_are_all_added_or_none_and_the_limit_of_the_server_is_named(server, app):
+    @app.task
+    def note(number: int) -> None: ...
+
+    with pytest.raises(InvalidRequest, match="1,001 items; the limit is 1,000"):
+        app.add_many(note.call(number) for number in range(1_001))
+    server.assert_empty()
+    assert len(app.add_many(note.call(number) for number in range(1_000))) == 1_000
+
+
+def test_keys_of_many_calls_are_those_of_each(server, app):
+    @app.task
+    def note(number: int) -> None: ...
+
+    first = note.options(key="b").add(0)
+    keys = ("a", "b", "a")
+    found = app.add_many(note.options(key=key).call(number) for number, key in enumerate(keys))
+    assert [each.duplicate for each in found] == [False, True, True]
+    assert (found[1].id, found[2].id) == (first.id, found[0].id)
+    server.assert_added("mail", task=note, count=2)
+
+
+def test_an_add_after_its_expiry_is_refused_by_the_clock_of_the_server(server, app):
+    @app.task
+    def note() -> None: ...
+
+    late = note.options(expires=server.now + timedelta(seconds=5))
+    assert not late.add().duplicate
+    server.advance(6)
+    with pytest.raises(InvalidRequest, match=r"expiresAtMs is 1,00\d ms ago by the server's clock; it must be later"):
+        late.add()
+    server.assert_added("mail", count=1)
+
+
 def test_options_of_time(server, app):
     @app.task
     def note(number: int) -> None: ...

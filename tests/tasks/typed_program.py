@@ -35,7 +35,12 @@ def blocking(user: UUID) -> int:
     Next(add, 2)  # error: call-arg
     Next(add, 2, "3")  # error: arg-type
     add("2", 3)  # error: arg-type
-    print(found.id, found.duplicate)
+    many: list[Added] = app.add_many([add.call(2, 3), add.options(key="a").call(4, y=5), remind.call(user)])
+    add.call(2)  # error: call-arg
+    add.options(delay=60).call(2, "3")  # error: arg-type
+    app.add_many([(2, 3)])  # error: list-item
+    app.add_many(add)  # error: arg-type
+    print(found.id, found.duplicate, many[0].id)
     return add(2, 3)
 
 
@@ -45,7 +50,9 @@ async def waiting(user: UUID) -> str:
     await add.options(key="a").aio.add(2)  # error: call-arg
     await add.tx.add(2, 3)
     await add.tx.add(2)  # error: call-arg
-    print(found)
+    many: list[Added] = await app.aio.add_many(add.call(number, 5) for number in range(3))
+    many += await app.tx.add_many([add.call(1, 2)])
+    print(found, many)
     return await remind(user, date(2026, 1, 1))
 
 

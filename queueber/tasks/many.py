@@ -1,0 +1,75 @@
+"""
+Adds of many calls at once, in one commit: `Tasks.add_many`, and its twins for asyncio and Twisted.
+
+    app.add_many(greet.call(name) for name in names)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from queueber.client_core.arguments import elements, instance
+from queueber.errors import InvalidRequest
+from queueber.tasks.connections import Connections
+from queueber.tasks.task import Added, ToAdd
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+_WANTED = "calls, which the method call of a task returns"
+
+
+def checked_calls(connections: Connections, calls: Iterable[ToAdd]) -> list[ToAdd]:
+    """
+    Return *calls* as a list.
+
+    Raises:
+        InvalidRequest: one is no call of a task, or is of an app with other *connections*, or they are for several
+            queues.
+    """
+    found = elements("calls", calls, _WANTED)
+    for at, each in enumerate(found):
+        instance(f"calls[{at}]", each, ToAdd, "what the method call of a task returns")
+        if each.producer is not connections:
+            raise InvalidRequest(f"calls[{at}] is of a task of another app, which adds it to its own server")
+        if each.queue != found[0].queue:
+            raise InvalidRequest(
+                f"calls[{at}] is for queue {each.queue!r}, and calls[0] for {found[0].queue!r}; "
+                "the calls of one add are for one queue"
+            )
+    return found
+
+
+@frozen
+class AioApp:
+    """`add_many` as a coroutine for asyncio."""
+
+    _connections: Connections
+
+    async def add_many(self, calls: Iterable[ToAdd]) -> list[Added]:
+        """Add calls, as `Tasks.add_many` does, without blocking the loop."""
+        found = checked_calls(self._connections, calls)
+        if not found:
+            return []
+        with self._connections.publishing(found[0].queue):
+            return await self._connections.add_many_aio(found)
+
+
+@frozen
+class TxApp:
+    """`add_many` with a Deferred for Twisted."""
+
+    _connections: Connections
+
+    def add_many(self, calls: Iterable[ToAdd]) -> Deferred[list[Added]]:
+        """Add calls, as `Tasks.add_many` does.  Errors of calls are raised, those of the server are in the Deferred."""
+        from twisted.internet.defer import succeed  # noqa: PLC0415
+
+        found = checked_calls(self._connections, calls)
+        if not found:
+            return succeed([])
+        with self._connections.publishing(found[0].queue):
+            return self._connections.add_many_tx(found)
