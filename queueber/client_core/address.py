@@ -130,6 +130,10 @@ def _tcp(host: str, port: str, text: str) -> TcpAddress:
     number = int(port)
     if not 0 < number <= PORT_MAX:
         raise InvalidRequest(f"the port in {text!r} is {number}; the limit is {PORT_MAX}")
+    try:
+        host.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"the host of the address is not UTF-8: {host!a}") from None
     return TcpAddress(host, number)
 
 

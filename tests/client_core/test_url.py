@@ -124,6 +124,7 @@ def test_options_are_parameters_and_arguments_count_first():
         ("queueber+unix:///" + "x" * 107, "the path of the Unix socket is 108 bytes; the limit is 107"),
         ("queueber+unix:///%C3%A4" + "x" * 105, "the path of the Unix socket is 108 bytes; the limit is 107"),
         ("unix:/" + "x" * 107, "the path of the Unix socket is 108 bytes; the limit is 107"),
+        ("\ud800:9090", r"the host of the address is not UTF-8: '\ud800'"),
         ("unix:path=/run/\ud800", r"the path of the Unix socket is not UTF-8: '/run/\ud800'"),
     ],
 )
