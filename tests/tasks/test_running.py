@@ -338,6 +338,15 @@ def test_a_program_that_changes_its_serializer_reads_both_and_an_error_of_one_re
     assert seen == ["hello", "bye"]
 
 
+def test_the_case_of_a_content_type_does_not_matter():
+    class Loud(Shouted):
+        content_type = "Text/LOUD"
+
+    app, _ = app_with_adds(serializer=Loud())
+    app.task(name="say")(print)
+    assert verdict(app, delivered(item_of(app.tasks["say"], "hello"))).action is Action.REMOVE
+
+
 def test_a_cancelled_coroutine_is_left_to_the_worker(app):
     @app.task(max_attempts=1)
     async def long() -> None:

@@ -426,7 +426,11 @@ def test_the_name_of_an_argument_that_is_no_text_is_refused():
         keep.add(**{"\ud800": 1})
 
 
-@pytest.mark.parametrize(("hint", "value"), [(Any, nested(100)), (Node, chain(100)), (str, "[{" * 1_000)])
+@pytest.mark.parametrize(
+    ("hint", "value"),
+    [(Any, nested(100)), (Node, chain(100)), (str, "[{" * 1_000)],
+    ids=["lists", "objects", "text"],
+)
 def test_values_of_the_greatest_depth_arrive(hint, value):
     app, adds = app_with_adds()
     seen = []
@@ -552,7 +556,7 @@ class EndlessSender:
         (max, "task name: <built-in function max> has no signature that Python knows; wrap it in a function"),
         (Tasks(URL).task(add), "<Task add of mail> is a task already; a second one is made of its function"),
     ],
-    ids=str,
+    ids=lambda each: each if isinstance(each, str) else type(each).__name__,
 )
 def test_only_functions_are_tasks(function, text):
     app, _ = app_with_adds()

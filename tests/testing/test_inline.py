@@ -120,3 +120,29 @@ def test_twisted_gets_a_deferred(app):
         waiting.callback(None)
     assert done.result.queue == "mail"
     assert len(runs) == 1
+
+
+def test_many_calls_run_one_after_the_other_on_every_face(app):
+    seen = []
+
+    @app.task
+    def note(number: int) -> None:
+        seen.append(number)
+
+    with inline(app) as runs:
+        found = app.add_many(note.call(number) for number in range(2))
+        found += asyncio.run(app.aio.add_many([note.call(2)]))
+        found += app.tx.add_many([note.call(3), note.call(4)]).result
+    assert seen == [0, 1, 2, 3, 4]
+    assert [each.id for each in found] == [run.item.id for run in runs]
+
+
+def test_the_error_of_one_of_many_calls_is_that_of_its_task(app):
+    @app.task
+    def broken() -> None:
+        raise LookupError("no such address")
+
+    errors = []
+    with inline(app):
+        app.tx.add_many([broken.call()]).addErrback(lambda failure: errors.append(failure.type))
+    assert errors == [LookupError]
