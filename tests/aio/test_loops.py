@@ -43,7 +43,7 @@ def states(server, name):
 
 
 ONE_AFTER_THE_OTHER = """
-import asyncio, sys
+import asyncio, os, sys
 from queueber import aio
 from queueber.aio import Client
 from queueber.aio.connector import Connector
@@ -55,18 +55,22 @@ async def add():
 
 asyncio.run(add())
 asyncio.run(add())
+if not os.fork():
+    asyncio.run(add())
+    os._exit(0)
+os.wait()
 asyncio.run(client.close())
 """
 
 
 @pytest.mark.slow
-def test_a_client_may_be_made_without_a_loop_and_used_in_one_after_the_other(server, url, request):
+def test_a_client_may_be_made_without_a_loop_and_used_in_one_after_the_other_and_after_a_fork(server, url, request):
     """In a process of its own, because asyncio warns of a transport that its loop has left open."""
     done = subprocess.run(
         [sys.executable, "-c", ONE_AFTER_THE_OTHER, url], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert len(server.items(request.node.name)) == 2
+    assert len(server.items(request.node.name)) == 3
 
 
 async def until(condition):
@@ -303,20 +307,16 @@ def test_a_process_that_is_forked_within_the_loop_leaves_connection_items_and_se
 
 
 @forking
-@pytest.mark.parametrize("used", [False, True])
-def test_a_client_that_is_in_no_loop_at_a_fork_serves_both_processes(server, url, request, used):
+def test_a_client_that_is_made_before_a_fork_serves_both_processes(server, url, request):
     client = aio.connect(url)
-    if used:
-        run(client.queue().add(b"before"))
 
-    def child():
-        return len(run(client.queue().add(b"child")))
+    async def add(contents):
+        async with client:
+            return len(await client.queue().add(contents))
 
-    assert in_child(child) == 1
-    run(client.queue().add(b"parent"))
-    run(client.close())
-    found = [item.contents for item in server.items(request.node.name)]
-    assert found == [b"before"] * used + [b"child", b"parent"]
+    assert in_child(lambda: run(add(b"child"))) == 1
+    run(add(b"parent"))
+    assert [item.contents for item in server.items(request.node.name)] == [b"child", b"parent"]
 
 
 @forking
