@@ -244,7 +244,7 @@ def measure(library, broker, count, scratch, *, kill):
     if kill:
         figures["killed"] = killed
     for name, figure in figures.items():
-        # A slow library leaves tasks behind, which the next figure must not meet.
+        # A slow library leaves tasks over, which the next figure must not meet.
         with running(broker, scratch) as (port, _):
             found[name] = figure(Bench(library, broker, port, scratch))
     return found
