@@ -35,6 +35,7 @@ from queueber.broker.deaths import Deaths, OnDeath, ignore_death
 from queueber.broker.dedup import Deduplication
 from queueber.broker.expired import Expirations
 from queueber.broker.expiry import Expiry
+from queueber.broker.first_dues import FirstDues
 from queueber.broker.leases import Lease, LeaseTable, extended_deadline
 from queueber.broker.lifecycle import Lifecycle
 from queueber.broker.model import NO_GRACE, TIME_BYTES, UNKNOWN_TIME, ItemId, Key, LeaseId, new_tuple
@@ -110,6 +111,8 @@ class Broker:
         """The ways of dead items back."""
         self.lifecycle = Lifecycle(self.queues, self.leases, self.polls, self._uncommitted, self.moves, limits)
         """Settings, purges and deletes of queues."""
+        self.first_dues = FirstDues(self.queues, self._uncommitted)
+        """Reads of first items that are not in memory, for statistics."""
         self.control = Control(
             self.queues, self.leases, self.polls, self._uncommitted, self.moves, self.lifecycle, limits
         )

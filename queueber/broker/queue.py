@@ -172,10 +172,11 @@ class Queue:
 
     def discard(self, key: Key) -> None:
         """Take the unleased item at *key*, which is removed or moved, out of the window."""
-        if self.unreadable_above is not None and key > self.unreadable_above and not self.window.holds(key):
+        above, window = self.unreadable_above, self.window
+        if above is not None and above < key <= window.covered_to and not window.holds(key):
             # A scan could not read its row, so the window lacks it.
             return
-        self.window.discard(key)
+        window.discard(key)
 
     def append(self, items: Sequence[Item], size: int) -> None:
         """Add new items, which are in order, mostly at the end.  Their contents are *size* bytes."""

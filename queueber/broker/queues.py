@@ -73,6 +73,8 @@ class Queues:
         """Retired numbers that have rows or leases."""
         self.watched: dict[Queue, None] = {}
         """The queues that have a number and whose settings end idle queues or dead items."""
+        self.unread: dict[Queue, None] = {}
+        """The queues of which the first key is to be read, in this order: `FirstDues` takes them."""
         self._next_number = 1
         self.windows = WindowBudget(limits)
         """The memory of their windows."""
@@ -160,6 +162,10 @@ class Queues:
             off_time=record.off_time,
             floor=record.floor,
         )
+        if not queue.items:
+            queue.window.note_beyond(None)
+        elif not record.dead_of:
+            self.unread[queue] = None
         self._by_number[record.number] = queue
         return queue
 

@@ -38,7 +38,7 @@ class QueueState:
     """Waiting polls."""
 
     oldest: WallMs | None
-    """The due of the head if it is ready; None if no item is known to be ready."""
+    """The due of the first item if it is ready; None if it is not, or if it was not read."""
 
     @property
     def items(self) -> int:
@@ -57,15 +57,14 @@ def state_of(queue: Queue, now: WallMs) -> QueueState:
     ready = window.count_ready(now)
     delayed, unread = len(window) - ready, 0
     beyond = queue.items - len(queue.held) - len(window)
-    if window.covers(now):
+    if window.none_due_beyond(now):
         # The items beyond the window become due even later.
         delayed += beyond
     else:
         unread = beyond
-    head = window.head(now)
-    return QueueState(
-        queue.name, ready, delayed, len(queue.held), unread, len(queue.waiters), None if head is None else head.key.due
-    )
+    first = window.first_due()
+    oldest = first if first is not None and first <= now else None
+    return QueueState(queue.name, ready, delayed, len(queue.held), unread, len(queue.waiters), oldest)
 
 
 @frozen
@@ -77,30 +76,31 @@ class Bounds:
     delayed: int
     delayed_max: int
     oldest: WallMs | None
-    """The due of the first unleased item; None if there is none, or it is not in memory."""
+    """The due of the first unleased item; None if there is none, or it is not known."""
 
 
 def bounds_of(queue: Queue, now: WallMs) -> Bounds:
     """
-    Return bounds for the unleased items of *queue*: exact if its window covers what is due, or no item is off its time.
+    Return bounds for the unleased items of *queue*: exact if none beyond its window is due, or no item is off its time.
 
-    Items beyond a window that does not cover what is due are ready if their due is the time in their id, which has
-    passed.  The time is proportional to the items in the window.
+    Of the other items beyond its window, those are ready whose due is the time in their id, which has passed, and the
+    first one if it is known.  The time is proportional to the items in the window.
     """
     window = queue.window
     unleased = queue.items - len(queue.held)
-    oldest = window.next_due() if window else None
-    if window.covers(now):
+    oldest = window.first_due()
+    if window.none_due_beyond(now):
         ready = window.count_ready(now)
         return Bounds(ready, ready, unleased - ready, unleased - ready, oldest)
-    delayed_max = min(unleased - len(window), queue.off_time)
+    beyond = unleased - len(window) - (window.beyond_due is not None)
+    delayed_max = min(beyond, queue.off_time)
     return Bounds(unleased - delayed_max, unleased, 0, delayed_max, oldest)
 
 
 def exact_bounds(queue: Queue, ready: int) -> Bounds:
     """Return the bounds for the unleased items of *queue*, if *ready* items were counted as ready."""
     delayed = queue.items - len(queue.held) - ready
-    return Bounds(ready, ready, delayed, delayed, queue.window.next_due() if queue.window else None)
+    return Bounds(ready, ready, delayed, delayed, queue.window.first_due())
 
 
 def queue_line(queue: Queue) -> str:

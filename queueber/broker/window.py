@@ -16,6 +16,10 @@ tail lowers it.
 A cursor that only moves forward would be simpler and wrong: a delayed item
 that becomes due at a key it has passed would never be found.
 
+`beyond_due`, when the first item beyond becomes due, is for statistics alone.
+It is known where it costs no read, from a trim on, or from one read of the
+first key; no claim depends on it.
+
 An item that is removed by its key stays in place as a *dead* one until it would
 come to the head, or until half of all are dead.  No dead item is ever at the
 head of either collection, so only a window with dead ones looks for them.
@@ -46,11 +50,13 @@ class Meter:
 class Window:
     """Items in the order of their keys, up to `covered_to`."""
 
-    __slots__ = ("_dead", "_in_order", "_meter", "_out_of_order", "bytes", "covered_to")
+    __slots__ = ("_dead", "_in_order", "_meter", "_out_of_order", "beyond_due", "bytes", "covered_to")
 
     def __init__(self, covered_to: Key, meter: Meter) -> None:
         self.covered_to = covered_to
         """Every unleased item with a key up to this one is here."""
+        self.beyond_due: WallMs | None = None
+        """The due of the first unleased item above `covered_to`; `HIGHEST.due` if there is none, None if unknown."""
         self.bytes = 0
         """The memory that the items use, dead ones included."""
         # Nearly all items arrive in the order in which they leave.  They go into a deque, which costs a tenth of a
@@ -66,6 +72,7 @@ class Window:
     def put(self, item: Item) -> bool:
         """Add *item* if its key is at most `covered_to`; return whether it is."""
         if item.key > self.covered_to:
+            self._come_beyond(item.key.due)
             return False
         if self._dead and item.key in self._dead:
             # It comes back to the place from which it was removed.
@@ -79,7 +86,9 @@ class Window:
         if items[-1].key > self.covered_to:
             if items[0].key > self.covered_to:
                 # The usual case of a backlog that is larger than the window.
+                self._come_beyond(items[0].key.due)
                 return
+            self._come_beyond(next(item.key.due for item in items if item.key > self.covered_to))
             items = [item for item in items if item.key <= self.covered_to]
             size = sum(full_sizes(items))
         if not self._in_order or self._in_order[-1] < items[0]:
@@ -103,6 +112,9 @@ class Window:
         An item above `covered_to` is not here, and any other one must be.
         """
         if key > self.covered_to:
+            if key.due == self.beyond_due:
+                # Another item may have the same due, and only the disk knows the next one.
+                self.beyond_due = None
             return
         self._dead.add(key)
         if 2 * len(self._dead) > len(self._in_order) + len(self._out_of_order):
@@ -134,6 +146,25 @@ class Window:
     def covers(self, now: WallMs) -> bool:
         """Return whether everything that is due at *now* is here."""
         return self.covered_to.due > now
+
+    def _come_beyond(self, due: WallMs) -> None:
+        """Note that an item above `covered_to` is due at *due*."""
+        if self.beyond_due is not None and due < self.beyond_due:
+            self.beyond_due = due
+
+    def note_beyond(self, due: WallMs | None) -> None:
+        """Note that the first unleased item above `covered_to` is due at *due*; None: there is none."""
+        self.beyond_due = HIGHEST.due if due is None else due
+
+    def none_due_beyond(self, now: WallMs) -> bool:
+        """Return whether it is known, if only from `beyond_due`, that no item above `covered_to` is due at *now*."""
+        return self.covers(now) or (self.beyond_due is not None and self.beyond_due > now)
+
+    def first_due(self) -> WallMs | None:
+        """Return the due of the first unleased item, here or beyond; None if there is none, or it is not known."""
+        first = self._first()
+        due = self.beyond_due if first is None else first.key.due
+        return None if due == HIGHEST.due else due
 
     def _first(self) -> Item | None:
         in_order, out_of_order = self._in_order, self._out_of_order
@@ -205,7 +236,7 @@ class Window:
 
     def extend(self, items: Sequence[Item], covered_to: Key) -> None:
         """Raise `covered_to`, and add *items*: all items between the old and the new bound, in order."""
-        self.covered_to = covered_to
+        self.covered_to, self.beyond_due = covered_to, None
         if items:
             self.append(items, sum(full_sizes(items)))
 
@@ -215,7 +246,7 @@ class Window:
         self._in_order.clear()
         self._out_of_order.clear()
         self._dead.clear()
-        self.covered_to = HIGHEST
+        self.covered_to, self.beyond_due = HIGHEST, None
 
     def trim(self, bytes_max: int, floor: Key, *, keep: int = 0) -> None:
         """
@@ -234,6 +265,7 @@ class Window:
             self._charge(-full_size(dropped) - self._meter.item_overhead)
             tail = self._tail()
             self.covered_to = max(floor, just_below(dropped.key)) if tail is None else tail[-1].key
+            self.beyond_due = dropped.key.due
 
     def _tail(self) -> deque[Item] | list[Item] | None:
         """Return the collection that ends with the last item, if the heap is sorted; None without items."""
@@ -251,6 +283,7 @@ class Window:
         items = [*self._in_order, *self._out_of_order]
         assert self.bytes == sum(full_sizes(items)) + len(items) * self._meter.item_overhead
         assert all(item.key <= self.covered_to for item in items)
+        assert self.beyond_due is None or self.beyond_due >= self.covered_to.due
         keys = {item.key for item in items}
         assert len(keys) == len(items), "an item is twice in the window"
         assert keys >= self._dead

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from queueber.broker.control import handle_of, leases_of
+from queueber.broker.first_dues import FirstDueRead
 from queueber.broker.inspection import Count, Peek, end_of
 from queueber.broker.lookups import LookupRead, Lookups
 from queueber.broker.model import HIGHEST, LOWEST, Item, ItemId, Key
@@ -71,6 +72,7 @@ class Driver:
         step = self.data.draw(st.sampled_from(STEPS))
         step(self, self.draw_queue())
         self.broker.check()
+        self.check_first_dues()
 
     def add(self, queue):
         self.ids += self.harness.add(*[b"abc"] * self.data.draw(st.integers(1, 4)), name=queue.name)
@@ -137,7 +139,7 @@ class Driver:
         self.harness.submit(plan)
 
     def begin(self, queue):
-        match self.data.draw(st.sampled_from(["lookup", "count", "peek"])):
+        match self.data.draw(st.sampled_from(["lookup", "count", "peek", "first"])):
             case "lookup" if self.ids:
                 ids = self.data.draw(st.lists(st.sampled_from(self.ids), min_size=1, max_size=3))
                 others = self.data.draw(st.lists(st.sampled_from(self.ids), max_size=2))
@@ -149,6 +151,13 @@ class Driver:
                 end = self.data.draw(st.sampled_from([HIGHEST, end_of(self.harness.now)]))
                 read = Peek(queue, queue.number, LOWEST, end, self.data.draw(st.integers(1, 4)), 3, 100)
                 self.broker.follow(read)
+            case "first":
+                self.broker.first_dues.want(queue)
+                read = self.broker.first_dues.begin(self.harness.now)
+                if read is None:
+                    return
+                # So that leased items fill whole slices.
+                read.keys_max = 2
             case _:
                 return
         self.reads.append(Reading(read, self.harness.rows.copy()))
@@ -164,6 +173,14 @@ class Driver:
                     self.decide(queue, item_id, read)
             self.lookups.end(read)
             return
+        if isinstance(read, FirstDueRead):
+            for number, after in read.places:
+                read.add(number, rows.keys(number, after, items_max=2))
+            if read.places:
+                self.reads.append(Reading(read, self.harness.rows.copy()))
+            else:
+                self.broker.first_dues.end(read)
+            return
         if isinstance(read, Count):
             keys = rows.keys(read.number, read.after, items_max=2)
             read.add(keys, exhausted=len(keys) < 2)
@@ -178,6 +195,28 @@ class Driver:
     def unleased(self, read):
         rows = truth(self.harness).items
         return sorted(key for n, key in rows if n == read.number and key.id not in read.queue.held)
+
+    def check_first_dues(self):
+        """Compare each due that is known with all rows."""
+        rows = truth(self.harness).items
+        for queue in self.broker.queues.lines():
+            window = queue.window
+            keys = [key for n, key in rows if n == queue.number and key.id not in queue.held]
+            beyond = min((key.due for key in keys if key > window.covered_to), default=HIGHEST.due)
+            assert window.beyond_due in {None, beyond}
+
+    def read_first_dues(self):
+        """Read the dues that are not known, and compare all with all rows."""
+        for name in NAMES:
+            self.broker.first_dues.want(self.broker.queue(name))
+        while (read := self.broker.first_dues.begin(self.harness.now)) is not None:
+            self.reads.append(Reading(read, self.harness.rows.copy()))
+            while self.reads:
+                self.go_on(self.reads.pop())
+        rows = truth(self.harness).items
+        for queue in map(self.broker.queue, NAMES):
+            dues = [key.due for n, key in rows if n == queue.number and key.id not in queue.held]
+            assert bounds_of(queue, self.harness.now).oldest == min(dues, default=None)
 
     def check_count(self, read):
         if read.queue.number == read.number:
@@ -263,6 +302,7 @@ def test_reads_are_true_when_they_end(make_harness):
             driver.step()
         while driver.reads:
             driver.go_on(driver.reads.pop())
+        driver.read_first_dues()
         driver.harness.commit_all()
         driver.broker.check()
 
@@ -502,8 +542,8 @@ class TestBounds:
         harness.drop_window()
         harness.now += 1
 
-        assert bounds_of(harness.queue, harness.now) == Bounds(3, 4, 0, 1, None)
-        assert exact_bounds(harness.queue, 3) == Bounds(3, 3, 1, 1, None)
+        assert bounds_of(harness.queue, harness.now) == Bounds(3, 4, 0, 1, harness.now - 1)
+        assert exact_bounds(harness.queue, 3) == Bounds(3, 3, 1, 1, harness.now - 1)
 
 
 class TestChanges:

@@ -44,6 +44,13 @@ def test_a_queue_without_a_window_is_unread(make_queue):
     assert (state.unread, state.oldest, state.items) == (4, None, 4)
 
 
+def test_the_first_item_beyond_a_window_counts_if_its_due_is_known(make_queue):
+    queue = make_queue(covered_to=0, beyond=4)
+    queue.window.note_beyond(WallMs(5))
+    assert state_of(queue, WallMs(9)) == QueueState("mail", 0, 0, 0, 4, 0, WallMs(5))
+    assert state_of(queue, WallMs(4)) == QueueState("mail", 0, 4, 0, 0, 0, None)
+
+
 def test_the_states_of_a_queue_in_use(harness):
     queue = harness.broker.queue("mail")
     harness.broker.add(

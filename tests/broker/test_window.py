@@ -131,6 +131,8 @@ class TestWindow:
     def test_an_append_is_the_same_as_puts(self, groups, covered_to):
         """Groups are in order, and lie before or between the items that are there, or above `covered_to`."""
         together, single = make_window(make_key(covered_to)), make_window(make_key(covered_to))
+        together.note_beyond(None)
+        single.note_beyond(None)
         for number, dues in enumerate(filter(None, groups), 1):
             items = [make_item(due, 10 * number + place) for place, due in enumerate(sorted(dues))]
             together.append(items, 0)
@@ -139,6 +141,7 @@ class TestWindow:
 
         together.check()
         assert together.bytes == single.bytes
+        assert together.beyond_due == single.beyond_due
         assert drain(together) == drain(single)
 
     def test_an_append_adds_only_the_items_up_to_covered_to(self):
@@ -241,6 +244,48 @@ class TestWindow:
 
         assert len(window) == 10
         assert window.bytes <= 2 * 10 * (1 + OVERHEAD)
+
+    def test_the_due_of_the_first_item_beyond_is_known_from_a_trim_on(self):
+        window = make_window(items=[make_item(due) for due in (3, 5, 7)])
+        assert (window.first_due(), window.beyond_due) == (3, None)
+
+        window.trim(OVERHEAD, LOWEST)
+        assert (window.first_due(), window.beyond_due) == (3, 5)
+        window.trim(0, LOWEST)
+        assert window.first_due() == window.beyond_due == 3
+        window.append([make_item(8), make_item(9)], 0)
+        assert window.beyond_due == 3
+
+    def test_the_due_beyond_is_unknown_until_it_is_noted_and_after_an_extension(self):
+        window = make_window(covered_to=make_key(2))
+        window.put(make_item(5))
+        assert window.first_due() is None
+        assert not window.none_due_beyond(2)
+
+        window.note_beyond(5)
+        assert (window.first_due(), window.none_due_beyond(4), window.none_due_beyond(5)) == (5, True, False)
+        window.put(make_item(4))
+        assert window.first_due() == 4
+        window.extend([make_item(4)], make_key(4))
+        assert (window.first_due(), window.beyond_due) == (4, None)
+
+    def test_the_due_beyond_is_unknown_once_an_item_that_had_it_is_removed(self):
+        window = make_window(covered_to=make_key(2))
+        window.note_beyond(5)
+
+        window.discard(make_key(6))
+        assert window.first_due() == 5
+        window.discard(make_key(5))
+        assert window.first_due() is None
+
+    def test_no_item_beyond_is_no_due(self):
+        window = make_window(covered_to=make_key(2))
+        window.note_beyond(None)
+
+        assert window.first_due() is None
+        assert window.none_due_beyond(9)
+        window.append([make_item(7)], 0)
+        assert window.first_due() == 7
 
     def test_an_item_above_covered_to_is_not_there_to_be_removed(self):
         window = make_window(covered_to=make_key(5), items=[make_item(4)])
