@@ -212,6 +212,8 @@ class Core:
         self.time.settle()
         parts.upkeep.run()
         self.time.settle()
+        parts.first_due_reader.run()
+        self.time.settle()
 
     # Faults
 

@@ -58,6 +58,7 @@ class InProcessServer:
         self.handlers = self.parts.handlers
         self.sweeper = self.parts.sweeper
         self.upkeep = self.parts.upkeep
+        self.first_due_reader = self.parts.first_due_reader
         self.factory = self.parts.factory
         self.connections = self.parts.connections
         self.flush_queue = self.parts.flush_queue

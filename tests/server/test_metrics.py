@@ -84,16 +84,22 @@ def test_deaths_by_queue_and_reason(scrape, server):
     assert found["queueber_deaths_total", ("queue", queue_stats.OTHER_QUEUES), ("reason", "expired")] == 1
 
 
-def test_an_unread_queue_has_no_oldest_item(scrape, server):
+def test_a_queue_whose_first_item_was_not_read_has_no_age_and_gets_one(scrape, server):
     server.connect().add(b"a")
     server.settle()
-    queue = server.broker.queue("default")
-    queue.window.trim(0, queue.floor)
+    window = server.broker.queue("default").window
+    window.trim(0, server.broker.queue("default").floor)
+    age = "queueber_oldest_ready_seconds", ("queue", "default")
+    assert scrape()[age] == 1
+    window.extend([], window.covered_to)
 
     found = scrape()
 
     assert found["queueber_items", ("queue", "default"), ("state", "unread")] == 1
-    assert ("queueber_oldest_ready_seconds", ("queue", "default")) not in found
+    assert age not in found
+    server.first_due_reader.run()
+    server.settle()
+    assert scrape()[age] == 3
 
 
 def test_names_are_escaped(scrape, server):

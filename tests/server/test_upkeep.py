@@ -108,6 +108,7 @@ def test_idle_queues_cost_no_periodic_work(server):
         sys.setprofile(lambda frame, event, _: event == "call" and seen.append(frame.f_code.co_qualname))
         try:
             server.upkeep.run()
+            server.first_due_reader.run()
             server.sweeper.sweep()
             server.connections.timeouts.expire()
             server.reactor.advance(1)

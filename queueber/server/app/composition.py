@@ -30,6 +30,7 @@ from queueber.server.core.committer import Committer
 from queueber.server.core.control_handlers import ControlHandlers
 from queueber.server.core.death_log import DeathLog
 from queueber.server.core.dispatcher import Dispatcher
+from queueber.server.core.first_due_reader import READ_SECONDS, FirstDueReader
 from queueber.server.core.handlers import QueueHandlers
 from queueber.server.core.ids import RandomIds
 from queueber.server.core.inspections import Inspections
@@ -106,6 +107,7 @@ class ServerParts:
     reads: Reads
     sweeper: Sweeper
     upkeep: Upkeep
+    first_due_reader: FirstDueReader
     broker: Broker
     timers: list[TimerService]
     """All periodic work; `assemble` starts none of it."""
@@ -164,14 +166,15 @@ def assemble(
     )
     sweeper = Sweeper(broker, store, reads, clock, committer)
     upkeep = Upkeep(broker, store, reads, clock, committer, dispatcher, limits)
+    first_due_reader = FirstDueReader(broker, store, reads, clock, committer, lambda: handlers.draining)
     lag = ReactorLag(reactor.seconds)
     sync = partial(_note_synced, pool, store, end)
-    timers = _timers(reactor, settings, sync, sweeper, upkeep, committer, connections, reserve, lag)
+    timers = _timers(reactor, settings, sync, sweeper, upkeep, first_due_reader, committer, connections, reserve, lag)
     diagnostics = _diagnostics(
         reactor, settings, store, pool, clock, certificates, server, handlers, committer, sweeper, reserve, lag
     )
     control = control_socket_factory(server, reactor, committer, reserve, store, handlers, defer_to_thread)
-    core = handlers, sessions, committer, dispatcher, reads, sweeper, upkeep, broker
+    core = handlers, sessions, committer, dispatcher, reads, sweeper, upkeep, first_due_reader, broker
     return ServerParts(RpcFactory(server), connections, flush_queue, *core, timers, control, reserve, diagnostics)
 
 
@@ -247,6 +250,7 @@ def _timers(
     note_synced: Callable[[], Deferred[None]],
     sweeper: Sweeper,
     upkeep: Upkeep,
+    first_due_reader: FirstDueReader,
     committer: Committer,
     connections: Connections,
     reserve: Reserve,
@@ -256,6 +260,7 @@ def _timers(
     return [
         every(settings.lease_sweep_interval, sweeper.sweep),
         every(UPKEEP_SECONDS, upkeep.run),
+        every(READ_SECONDS, first_due_reader.run),
         every(MARK_SECONDS, note_synced),
         every(MARK_SECONDS, committer.mark_time),
         every(TIMEOUT_SECONDS, connections.timeouts.expire),

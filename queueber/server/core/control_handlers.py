@@ -26,7 +26,7 @@ from queueber.broker.inspection import Count, Peek, end_of
 from queueber.broker.lookups import LookupRead
 from queueber.broker.model import HIGHEST, LOWEST
 from queueber.broker.settings import FIELDS
-from queueber.broker.stats import bounds_of, exact_bounds
+from queueber.broker.stats import Bounds, bounds_of, exact_bounds
 from queueber.broker.storage import Found
 from queueber.errors import QueueberError, Unimplemented
 from queueber.limits import Limits
@@ -153,10 +153,17 @@ class ControlHandlers:
                 more = True
                 break
             queue = queues.named(name)
-            counts = view_counts(queue, bounds_of(queue, now))
+            counts = view_counts(queue, self._bounds(queue, now))
             found.append(types.QueueSummary(name=name, stats=counts, labels=queue.settings.labels))
         response = write_queues_response(types.Listed(found, more))
         self._submit(call, Plan([], (), response), lambda content: content)
+
+    def _bounds(self, queue: Queue, now: WallMs) -> Bounds:
+        """Return the bounds of *queue*, and have the due of its first item read if it is not known."""
+        bounds = bounds_of(queue, now)
+        if bounds.oldest is None:
+            self._broker.first_dues.want(queue)
+        return bounds
 
     # Calls that are decided at once
 
@@ -212,7 +219,7 @@ class ControlHandlers:
 
     def _stats(self, call: _Call, queue: Queue, exact: bool) -> None:
         now = self._clock.now()
-        bounds = bounds_of(queue, now)
+        bounds = self._bounds(queue, now)
         if not exact or queue.number is None or bounds.ready == bounds.ready_max:
             counting = self._inspections.counting(queue)
             self._decide(lambda *_: Plan([], (), view_counts(queue, bounds, counting)), call, queue, None)

@@ -6,7 +6,7 @@ which the reactor does other work, and the result is reused for a second.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from heapq import heappush, heappushpop
 from itertools import islice
 from typing import Any
@@ -86,6 +86,9 @@ class Accumulator:
     """Statistics during their collection."""
 
     at: WallMs
+    _want: Callable[[Queue], None]
+    """Called with each queue of which the due of the first item is not known."""
+
     _queues: int = field(default=0, init=False)
     _added: int = field(default=0, init=False)
     _removed: int = field(default=0, init=False)
@@ -100,6 +103,8 @@ class Accumulator:
             self._removed += queue.removed
         if queue.items or queue.waiters:
             state = state_of(queue, self.at)
+            if state.unread and state.oldest is None:
+                self._want(queue)
             entry = (state.items, state.waiting, state.name, state)
             if state.name == OTHER_QUEUES:
                 self._rest.add(state)
@@ -138,7 +143,8 @@ class Collector:
         if len(self._waiting) == 1:
             self._spent = 0.0
             # A copy, because queues are created and deleted meanwhile.
-            self._step(iter(list(self._broker.queues)), Accumulator(self._clock.now()))
+            accumulator = Accumulator(self._clock.now(), self._broker.first_dues.want)
+            self._step(iter(list(self._broker.queues)), accumulator)
         return waiting
 
     def _step(self, queues: Iterator[Queue], accumulator: Accumulator) -> None:
