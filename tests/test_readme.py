@@ -95,7 +95,7 @@ def test_the_options_table_says_what_is_in_force():
     table = README.partition("<!-- options -->\n| Option | Default | Meaning |\n|---|---|---|\n")[2].partition("\n\n")[
         0
     ]
-    known = [f"| `--{option.name}` | {option.default_text or 'none'} | {option.help}. |" for option in OPTIONS]
+    known = [f"| `--{option.name}` | {option.default_text} | {option.help}. |" for option in OPTIONS]
     assert len(table.splitlines()) >= 5
     assert set(table.splitlines()) <= set(known)
 
@@ -104,7 +104,7 @@ def test_the_configuration_page_has_every_option():
     page = (ROOT / "docs" / "configuration.md").read_text()
     for option in SERVICE_OPTIONS:
         accepts = option.kind.accepts or "text"
-        assert f"| `{option.name}` | {option.default_text or 'none'} | {option.help}. | {accepts} |\n" in page
+        assert f"| `{option.name}` | {option.default_text} | {option.help}. | {accepts} |\n" in page
     assert len(re.findall(r"^\| `[a-z-]+` \|", page, re.MULTILINE)) == len(SERVICE_OPTIONS)
     _, defaults = OPTION_TABLES["queue_defaults"]
     for option in defaults:

@@ -5,61 +5,39 @@ import sys
 from collections.abc import Iterable
 
 import click
-from attrs import frozen
 
 from queueber.errors import one_line
 from queueber.server.config.sources import DEFAULT, Setting
+from queueber.server.config.spec import Option
 from queueber.server.config.twisted_options import Options
+from queueber.units import Unit
 
 
-@frozen
-class ConfigLine:
-    """One line of a configuration file."""
-
-    table: str | None
-    text: str
-    origin: str
-
-
-_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+def _literal(option: Option, value: object) -> str:
+    """Return a value of *option* as a TOML literal.  Every unprintable character is escaped."""
+    if isinstance(value, bool | float) or (isinstance(value, int) and option.kind.unit is Unit.COUNT):
+        return json.dumps(value)
+    quoted = json.dumps(option.typed(value), ensure_ascii=False)
+    return "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in quoted)
 
 
-def _literal(value: object) -> str:
-    """Return *value* as a TOML literal."""
-    if isinstance(value, str):
-        return f'"{"".join(map(_character, value))}"'
-    return json.dumps(value)
-
-
-def _character(character: str) -> str:
-    """Return *character* for a TOML string.  All unprintable characters are escaped."""
-    if character in _ESCAPES:
-        return _ESCAPES[character]
-    if character.isprintable():
-        return character
-    return f"\\u{ord(character):04x}" if ord(character) <= 0xFFFF else f"\\U{ord(character):08x}"  # noqa: PLR2004
-
-
-def _config_line(setting: Setting) -> ConfigLine:
+def _line(setting: Setting) -> str:
     option, value = setting.option, setting.value
-    if option.many:
-        shown = f"[{', '.join(_literal(option.toml_value(each)) for each in value)}]"
-    else:
-        shown = _literal(option.toml_value(value))
-    unset = value is None or option.command_line_only
-    return ConfigLine(option.table, f"{'# ' if unset else ''}{option.key} = {shown}", str(setting.origin))
+    shown = f"[{', '.join(_literal(option, each) for each in value)}]" if option.kind.many else _literal(option, value)
+    unset = "# " if value is None or option.command_line_only else ""
+    return f"{f'{unset}{option.key} = {shown}':<48} # {one_line(setting.origin)}\n"
 
 
 def as_file(settings: Iterable[Setting], *, changed: bool = False) -> str:
     """Return a configuration file equivalent to *settings*.  With *changed*, omit those with their default."""
-    shown = [setting for setting in settings if setting.option.name != "config"]
-    lines = [_config_line(setting) for setting in shown if not changed or setting.origin != DEFAULT]
     text, table = "", None
-    for line in sorted(lines, key=lambda line: line.table is not None):
-        if line.table != table:
-            table = line.table
+    for setting in sorted(settings, key=lambda each: each.option.table is not None):
+        if setting.option.name == "config" or (changed and setting.source == DEFAULT):
+            continue
+        if setting.option.table != table:
+            table = setting.option.table
             text += f"\n[{table}]\n"
-        text += f"{line.text:<48} # {one_line(line.origin)}\n"
+        text += _line(setting)
     return text
 
 

@@ -18,7 +18,7 @@ from queueber.client import Batch, PolledItem, Tls
 from queueber.errors import InvalidRequest
 from queueber.limits import FRAME_BYTES_MAX
 from queueber.server.config.settings import OPTIONS
-from queueber.server.config.sources import CLIENT_VARIABLES, unknown_variables
+from queueber.server.config.sources import CLIENT_VARIABLES, read_environment
 
 ID, LEASE = bytes(range(16)), bytes(range(16, 32))
 ID_TEXT, LEASE_TEXT = "00010203-0405-0607-0809-0a0b0c0d0e0f", "10111213-1415-1617-1819-1a1b1c1d1e1f"
@@ -94,7 +94,7 @@ def test_a_server_in_the_same_environment_does_not_take_them_for_slips():
     assert {option.envvar for option in options if option.envvar} == CLIENT_VARIABLES
     assert not {option.variable for option in OPTIONS} & CLIENT_VARIABLES
     environment = dict.fromkeys(CLIENT_VARIABLES, "x") | {"QUEUEBER_ADR": "x"}
-    assert [*unknown_variables(environment)] == ["QUEUEBER_ADR"]
+    assert [*read_environment(environment)[1]] == ["QUEUEBER_ADR"]
 
 
 def test_tls_may_be_switched_on_in_the_environment(shell):

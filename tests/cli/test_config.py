@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from queueber.broker.settings import DEFINITIONS
 from queueber.cli.config import as_file, config
 from queueber.limits import PEER_LIMITS
-from queueber.server.config.settings import OPTIONS, option_name
+from queueber.server.config.settings import OPTIONS
 from queueber.server.config.sources import resolve
 from queueber.server.config.twisted_options import Options
 from queueber.store.tuning import TUNING_OPTIONS
@@ -68,7 +68,7 @@ FIGURES = {
         if isinstance(each.unit, Unit)
     },
     **{
-        option_name(name, "queue"): st.integers(0, setting.high)
+        f"queue-{name.replace('_', '-')}": st.integers(0, setting.high)
         for name, setting in DEFINITIONS.items()
         if setting.description and setting.high is not None
     },
@@ -97,7 +97,7 @@ def values_of(option):
 GIVEN = st.fixed_dictionaries(
     {},
     optional={
-        option.name: st.lists(values_of(option), min_size=1, max_size=2 if option.many else 1)
+        option.name: st.lists(values_of(option), min_size=1, max_size=2 if option.kind.many else 1)
         for option in OPTIONS
         if option.name != "config" and not option.command_line_only
     },
@@ -120,7 +120,7 @@ def test_any_configuration_can_be_read_back(tmp_path_factory, arguments, changed
 
 def test_the_output_is_utf_8_in_every_locale():
     result = CliRunner(charset="latin-1").invoke(config, ["--changed", "--data-dir=\u00fc\x7f"])
-    assert result.stdout_bytes.startswith('data-dir = "\u00fc\\u007f"'.encode())
+    assert result.stdout_bytes.startswith('data-dir = "\u00fc\\U0000007f"'.encode())
 
 
 def test_changed_omits_defaults(shown):

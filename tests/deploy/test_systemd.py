@@ -14,7 +14,6 @@ import pytest
 from queueber.limits import DEFAULTS
 from queueber.server.app.fd_limit import STORE_FILES
 from queueber.server.config.settings import SERVICE_OPTIONS
-from queueber.server.config.sources import EX_CONFIG
 from tests.process.certificates import Authority
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +59,7 @@ def test_its_figures_are_in_step_with_the_server_s():
     assert int(service["LimitNOFILE"]) >= DEFAULTS.connections + STORE_FILES
     (drain,) = [option.default for option in SERVICE_OPTIONS if option.name == "drain-seconds"]
     assert int(service["TimeoutStopSec"]) > 2 * drain
-    assert {os.EX_USAGE, EX_CONFIG} == set(map(int, service["RestartPreventExitStatus"].split()))
+    assert {os.EX_USAGE, os.EX_CONFIG} == set(map(int, service["RestartPreventExitStatus"].split()))
 
 
 def test_nothing_that_breaks_the_server_is_taken_away():

@@ -1,11 +1,11 @@
 """Options from the command line, the environment and a file: their precedence, and the report of mistakes."""
 
 import pytest
-from attrs import fields, frozen
+from attrs import fields
 
-from queueber.server.config.settings import OPTION_TABLES, OPTIONS, Settings, option_field, options_of
+from queueber.server.config.settings import CONFIG, OPTION_TABLES, OPTIONS, SERVICE_OPTIONS, Settings
 from queueber.server.config.sources import ConfigError
-from queueber.server.config.spec import Option, boolean, integer
+from queueber.server.config.spec import FLAG, Option, boolean, integer
 from queueber.server.config.twisted_options import Options
 
 
@@ -45,49 +45,93 @@ def test_the_command_line_beats_the_environment_beats_the_file_beats_the_default
     options = parse("--workers=6", environment=environment, file=file)
     settings = options.settings
     assert (settings.workers, settings.durability, settings.claim.polls, settings.claim.items) == (6, "none", 5, 512)
-    origins = {
-        name: str(options.effective[name].origin) for name in ("workers", "durability", "coalesce-max-batch-items")
-    }
-    assert origins == {
-        "workers": "command line",
-        "durability": "environment QUEUEBER_DURABILITY",
-        "coalesce-max-batch-items": "default",
-    }
-    assert options.effective["coalesce-max-batch-size"].origin.text.endswith("queueber.toml")
+    names = ("workers", "durability", "coalesce-max-batch-items")
+    assert [options.effective[name].origin for name in names] == [
+        "command line",
+        "environment QUEUEBER_DURABILITY",
+        "default",
+    ]
+    assert options.effective["coalesce-max-batch-size"].origin.endswith("queueber.toml")
+
+
+def test_a_change_is_reported_with_its_source(parse, tmp_path):
+    options = parse(file="workers = 3\n")
+    assert options.reload().changed == {}
+    (tmp_path / "queueber.toml").write_text("workers = 3\ndrain-seconds = 1\n")
+    reloaded = options.reload()
+    assert reloaded.changed == {"drain-seconds": f"{tmp_path}/queueber.toml"}
+    assert reloaded.settings.drain_seconds == 1
 
 
 def test_a_pipe_is_not_read_again(parse, tmp_path):
     """Reading ``--config <(...)`` again would block the reactor, because the pipe has no writer."""
     options = parse(file="workers = 3\n")
     path = tmp_path / "queueber.toml"
-    assert options.reload().changed == {}
     path.unlink()
     path.symlink_to("/dev/null")  # not a regular file either, and a failing test does not block on it
     with pytest.raises(ConfigError, match=r"queueber\.toml is not a regular file, and cannot be read a second time"):
         options.reload()
 
 
-def test_limits_have_a_table_of_their_own(parse):
-    file = "[limit]\nframe-bytes = '32 MiB'\nsegments = 9\nidle-ms = '1h'\n"
-    limits = parse(file=file).settings.limits
-    assert (limits.frame_bytes, limits.segments, limits.idle_ms) == (32 << 20, 9, 3_600_000)
+LISTEN_FILE = {"file": "listen = ['127.0.0.1:1', 'unix:/run/q']\n"}
 
 
-def test_addresses_to_listen_on_are_a_list(parse):
-    file = "listen = ['127.0.0.1:1', 'unix:/run/q']\n"
-    assert [each.text for each in parse(file=file).settings.listen] == ["127.0.0.1:1", "unix:/run/q"]
-    environment = {"QUEUEBER_LISTEN": "127.0.0.1:2 [::1]:3"}
-    assert [each.text for each in parse(environment=environment, file=file).settings.listen] == [
-        "127.0.0.1:2",
-        "[::1]:3",
-    ]
-    assert [each.text for each in parse("-l", ":4", "--insecure-plaintext", file=file).settings.listen] == [":4"]
+@pytest.mark.parametrize(
+    ("words", "sources", "values"),
+    [
+        (
+            (),
+            {"file": "[limit]\nframe-bytes = '32 MiB'\nsegments = 9\nidle-ms = '1h'\n"},
+            {"limit-frame-bytes": 32 << 20, "limit-segments": 9, "limit-idle-ms": 3_600_000},
+        ),
+        ((), LISTEN_FILE, {"listen": "127.0.0.1:1 unix:/run/q"}),
+        (
+            (),
+            LISTEN_FILE | {"environment": {"QUEUEBER_LISTEN": "127.0.0.1:2 [::1]:3"}},
+            {"listen": "127.0.0.1:2 [::1]:3"},
+        ),
+        (("-l", ":4", "--insecure-plaintext"), LISTEN_FILE, {"listen": ":4"}),
+        (
+            ("--coalesce-max-batch-size=10,000",),
+            {"file": "coalesce-max-batch-items = '1_000'"},
+            {"coalesce-max-batch-size": 10_000, "coalesce-max-batch-items": 1_000},
+        ),
+        # A mistake in a value that another source replaces is not reported.
+        (("--workers=5",), {"environment": {"QUEUEBER_WORKERS": "x"}, "file": "workers = [1]"}, {"workers": 5}),
+        (
+            ("--worker", "5", "-dx", "-l", "127.0.0.1:1", "-l127.0.0.1:2", "--insecure-plaintext"),
+            {},
+            {"workers": 5, "data-dir": "x", "listen": "127.0.0.1:1 127.0.0.1:2", "insecure-plaintext": True},
+        ),
+        # A space that belongs to a value has a backslash.
+        (
+            (),
+            {"environment": {"QUEUEBER_LISTEN": r"unix:/run/a\ b.sock  unix:/run/c\:d.sock"}},
+            {"listen": r"unix:/run/a b.sock unix:/run/c\:d.sock"},
+        ),
+        (
+            ("--durability=FSYNC", "--log-level=Warn", "--storage-compression=LZ4"),
+            {},
+            {"durability": "fsync", "log-level": "warn", "storage-compression": "lz4"},
+        ),
+        ((), {"file": "insecure-plaintext = true"}, {"insecure-plaintext": True}),
+    ],
+)
+def test_values_that_are_accepted(parse, words, sources, values):
+    effective = parse(*words, **sources).effective
+    found = {name: effective[name].value for name in values}
+    if "listen" in found:
+        found["listen"] = " ".join(each.text for each in found["listen"])
+    assert found == values
 
 
 def test_the_file_may_be_named_in_the_environment(parse, tmp_path):
     (tmp_path / "other.toml").write_text("workers = 7\ninsecure-plaintext = true\n")
     options = parse("--listen=:1", environment={"QUEUEBER_CONFIG": str(tmp_path / "other.toml")})
     assert options.settings.workers == 7
+
+
+NO_ADDRESS = "is neither an endpoint string nor HOST:PORT nor [v6]:PORT"
 
 
 def test_all_mistakes_are_reported_together(complaints):
@@ -103,10 +147,9 @@ x = 1
 """
     status, lines = complaints("--durability=never", environment={"QUEUEBER_LISTEN": "nowhere"}, file=file)
     assert status == 78
-    no_place = "'nowhere' is neither an endpoint string nor HOST:PORT nor [v6]:PORT"
     assert lines == [
         "--durability is 'never'; it must be one of fsync, os, none",
-        f"environment: QUEUEBER_LISTEN nowhere: {no_place}",
+        f"environment: QUEUEBER_LISTEN nowhere: 'nowhere' {NO_ADDRESS}",
         "queueber.toml: wokers is not an option; did you mean workers?",
         "queueber.toml: [limit] frame_bytes is not an option; did you mean [limit] frame-bytes?",
         "queueber.toml: [storage] x is not an option",
@@ -115,112 +158,37 @@ x = 1
     ]
 
 
-def test_mistakes_on_the_command_line_only_have_the_status_of_usage_errors(complaints):
-    status, lines = complaints("--workers=0", "--durability=never")
-    assert status == 64
-    assert len(lines) == 2
-
-
-@pytest.mark.parametrize(
-    ("file", "said"),
-    [
-        ("workers = ", "queueber.toml: Invalid value (at line 1, column 11)"),
-        ("workers = [1]", "queueber.toml: workers must be a text or a number, not list"),
-        ("wipe = true", "queueber.toml: wipe is accepted on the command line only"),
-        ("[limits]\nqueues = 1", "queueber.toml: [limits] queues is not an option; did you mean [limit] queues?"),
-        ("config = 'x'", "queueber.toml: config names this file and is not an option of it"),
-        ("segments = 4", "queueber.toml: segments is not an option"),
-        ("frame-bytes = 4", "queueber.toml: frame-bytes is not an option; did you mean [limit] frame-bytes?"),
-        (
-            "insecure-plaintext = 'perhaps'",
-            "queueber.toml: insecure-plaintext is 'perhaps'; it must be yes or no",
-        ),
-        ("data-dir = ''", "queueber.toml: data-dir is empty"),
-        (
-            "listen = ':1'",
-            "queueber.toml: listen :1: plaintext beyond this machine needs insecure-plaintext",
-        ),
-        ("[limit]\nadd-bytes = 1", "queueber.toml: [limit] contents-bytes (8 MiB, the default) is larger than"),
-    ],
-)
-def test_a_mistake_in_the_file_has_the_status_of_a_wrong_configuration(complaints, file, said):
-    status, lines = complaints(file=file)
-    assert status == 78
-    assert lines[0].startswith(said)
-
-
-def test_a_missing_file_is_reported(complaints, tmp_path):
-    assert complaints(f"--config={tmp_path}/none.toml") == (78, ["none.toml: No such file or directory"])
-
-
-def test_wipe_is_ignored_in_the_environment(parse):
-    options = parse(environment={"QUEUEBER_WIPE": "yes", "QUEUEBER_PORT_9090_TCP": "tcp://10.0.0.1:9090"})
-    assert not options.settings.wipe
-    assert options.unknown_variables == {
-        "QUEUEBER_PORT_9090_TCP": "",
-        "QUEUEBER_WIPE": "; wipe is accepted on the command line only",
-    }
-    slip = parse(environment={"QUEUEBER_WORKRES": "3"}).unknown_variables
-    assert slip == {"QUEUEBER_WORKRES": "; did you mean QUEUEBER_WORKERS?"}
-    assert parse("--wipe").settings.wipe
-
-
-def test_an_option_knows_its_name_in_each_source():
-    option = Option(name="limit-idle-ms", kind=integer(0, 9), default=0, help="x", table="limit")
-    assert (option.variable, option.key) == ("QUEUEBER_LIMIT_IDLE_MS", "idle-ms")
-
-
-def test_names_and_variables_are_unique_and_documented_defaults_are_the_defaults():
-    for each in (lambda option: option.name, lambda option: option.variable, lambda option: (option.table, option.key)):
-        assert len({each(option) for option in OPTIONS}) == len(OPTIONS)
-    for option in OPTIONS:
-        if not option.default_help and not option.flag and option.default is not None:
-            assert option.kind.parse(option.default_text) == option.default
-
-
-@pytest.mark.parametrize("value", ["yes", "TRUE", "on", "1"])
-def test_a_switch_is_on(value):
-    assert boolean(value)
-
-
-def test_all_conflicts_are_reported_together_with_their_sources(complaints):
-    file = "tls-key = 'k'\nlisten = [':9000']\n\n[limit]\ncontents-bytes = '64 MiB'\n"
-    status, said = complaints("--manhole-password-file=x", file=file)
-    assert (status, said) == (
-        78,
-        [
-            "--manhole-password-file needs --manhole",
-            (
-                "queueber.toml: [limit] contents-bytes (64 MiB) is larger than [limit] add-bytes (15 MiB, the"
-                " default): no add could hold it"
-            ),
-            (
-                "queueber.toml: [limit] contents-bytes (64 MiB) is larger than [limit] poll-bytes (15 MiB, the"
-                " default): no poll could return it"
-            ),
-            "queueber.toml: tls-key needs tls-certificate",
-            "queueber.toml: listen :9000: plaintext beyond this machine needs insecure-plaintext",
-        ],
-    )
-
-
 def test_unknown_arguments_do_not_hide_other_mistakes(complaints):
     file = "durability = 'never'\nlisten = [':1', 'nowhere', 'elsewhere']\ntls-key = 'k'\n"
     words = ("--wokers", "3", "what", "--workers=0", "-q", "--drain-seconds=x")
     status, said = complaints(*words, file=file)
     assert status == 78
-    no_place = "is neither an endpoint string nor HOST:PORT nor [v6]:PORT"
     assert said == [
         "--workers is '0'; it must be a whole number from 1 to 1,024",
         "--drain-seconds is 'x'; it must be a number from 0 to 3,600",
         "--wokers is not an option; did you mean --workers?",
         "unexpected argument 'what': everything is an option",
         "option -q not recognized",
-        f"queueber.toml: listen nowhere: 'nowhere' {no_place}",
-        f"queueber.toml: listen elsewhere: 'elsewhere' {no_place}",
+        f"queueber.toml: listen nowhere: 'nowhere' {NO_ADDRESS}",
+        f"queueber.toml: listen elsewhere: 'elsewhere' {NO_ADDRESS}",
         "queueber.toml: durability is 'never'; it must be one of fsync, os, none",
         "queueber.toml: tls-key needs tls-certificate",
     ]
+
+
+def test_all_conflicts_are_reported_together_with_their_sources(complaints):
+    file = "tls-key = 'k'\nlisten = [':9000']\n\n[limit]\ncontents-bytes = '64 MiB'\n"
+    contents = "queueber.toml: [limit] contents-bytes (64 MiB) is larger than"
+    assert complaints("--manhole-password-file=x", file=file) == (
+        78,
+        [
+            "--manhole-password-file needs --manhole",
+            f"{contents} [limit] add-bytes (15 MiB, the default): no add could hold it",
+            f"{contents} [limit] poll-bytes (15 MiB, the default): no poll could return it",
+            "queueber.toml: tls-key needs tls-certificate",
+            "queueber.toml: listen :9000: plaintext beyond this machine needs insecure-plaintext",
+        ],
+    )
 
 
 @pytest.mark.parametrize(
@@ -234,52 +202,103 @@ def test_unknown_arguments_do_not_hide_other_mistakes(complaints):
         (["-"], "unexpected argument '-': everything is an option"),
         (["--", "-x"], "unexpected argument '-x': everything is an option"),
         (["--worker"], "option --workers requires argument"),
+        (["--listen=", "--listen=127.0.0.1:1"], "--listen is empty"),
+        (["--listen="], "neither --listen nor --listen-tls has an address to listen on"),
+        (["--http="], "--http is empty"),
+        # The operator believes that clients use TLS.
+        (["--tls-certificate=c"], "--tls-certificate without --listen-tls: no address would use TLS"),
+        # A conflict with an invalid option is not reported.
+        (["--tls-key=k", "--tls-certificate="], "--tls-certificate is empty"),
     ],
 )
-def test_each_error_of_getopt_is_reported_in_a_line(complaints, words, said):
+def test_a_mistake_on_the_command_line_has_the_status_of_a_usage_error(complaints, words, said):
     assert complaints(*words) == (64, [said])
 
 
-def test_a_whole_number_may_have_separators(parse):
-    assert (
-        parse("--coalesce-max-batch-size=10,000", file="coalesce-max-batch-items = '1_000'").settings.claim.polls
-        == 10_000
-    )
-
-
-def test_a_mistake_in_a_value_that_another_source_replaces_is_not_reported(parse):
-    assert parse("--workers=5", environment={"QUEUEBER_WORKERS": "x"}, file="workers = [1]").settings.workers == 5
-
-
-def test_abbreviated_joined_and_repeated_options_are_accepted(parse):
-    options = parse("--worker", "5", "-dx", "-l", "127.0.0.1:1", "-l127.0.0.1:2", "--insecure-plaintext")
-    assert (options.settings.workers, str(options.settings.data_dir)) == (5, "x")
-    assert [each.text for each in options.settings.listen] == ["127.0.0.1:1", "127.0.0.1:2"]
-
-
-def test_a_conflict_with_an_invalid_or_unread_option_is_not_reported(complaints):
-    status, said = complaints("--tls-key=k", "--tls-certificate=")
-    assert (status, said) == (64, ["--tls-certificate is empty"])
-    assert complaints("--tls-key=k", file="tls-certificate =")[1] == [
-        "queueber.toml: Invalid value (at line 1, column 18)"
-    ]
-
-
-def test_a_certificate_that_no_address_uses_is_refused(complaints):
-    """The operator believes that clients use TLS."""
-    assert complaints("--tls-certificate=c") == (
-        64,
-        ["--tls-certificate without --listen-tls: no address would use TLS"],
-    )
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("workers = ", "Invalid value (at line 1, column 11)"),
+        ("workers = [1]", "workers must be a text or a number, not list"),
+        ("workers = true", "workers must be a text or a number, not bool"),
+        ("wipe = true", "wipe is accepted on the command line only"),
+        ("[limits]\nqueues = 1", "[limits] queues is not an option; did you mean [limit] queues?"),
+        ("config = 'x'", "config names this file and is not an option of it"),
+        ("segments = 4", "segments is not an option; did you mean [limit] segments?"),
+        ("frame-bytes = 4", "frame-bytes is not an option; did you mean [limit] frame-bytes?"),
+        ("insecure-plaintext = 'perhaps'", "insecure-plaintext is 'perhaps'; it must be yes or no"),
+        ("data-dir = ''", "data-dir is empty"),
+        ("listen = ':1'", "listen :1: plaintext beyond this machine needs insecure-plaintext"),
+        ("listen = []", "neither listen nor listen-tls has an address to listen on"),
+        ("listen = ''", "neither listen nor listen-tls has an address to listen on"),
+        ("[limit]\npoll-items = 0", "[limit] poll-items is '0'; it must be a whole number from 1 to 10,000"),
+    ],
+)
+def test_a_mistake_in_the_file_has_the_status_of_a_wrong_configuration(complaints, file, said):
+    assert complaints(file=file) == (78, [f"queueber.toml: {said}"])
 
 
 @pytest.mark.parametrize(
-    "source", [{"file": "listen = []"}, {"file": "listen = ''"}, {"environment": {"QUEUEBER_LISTEN": " "}}]
+    ("variable", "value", "said"),
+    [
+        ("LISTEN", " ", "neither QUEUEBER_LISTEN nor QUEUEBER_LISTEN_TLS has an address to listen on"),
+        ("CONFIG", "", "QUEUEBER_CONFIG is empty"),
+        # A variable that was not set must not let in every client of the authority.
+        ("TLS_CLIENT_NAME", " ", "QUEUEBER_TLS_CLIENT_NAME is empty"),
+        ("DATA_DIR", "a\udcff", r"QUEUEBER_DATA_DIR is 'a\udcff', which is not UTF-8"),
+        (
+            "LIMIT_CONNECTIONS",
+            "1.5",
+            "QUEUEBER_LIMIT_CONNECTIONS is '1.5'; it must be a whole number from 1 to 1,000,000",
+        ),
+    ],
 )
-def test_there_must_be_an_address_to_listen_on(complaints, source):
-    status, (line,) = complaints(**source)
-    assert (status, line.partition(": ")[2]) == (78, "there is no address to listen on, neither with TLS nor without")
-    assert complaints("--listen=") == (64, ["there is no address to listen on, neither with TLS nor without"])
+def test_a_mistake_in_the_environment_has_the_status_of_a_wrong_configuration(complaints, variable, value, said):
+    assert complaints(environment={f"QUEUEBER_{variable}": value}) == (78, [f"environment: {said}"])
+
+
+def test_a_conflict_with_an_option_of_an_unread_file_is_not_reported(complaints, tmp_path):
+    assert complaints("--tls-key=k", file="tls-certificate =") == (
+        78,
+        ["queueber.toml: Invalid value (at line 1, column 18)"],
+    )
+    missing = (78, ["none.toml: No such file or directory"])
+    assert complaints("--tls-key=k", f"--config={tmp_path}/none.toml") == missing
+
+
+def test_wipe_is_ignored_in_the_environment(parse):
+    options = parse(environment={"QUEUEBER_WIPE": "yes", "QUEUEBER_PORT_9090_TCP": "tcp://10.0.0.1:9090"})
+    assert not options.settings.wipe
+    assert options.unknown_variables == {
+        "QUEUEBER_PORT_9090_TCP": "",
+        "QUEUEBER_WIPE": "; wipe is accepted on the command line only",
+    }
+    assert parse("--wipe").settings.wipe
+
+
+@pytest.mark.parametrize(("slip", "meant"), [("WORKRES", "WORKERS"), ("CONNECTIONS", "LIMIT_CONNECTIONS")])
+def test_an_unknown_variable_is_reported_with_a_similar_one(parse, slip, meant):
+    unknown = parse(environment={f"QUEUEBER_{slip}": "3"}).unknown_variables
+    assert unknown == {f"QUEUEBER_{slip}": f"; did you mean QUEUEBER_{meant}?"}
+
+
+def test_an_option_knows_its_name_in_each_source():
+    option = Option("idle_ms", integer(0, 9), 0, "x", table="limit")
+    assert (option.name, option.variable, option.key) == ("limit-idle-ms", "QUEUEBER_LIMIT_IDLE_MS", "idle-ms")
+    assert (option.in_file, option.convert("4")) == ("[limit] idle-ms", 4)
+
+
+def test_names_and_variables_are_unique_and_documented_defaults_are_the_defaults():
+    for each in (lambda option: option.name, lambda option: option.variable, lambda option: (option.table, option.key)):
+        assert len({each(option) for option in OPTIONS}) == len(OPTIONS)
+    for option in OPTIONS:
+        if not option.default_help and option.kind is not FLAG and option.default is not None:
+            assert option.kind.parse(option.default_text) == option.default
+
+
+@pytest.mark.parametrize("value", ["yes", "TRUE", "on", "1"])
+def test_a_switch_is_on(value):
+    assert boolean(value)
 
 
 TLS = ("--tls-certificate=c", "--listen-tls=127.0.0.1:9443")
@@ -305,88 +324,32 @@ def test_an_address_that_is_given_replaces_the_default(parse, words, sources, pl
     assert [each.text for each in parse(*words, **sources).settings.listen] == places
 
 
-def test_an_empty_value_stands_alone_and_only_for_addresses(complaints):
-    assert complaints("--listen=", "--listen=127.0.0.1:1") == (
-        64,
-        ["--listen is empty, which means none, and has other values too"],
-    )
-    # A variable that was not set must not let in every client of the authority.
-    assert complaints(environment={"QUEUEBER_TLS_CLIENT_NAME": " "}) == (
-        78,
-        ["environment: QUEUEBER_TLS_CLIENT_NAME is empty"],
-    )
-
-
-def test_a_space_in_a_list_of_the_environment_has_a_backslash(parse):
-    listen = parse(environment={"QUEUEBER_LISTEN": r"unix:/run/a\ b.sock  unix:/run/c\:d.sock"}).settings.listen
-    assert [each.text for each in listen] == ["unix:/run/a b.sock", r"unix:/run/c\:d.sock"]
-
-
-@pytest.mark.parametrize(
-    ("sources", "said"),
-    [
-        ({"file": "workers = true"}, "queueber.toml: workers must be a text or a number, not true"),
-        ({"environment": {"QUEUEBER_CONFIG": ""}}, "environment: QUEUEBER_CONFIG is empty"),
-        (
-            {"environment": {"QUEUEBER_DATA_DIR": "a\udcff"}},
-            r"environment: QUEUEBER_DATA_DIR is 'a\udcff', which is not UTF-8",
-        ),
-        (
-            {"environment": {"QUEUEBER_LIMIT_CONNECTIONS": "1.5"}},
-            "environment: QUEUEBER_LIMIT_CONNECTIONS is '1.5'; it must be a whole number from 1 to 1,000,000",
-        ),
-    ],
-)
-def test_values_that_are_refused(complaints, sources, said):
-    assert complaints(**sources) == (78, [said])
-
-
 def test_conflicting_limits_are_spelled_as_they_were_given(complaints):
     """Their values are shown, and a default is spelled like the option it conflicts with."""
     environment = {"QUEUEBER_LIMIT_FRAME_BYTES": "300 MiB"}
-    bound = "a message of that size could not be received"
+    frame, bound = "QUEUEBER_LIMIT_FRAME_BYTES (300 MiB) is larger than", "a message of that size could not be received"
     assert complaints(environment=environment) == (
         78,
-        [
-            (
-                "environment: QUEUEBER_LIMIT_FRAME_BYTES (300 MiB) is larger than QUEUEBER_LIMIT_BUFFERED_BYTES"
-                f" (256 MiB, the default): {bound}"
-            )
-        ],
+        [f"environment: {frame} QUEUEBER_LIMIT_BUFFERED_BYTES (256 MiB, the default): {bound}"],
     )
     assert complaints("--limit-buffered-bytes=260 MiB", environment=environment)[1] == [
-        f"environment: QUEUEBER_LIMIT_FRAME_BYTES (300 MiB) is larger than --limit-buffered-bytes (260 MiB): {bound}"
+        f"environment: {frame} --limit-buffered-bytes (260 MiB): {bound}"
     ]
     assert complaints(environment=environment, file="[limit]\nbuffered-bytes = '100 MiB'")[1] == [
-        (
-            "environment, queueber.toml: QUEUEBER_LIMIT_FRAME_BYTES (300 MiB) is larger than"
-            f" [limit] buffered-bytes (100 MiB): {bound}"
-        ),
+        f"environment, queueber.toml: {frame} [limit] buffered-bytes (100 MiB): {bound}",
     ]
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("-1", "--limit-idle-ms is '-1'; it must be a whole number from 0 ms to 1 y, plain or with one of "),
-        ("1x", "--limit-idle-ms is '1x'; it must be a whole number from 0 ms to 1 y, plain or with one of "),
-        (f"{'9' * 5_000}", "--limit-idle-ms is '999"),
-        (f"{'9' * 400}.5", "--limit-idle-ms is '999"),
-    ],
-)
-def test_an_invalid_quantity_is_reported_with_the_permitted_range(complaints, text, said):
-    status, (line,) = complaints(f"--limit-idle-ms={text}")
-    assert status == 64
-    assert line.startswith(said)
-    assert line.endswith("must be a whole number from 0 ms to 1 y, plain or with one of y, d, h, min, s, ms")
+@pytest.mark.parametrize("text", ["-1", "1x", "9" * 5_000, f"{'9' * 400}.5"])
+def test_an_invalid_quantity_is_reported_with_the_permitted_range(complaints, text):
+    permitted = "a whole number from 0 ms to 1 y, plain or with one of y, d, h, min, s, ms"
+    assert complaints(f"--limit-idle-ms={text}") == (64, [f"--limit-idle-ms is '{text}'; it must be {permitted}"])
 
 
-def test_the_values_in_the_help_are_accepted(parse):
+def test_the_help_shows_values_as_they_are_typed():
     usage = " ".join(Options().getUsage(width=10_000).split())
     assert "[default: fsync]. May be: fsync, os or none" in usage
     assert "Fsync" not in usage
-    settings = parse("--durability=FSYNC", "--log-level=Warn", "--storage-compression=LZ4").settings
-    assert (settings.durability, settings.log_level, settings.tuning.compression) == ("fsync", "warn", "lz4")
 
 
 def test_a_mistake_in_the_password_file_is_reported_under_its_own_option(complaints, tmp_path):
@@ -397,20 +360,14 @@ def test_a_mistake_in_the_password_file_is_reported_under_its_own_option(complai
         64,
         ["--manhole-password-file password: the password must have at least 12 bytes"],
     )
-    file = f"manhole = '127.0.0.1:9092'\nmanhole-password-file = '{tmp_path}/none'\n"
+    file = f"manhole = '127.0.0.1:9092'\nmanhole-password-file = '{tmp_path}/--http none'\n"
     assert complaints(file=file) == (
         78,
-        ["queueber.toml: manhole-password-file none: No such file or directory"],
+        ["queueber.toml: manhole-password-file --http none: No such file or directory"],
     )
     assert complaints("--manhole=unix:/m", words[1])[1] == [
         "--manhole unix:/m needs no --manhole-password-file: only its owner can connect to a Unix socket"
     ]
-
-
-def test_a_variable_without_its_table_is_reported_with_the_full_name(parse):
-    assert parse(environment={"QUEUEBER_CONNECTIONS": "5"}).unknown_variables == {
-        "QUEUEBER_CONNECTIONS": "; did you mean QUEUEBER_LIMIT_CONNECTIONS?"
-    }
 
 
 def test_an_invalid_character_is_reported_in_every_source(complaints):
@@ -425,15 +382,9 @@ def test_an_invalid_character_is_reported_in_every_source(complaints):
     )
 
 
-def test_a_table_of_options_is_a_class_of_fields():
-    @frozen
-    class Sample:
-        most_items: int = option_field(integer(1, 9), 3, "Most items of a sample")
-        plain: int = 7
-
-    (option,) = options_of(Sample, "sample")
-    assert (option.name, option.in_file, option.attribute) == ("sample-most-items", "[sample] most-items", "most_items")
-    assert (option.convert("4"), option.default, option.variable) == (4, 3, "QUEUEBER_SAMPLE_MOST_ITEMS")
+def test_each_setting_is_an_option_or_a_table_of_options():
+    options = {option.attribute for option in SERVICE_OPTIONS if option is not CONFIG}
+    assert {each.name for each in fields(Settings)} == options | OPTION_TABLES.keys() | {"claim_bytes"}
 
 
 @pytest.mark.parametrize("attribute", OPTION_TABLES)

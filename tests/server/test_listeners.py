@@ -85,7 +85,7 @@ def test_defaults_are_those_of_the_help():
     assert [listen.text for listen in settings.listen] == ["127.0.0.1:9090"]
     assert (settings.claim.polls, settings.claim.items, settings.coalesce_batch_window_ms) == (64, 512, 0)
     assert settings.workers >= 2
-    assert (settings.durability, settings.storage_encoding) == ("fsync", "unpacked")
+    assert (settings.durability, settings.encoding) == ("fsync", "unpacked")
 
 
 @pytest_twisted.ensureDeferred

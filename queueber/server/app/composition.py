@@ -60,9 +60,6 @@ from queueber.server.net.send_buffer import FlushQueue
 from queueber.server.net.timeouts import CHECK_SECONDS as TIMEOUT_SECONDS
 from queueber.units import MS_PER_SECOND
 
-EX_IOERR = 74
-"""Disk, lock or port: ``sysexits.h``."""
-
 MARK_SECONDS = 1.0
 """Between two notes of how much of the log is on disk, and two checks of the wall clock."""
 
@@ -76,7 +73,7 @@ def end_process(log: Logger, what: str, why: BaseException) -> None:
         line = "{what}, so the server ends: {kind}: {why}"
         log.critical(line, what=what, kind=type(why).__name__, why=str(why), final=True)
     finally:
-        os._exit(EX_IOERR)
+        os._exit(os.EX_IOERR)
 
 
 class ServerStore(Store, BackupStore, Engine, Protocol):

@@ -2,18 +2,17 @@
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import NoReturn
 
 from twisted.application.service import IService
 
-from queueber.server.app.composition import EX_IOERR
 from queueber.server.app.daemonize import Launcher, check_pid_file, import_for_chroot
 from queueber.server.app.entry import SIGNALS
 from queueber.server.app.logs import log_failed_start, open_log
 from queueber.server.app.reload import on_signals
 from queueber.server.app.service import QueueberService
 from queueber.server.config import twisted_options
-from queueber.server.config.sources import EX_CONFIG, EX_USAGE
 from queueber.server.core.clock import use_monotonic_time
 
 __all__ = ["Options", "makeService"]
@@ -22,8 +21,17 @@ __all__ = ["Options", "makeService"]
 class Options(twisted_options.Options):
     """The options of the service, checked together with those of twistd or twist, in whose log mistakes appear."""
 
-    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
-        super().__init__(environment, check_pid_file, log_failed_start)
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Parse *options*, after a check of those of twistd or twist."""
+        if self.parent is not None and (complaint := check_pid_file(self.parent)):
+            self.reject([complaint], os.EX_USAGE)
+        super().parseOptions(options)
+
+    def reject(self, complaints: Sequence[str], status: int) -> NoReturn:
+        """Log *complaints* if twistd or twist runs the service, print them, and exit with *status*."""
+        if self.parent is not None:
+            log_failed_start(self.parent, complaints)
+        super().reject(complaints, status)
 
 
 def makeService(options: Options) -> IService:
@@ -32,7 +40,7 @@ def makeService(options: Options) -> IService:
 
     if not __debug__:
         # Assertions find bugs before their effects are on disk, and `check` consists of them.
-        options.reject(["Python runs without assertions (-O or PYTHONOPTIMIZE), which a server needs"], EX_CONFIG)
+        options.reject(["Python runs without assertions (-O or PYTHONOPTIMIZE), which a server needs"], os.EX_CONFIG)
     SIGNALS.hold()
     use_monotonic_time(reactor)
     for name, hint in options.unknown_variables.items():
@@ -42,11 +50,11 @@ def makeService(options: Options) -> IService:
     if unusable := launcher.leave_unusable_directory(str(options.settings.data_dir)):
         complaints.append(unusable)
     if complaints:
-        options.reject(complaints, EX_USAGE)
+        options.reject(complaints, os.EX_USAGE)
     try:
         log = open_log(options.parent, options.settings.log_format)
     except OSError as why:
-        twisted_options.exit_with([str(why)], EX_IOERR)
+        options.reject([str(why)], os.EX_IOERR)
     if log is not None:
         on_signals(reactor, (signal.SIGUSR1,), log.rotate)
         log.set_level(options.settings.log_level)

@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from queueber import __version__
 from queueber.errors import Stopping, StorageError, reason
-from queueber.server.app.composition import EX_IOERR, ServerParts, end_process
+from queueber.server.app.composition import ServerParts, end_process
 from queueber.server.app.daemonize import Launcher
 from queueber.server.app.endpoints import MonitoringEndpoints
 from queueber.server.app.entry import SIGNALS
@@ -31,7 +31,7 @@ from queueber.server.app.sd_notify import Notifier, StartupProgress
 from queueber.server.app.shutdown import GracefulShutdown
 from queueber.server.app.startup import Startup
 from queueber.server.config.settings import Settings
-from queueber.server.config.sources import EX_CONFIG, ReloadedConfig
+from queueber.server.config.sources import ReloadedConfig
 from queueber.server.core.clock import periodic_timer
 from queueber.server.core.pool import StoragePool
 from queueber.server.net.bound_sockets import BoundPorts
@@ -191,7 +191,7 @@ class QueueberService(Service):
             self._launcher.failed(1, why)
             self._stopped_early = True
             return
-        status = EX_CONFIG if failure.check(CertificateUnusable, NotPassed, TooFewDescriptors) else EX_IOERR
+        status = os.EX_CONFIG if failure.check(CertificateUnusable, NotPassed, TooFewDescriptors) else os.EX_IOERR
         if failure.check(StorageError, ListenFailed, NotPassed, CertificateUnusable, TooFewDescriptors, OSError):
             self.log.critical("Cannot start: {why}", why=why, final=True)
         else:

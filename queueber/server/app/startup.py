@@ -98,7 +98,7 @@ class Startup:
             open_store,
             settings.data_dir,
             durability=settings.durability,
-            encoding=settings.storage_encoding,
+            encoding=settings.encoding,
             tuning=evolve(settings.tuning, open_files=descriptors.tables),
             boot_id=read_boot_id(),
             # Logged at once, from the storage thread: a later start would not find out.

@@ -5,23 +5,22 @@ All mistakes are reported together, each with its source, so that an operator
 can repair a configuration in one pass.
 """
 
+import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from attrs import define, field, frozen
 
 from queueber.errors import QueueberError, one_line
-from queueber.server.config.config_file import ConfigFileError, read_config_file
-from queueber.server.config.settings import CONFIG, OPTIONS, Settings, similar_option
+from queueber.server.config.settings import CONFIG, OPTIONS, Settings, suggestion
 from queueber.server.config.spec import ENVIRONMENT_PREFIX, Option
+from queueber.units import MIB
 
-EX_USAGE = 64
-"""Invalid options on the command line, as in ``sysexits.h``."""
-
-EX_CONFIG = 78
-"""An invalid configuration, as in ``sysexits.h``."""
+FILE_BYTES_MAX = MIB
+"""Far more than all options need.  A device or a log that is named by mistake is not read to its end."""
 
 CLIENT_VARIABLES = frozenset(
     f"{ENVIRONMENT_PREFIX}{name}"
@@ -29,29 +28,27 @@ CLIENT_VARIABLES = frozenset(
 )
 """The variables of the command-line client, which may share an environment with the server."""
 
+_NAMES = re.compile(rf"(?<!\S)--({'|'.join(option.name for option in OPTIONS)})(?![\w-])( \([^)]*)?")
+"""The name of an option in the reason for a conflict, with its value in parentheses if there is one."""
+
 
 @frozen
-class Origin:
-    """The source of a value.  Those of equal precedence are equal."""
+class Source:
+    """One source of options.  Those of equal precedence are equal."""
 
     precedence: int
     text: str = field(eq=False)
     """The source for an operator, and the reason for a default that is not the usual one."""
 
-    prefix: str = field(default="", eq=False)
-    """The beginning of a complaint about a value, unless its name shows the source."""
-
-    def __str__(self) -> str:
-        return self.text
+    given: Mapping[str, Sequence[object]] = field(factory=dict, eq=False)
+    """The texts of options, or their values in a TOML file, by the options' names."""
 
     def spell(self, option: Option) -> str:
         """Return the name of *option* in this source."""
-        return {_ENVIRONMENT: option.variable, _FILE: option.in_file}.get(self.precedence, f"--{option.name}")
+        return {1: option.variable, 2: option.in_file}.get(self.precedence, f"--{option.name}")
 
 
-COMMAND_LINE = Origin(0, "command line")
-DEFAULT = Origin(3, "default")
-_ENVIRONMENT, _FILE = 1, 2
+COMMAND_LINE, ENVIRONMENT, DEFAULT = Source(0, "command line"), Source(1, "environment"), Source(3, "default")
 
 
 @frozen
@@ -60,7 +57,12 @@ class Setting:
 
     option: Option
     value: Any
-    origin: Origin
+    source: Source
+
+    @property
+    def origin(self) -> str:
+        """The source for an operator, with the name of the variable."""
+        return f"{self.source.text} {self.option.variable}" if self.source == ENVIRONMENT else self.source.text
 
 
 class ConfigError(QueueberError):
@@ -76,93 +78,70 @@ class ConfigError(QueueberError):
 class Resolved:
     """The values of all options, and the mistakes in all sources."""
 
-    settings: dict[str, Setting]
+    settings: dict[str, Setting] = field(factory=dict)
     """The values by the names of the options: of an invalid one, the default."""
 
-    complaints: list[tuple[Origin, str]] = field(factory=list)
-    unknown: set[str] = field(factory=set)
+    complaints: list[tuple[Source, str]] = field(factory=list)
+    invalid: set[str] = field(factory=set)
     """The names of options with an invalid value; of the option `CONFIG`, too, if the file cannot be read."""
 
-    def complain(self, line: str, *origins: Origin) -> None:
+    def complain(self, line: str, *sources: Source) -> None:
         """Record a mistake in one or several sources."""
-        prefix = ", ".join(filter(None, dict.fromkeys(origin.prefix for origin in origins)))
-        self.complaints.append((origins[0], one_line(f"{prefix}: {line}" if prefix else line)))
+        places = dict.fromkeys(each.text for each in sources if each not in (COMMAND_LINE, DEFAULT))
+        self.complaints.append((sources[0], one_line(f"{', '.join(places)}: {line}" if places else line)))
 
-    def add(self, option: Option, texts: Sequence[object], origin: Origin) -> None:
-        """Record the value of *option* for *texts*, which may be TOML values too, in *origin*."""
-        values, reasons = [], []
-        if option.may_be_none and "" in texts:
-            if len(texts) > 1:
-                reasons.append("is empty, which means none, and has other values too")
-        else:
-            for each in texts if option.many else texts[-1:]:
-                try:
-                    values.append(option.convert(each))
-                except ValueError as why:
-                    reasons.append(str(why))
-        value = tuple(values) if option.many else values and values[0]
-        self.settings[option.name] = Setting(option, option.default if reasons else value, origin)
-        for reason in reasons:
-            self.complain(f"{origin.spell(option)} {reason}", origin)
-            self.unknown.add(option.name)
+    def add(self, option: Option, sources: Sequence[Source]) -> None:
+        """Record the value of *option* in the first of *sources* that has it, or its default."""
+        source = next((each for each in sources if option.name in each.given), DEFAULT)
+        given = source.given.get(option.name, ())
+        values: list[Any] = []
+        if option.kind.may_be_none and list(given) == [""]:
+            given = ()
+        for each in given if option.kind.many else given[-1:]:
+            try:
+                values.append(option.convert(each))
+            except ValueError as why:
+                self.complain(f"{source.spell(option)} {why}", source)
+                self.invalid.add(option.name)
+        value = tuple(values) if option.kind.many else next(iter(values), None)
+        is_default = source == DEFAULT or option.name in self.invalid
+        self.settings[option.name] = Setting(option, option.default if is_default else value, source)
 
-    def complain_of_conflict(self, names: Collection[str], reason: str) -> None:
+    def _add_conflict(self, reason: str) -> None:
         """
-        Record a conflict of the options *names*, which *reason* then spells as in their sources.
+        Record a conflict, with the options of *reason* as they are spelled in their sources.
 
         A default is spelled as in the source of the first option that was given, which is where it would be changed.
         """
-        given = [self.settings[name].origin for name in names]
-        origins = [each for each in given if each not in (COMMAND_LINE, DEFAULT)] or [COMMAND_LINE]
+        named = [self.settings[name] for name, _ in _NAMES.findall(reason)]
+        if not self.invalid.isdisjoint((CONFIG.name, *(each.option.name for each in named))):
+            # The value that is not known might resolve the conflict.
+            return
+        sources = [each.source for each in named if each.source not in (COMMAND_LINE, DEFAULT)] or [COMMAND_LINE]
 
-        def spell(match: re.Match[str]) -> str:
-            setting = self.settings[match["name"]]
-            is_default = setting.origin == DEFAULT
-            spelled = (origins[0] if is_default else setting.origin).spell(setting.option)
-            return f"{spelled}{match['value']}{', the default' if match['value'] and is_default else ''}"
+        def spell(found: re.Match[str]) -> str:
+            setting, value = self.settings[found[1]], found[2] or ""
+            if setting.source == DEFAULT:
+                return sources[0].spell(setting.option) + (value and f"{value}, the default")
+            return setting.source.spell(setting.option) + value
 
-        self.complain(
-            re.sub(rf"--(?P<name>{'|'.join(names)})(?![\w-])(?P<value>(?: \([^)]*)?)", spell, reason), *origins
-        )
+        self.complain(_NAMES.sub(spell, reason), *sources)
 
-    def check(self) -> None:
+    def checked(self) -> Settings:
         """
-        Check that there are no mistakes.
+        Return the settings with these values, which must not be in conflict.
 
         Raises:
-            ConfigError: there are.  They are ordered by precedence of their sources.
+            ConfigError: names all mistakes, ordered by precedence of their sources.
         """
+        settings = Settings.from_values({name: each.value for name, each in self.settings.items()})
+        for reason in settings.conflicts():
+            self._add_conflict(reason)
         if self.complaints:
             ordered = sorted(self.complaints, key=lambda complaint: complaint[0].precedence)
-            usage = all(origin == COMMAND_LINE for origin, _ in ordered)
-            raise ConfigError([line for _, line in ordered], status=EX_USAGE if usage else EX_CONFIG)
-
-
-def load(
-    arguments: Mapping[str, Sequence[str]],
-    environment: Mapping[str, str],
-    *,
-    file: str | None = None,
-    unknown: Sequence[str] = (),
-) -> tuple[dict[str, Setting], Settings]:
-    """
-    Return the values of all options, and the `Settings` made from them.
-
-    *unknown* are complaints about arguments that are not options.  The others are as for `resolve`.
-
-    Raises:
-        ConfigError: names all mistakes.
-    """
-    found = resolve(arguments, environment, file=file)
-    for complaint in unknown:
-        found.complain(complaint, COMMAND_LINE)
-    settings = Settings.from_values({name: each.value for name, each in found.settings.items()})
-    for names, reason in settings.conflicts():
-        # A value that is invalid or unknown might resolve the conflict.
-        if found.unknown.isdisjoint((CONFIG.name, *names)):
-            found.complain_of_conflict(names, reason)
-    found.check()
-    return found.settings, settings
+            usage = all(source == COMMAND_LINE for source, _ in ordered)
+            raise ConfigError([line for _, line in ordered], status=os.EX_USAGE if usage else os.EX_CONFIG)
+        return settings
 
 
 @frozen
@@ -170,77 +149,116 @@ class ReloadedConfig:
     """The configuration as the environment and the file have it now."""
 
     settings: Settings
-    changed: Mapping[str, Origin]
+    changed: Mapping[str, str]
     """The options whose values have changed since the start, each with its source now."""
 
 
-_GivenValues = tuple[Sequence[object], Origin]
-"""An option's texts, or its values in a TOML file, and their source."""
-
-
 def resolve(
-    arguments: Mapping[str, Sequence[str]], environment: Mapping[str, str], *, file: str | None = None
+    arguments: Mapping[str, Sequence[str]],
+    environment: Mapping[str, str],
+    *,
+    file: str | None = None,
+    unknown: Sequence[str] = (),
 ) -> Resolved:
     """
     Return the values of all options, and all mistakes.
 
-    *arguments* are the texts on the command line.  *file* replaces the path of
-    the configuration file, after a change of the working directory.
+    *arguments* are the texts on the command line, and *unknown* the complaints about its other words.  *file* replaces
+    the path of the configuration file, after a change of the working directory.
     """
-    found = Resolved({option.name: Setting(option, option.default, DEFAULT) for option in OPTIONS})
-    given: dict[str, _GivenValues] = {}
-    for option in OPTIONS:
-        if option.name in arguments:
-            given[option.name] = arguments[option.name], COMMAND_LINE
-        elif option.variable in environment and not option.command_line_only:
-            value = environment[option.variable]
-            texts = (_split(value) or [""]) if option.many else [value]
-            given[option.name] = texts, Origin(_ENVIRONMENT, f"environment {option.variable}", "environment")
-    if CONFIG.name in given:
-        found.add(CONFIG, *given.pop(CONFIG.name))
-        path = file or found.settings[CONFIG.name].value
-        given = (_from_file(path, found) if path is not None else {}) | given
-    for option in OPTIONS:
-        if option.name in given:
-            found.add(option, *given[option.name])
-    for option in OPTIONS:
-        by = option.replaced_by
-        if by is not None and option.name not in given and found.settings[by].value:
-            origin = Origin(DEFAULT.precedence, f"default: {by} is given")
-            found.settings[option.name] = Setting(option, (), origin)
+    found = Resolved()
+    sources = [Source(0, COMMAND_LINE.text, arguments), Source(1, ENVIRONMENT.text, read_environment(environment)[0])]
+    found.add(CONFIG, sources)
+    path = file or found.settings[CONFIG.name].value
+    if path is not None:
+        sources.append(_read_file(path, found))
+    for option in OPTIONS[1:]:
+        found.add(option, sources)
+    for complaint in unknown:
+        found.complain(complaint, COMMAND_LINE)
+    listen = found.settings["listen"]
+    if listen.source == DEFAULT and found.settings["listen-tls"].value:
+        # A server opens only the addresses that it is given.
+        given = Source(DEFAULT.precedence, "default: listen-tls is given")
+        found.settings["listen"] = Setting(listen.option, (), given)
     return found
 
 
-def _split(value: str) -> list[str]:
-    """Split *value* at spaces, except those after a backslash."""
-    return [each.replace("\\ ", " ") for each in re.split(r"(?<!\\)\s+", value) if each]
+def read_environment(environment: Mapping[str, str]) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """
+    Return the texts of each option, by its name, and the variables that look like options, each with a hint or "".
+
+    The latter are not an error: Kubernetes creates such variables for a service named ``queueber``.
+    """
+    options = {option.variable: option for option in OPTIONS}
+    texts: dict[str, list[str]] = {}
+    unknown = {}
+    for name, value in sorted(environment.items()):
+        option = options.get(name)
+        if option is None:
+            if name.startswith(ENVIRONMENT_PREFIX) and name not in CLIENT_VARIABLES:
+                unknown[name] = suggestion(ENVIRONMENT.spell, name.removeprefix(ENVIRONMENT_PREFIX))
+        elif option.command_line_only:
+            unknown[name] = f"; {option.name} is accepted on the command line only"
+        elif option.kind.many:
+            # Spaces separate values, except those after a backslash.
+            texts[option.name] = [each.replace("\\ ", " ") for each in re.split(r"(?<!\\)\s+", value) if each] or [""]
+        else:
+            texts[option.name] = [value]
+    return texts, unknown
 
 
-def _from_file(path: str, found: Resolved) -> dict[str, _GivenValues]:
-    origin = Origin(_FILE, path, path)
+def _read_file(path: str, found: Resolved) -> Source:
+    """Return the values in the file at *path*, with a complaint in *found* for each other entry."""
+    given: dict[str, Sequence[object]] = {}
+    source = Source(2, path, given)
     try:
-        values, complaints = read_config_file(Path(path))
-    except ConfigFileError as why:
-        found.unknown.add(CONFIG.name)
-        values, complaints = {}, [str(why)]
-    for complaint in complaints:
-        found.complain(complaint, origin)
-    return {name: (each, origin) for name, each in values.items()}
+        root = _parse(Path(path))
+    except ValueError as why:
+        found.complain(str(why), source)
+        found.invalid.add(CONFIG.name)
+        return source
+    tables: dict[str | None, dict[str, Any]] = {
+        None: {key: each for key, each in root.items() if not isinstance(each, dict)},
+        **{key: each for key, each in root.items() if isinstance(each, dict)},
+    }
+    options = {(option.table, option.key): option for option in OPTIONS}
+    for table, key, value in ((table, *entry) for table, entries in tables.items() for entry in entries.items()):
+        option = options.get((table, key))
+        if option is None:
+            place, top = (f"[{table}] {key}", ", before all tables") if table else (key, "")
+            names = (f"{table}-{key}", key) if table else (key,)
+            hint = suggestion(lambda each: each.in_file + ("" if each.table else top), *names)  # noqa: B023  (called at once)
+            found.complain(f"{place} is not an option{hint}", source)
+        elif option is CONFIG:
+            found.complain("config names this file and is not an option of it", source)
+        elif option.command_line_only:
+            found.complain(f"{option.name} is accepted on the command line only", source)
+        else:
+            given[option.name] = value if option.kind.many and isinstance(value, list) else [value]
+    return source
 
 
-def unknown_variables(environment: Mapping[str, str]) -> dict[str, str]:
+def _parse(path: Path) -> dict[str, Any]:
     """
-    Return the variables that look like options but are not, each with a hint or an empty text.
+    Return the tables of the TOML file at *path*.
 
-    They are not an error: Kubernetes creates such variables for a service named ``queueber``.
+    Raises:
+        ValueError: it cannot be read, or is not UTF-8, or not TOML.
     """
-    known = {option.variable: option for option in OPTIONS}
-    hints = {}
-    for name in sorted(environment):
-        option = known.get(name)
-        if option is not None and option.command_line_only:
-            hints[name] = f"; {option.name} is accepted on the command line only"
-        elif name.startswith(ENVIRONMENT_PREFIX) and option is None and name not in CLIENT_VARIABLES:
-            similar = similar_option(name.removeprefix(ENVIRONMENT_PREFIX))
-            hints[name] = f"; did you mean {similar.variable}?" if similar is not None else ""
-    return hints
+    try:
+        with path.open("rb") as file:
+            content = file.read(FILE_BYTES_MAX + 1)
+    except OSError as why:
+        raise ValueError(why.strerror or str(why)) from None
+    if len(content) > FILE_BYTES_MAX:
+        raise ValueError(f"has more than {FILE_BYTES_MAX:,} bytes, which no configuration has")
+    try:
+        # Editors on Windows write a byte order mark.  With a final newline, each mistake has its position.
+        return tomllib.loads(content.decode("utf-8-sig") + "\n")
+    except UnicodeDecodeError as why:
+        raise ValueError(f"byte {why.object[why.start]:#04x} at position {why.start:,} is not UTF-8") from None
+    except tomllib.TOMLDecodeError:
+        raise
+    except (ValueError, RecursionError):
+        raise ValueError("has a number that is too long, or lists that are nested too deeply") from None

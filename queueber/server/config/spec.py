@@ -7,6 +7,7 @@ configuration file.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from attrs import frozen
@@ -31,13 +32,19 @@ class ValueKind:
     unit: Unit | None = None
     """The unit of a quantity."""
 
+    many: bool = False
+    """Whether there may be several values.  Together they are a tuple."""
 
-@frozen(kw_only=True)
+    may_be_none: bool = False
+    """Whether a single empty text stands for the empty tuple; only with `many`."""
+
+
+@frozen
 class Option:
     """The definition of an option."""
 
-    name: str
-    """The name on the command line, without dashes."""
+    attribute: str
+    """The attribute of the settings, or of their part for `table`, that has the value.  The names follow from it."""
 
     kind: ValueKind
     default: Any
@@ -53,35 +60,23 @@ class Option:
     table: str | None = None
     """The option's table in the configuration file, which is also the first word of its name."""
 
-    flag: bool = False
-    """Whether it takes no value on the command line."""
-
-    many: bool = False
-    """Whether it may be given several times; the value is a tuple."""
-
-    may_be_none: bool = False
-    """Whether a single empty text stands for the empty tuple; only with `many`."""
-
-    replaced_by: str | None = None
-    """The option that removes this one's default when it is given."""
-
     command_line_only: bool = False
     """Whether it is ignored in the environment and refused in a file, which apply to every start."""
+
+    @property
+    def key(self) -> str:
+        """Return the key in the configuration file, within the table."""
+        return self.attribute.replace("_", "-")
+
+    @property
+    def name(self) -> str:
+        """Return the name on the command line, without dashes."""
+        return f"{self.table}-{self.key}" if self.table else self.key
 
     @property
     def variable(self) -> str:
         """Return the name of the environment variable."""
         return ENVIRONMENT_PREFIX + self.name.upper().replace("-", "_")
-
-    @property
-    def key(self) -> str:
-        """Return the key in the configuration file, within the table."""
-        return self.name.removeprefix(f"{self.table}-")
-
-    @property
-    def attribute(self) -> str:
-        """Return the name of the attribute that has the value, in the part of the settings for its table."""
-        return self.key.replace("-", "_")
 
     @property
     def in_file(self) -> str:
@@ -91,9 +86,13 @@ class Option:
     @property
     def default_text(self) -> str:
         """Return the default, for the help."""
-        if self.default_help or self.default is None:
-            return self.default_help or "none"
-        return quantity(self.default, self.kind.unit) if self.kind.unit else text_of(self.default)
+        return self.default_help or self.typed(self.default) or "none"
+
+    def typed(self, value: Any) -> str:  # noqa: ANN401
+        """Return *value* as it would be typed on the command line."""
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        return "" if value is None else quantity(value, self.kind.unit) if self.kind.unit else str(value)
 
     def convert(self, value: object) -> Any:  # noqa: ANN401
         """
@@ -102,23 +101,9 @@ class Option:
         Raises:
             ValueError: it is not permitted.
         """
-        if not isinstance(value, str | int | float) or (isinstance(value, bool) and self.kind is not YES_OR_NO):
-            shown = str(value).lower() if isinstance(value, bool) else type(value).__name__
-            raise ValueError(f"must be a text or a number, not {shown}")
-        return self.kind.parse(usable_text(text_of(value)))
-
-    def toml_value(self, value: object) -> object:
-        """Return *value* for a configuration file: a number or boolean unchanged, and anything else as text."""
-        if isinstance(value, int) and self.kind.unit not in (None, Unit.COUNT):
-            return quantity(value, self.kind.unit)
-        return value if isinstance(value, bool | int | float) else text_of(value)
-
-
-def text_of(value: object) -> str:
-    """Return *value* as it would be typed on the command line."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "" if value is None else str(value)
+        if not isinstance(value, str | int | float) or (isinstance(value, bool) and self.kind.parse is not boolean):
+            raise ValueError(f"must be a text or a number, not {type(value).__name__}")
+        return self.kind.parse(usable_text(str(value)))
 
 
 def usable_text(value: str) -> str:
@@ -154,6 +139,8 @@ def boolean(value: str) -> bool:
 
 PATH = ValueKind(path)
 YES_OR_NO = ValueKind(boolean, "yes or no")
+FLAG = ValueKind(boolean, "yes or no")
+"""A switch, which takes no value on the command line."""
 
 
 def choice(*words: str) -> ValueKind:
@@ -183,12 +170,9 @@ def integer(low: int, high: int, unit: Unit = Unit.COUNT) -> ValueKind:
 
 def _in_range(convert: Callable[[str], Any], low: float, high: float, permitted: str) -> Callable[[str], Any]:
     def parse(value: str) -> Any:  # noqa: ANN401
-        try:
-            number = convert(value)
-        except ValueError:
-            number = None
-        if number is None or not low <= number <= high:
-            raise ValueError(f"is {value!r}; it must be {permitted}")
-        return number
+        with suppress(ValueError):
+            if low <= (number := convert(value)) <= high:
+                return number
+        raise ValueError(f"is {value!r}; it must be {permitted}")
 
     return parse

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from getopt import GetoptError, getopt
 from pathlib import Path
@@ -11,21 +11,17 @@ from typing import Any, ClassVar, NoReturn
 from twisted.python import usage
 
 from queueber import __version__
-from queueber.server.config.settings import OPTIONS, Settings, similar_option
+from queueber.server.config.settings import OPTIONS, Settings, suggestion
 from queueber.server.config.sources import (
+    COMMAND_LINE,
     DEFAULT,
-    EX_CONFIG,
-    EX_USAGE,
     ConfigError,
     ReloadedConfig,
     Setting,
-    load,
-    unknown_variables,
+    read_environment,
+    resolve,
 )
-from queueber.server.config.spec import Option
-
-_COMPLETION = "--_shell-completion"
-"""The argument with which a shell asks Twisted for completions."""
+from queueber.server.config.spec import FLAG, Option
 
 
 def _row(option: Option) -> list[object]:
@@ -46,36 +42,28 @@ class Options(usage.Options):
         "Exit statuses: 64 wrong options, 74 disk, lock or port, 78 wrong configuration."
     )
 
-    optParameters: ClassVar = [_row(option) for option in OPTIONS if not option.flag]
-    optFlags: ClassVar = [[option.name, option.short, option.help] for option in OPTIONS if option.flag]
+    optParameters: ClassVar = [_row(option) for option in OPTIONS if option.kind is not FLAG]
+    optFlags: ClassVar = [[option.name, option.short, option.help] for option in OPTIONS if option.kind is FLAG]
+
+    effective: Mapping[str, Setting]
+    """The value and the source of every option, once the command line is parsed."""
 
     settings: Settings
     """The checked configuration, once the command line is parsed."""
 
-    def __init__(
-        self,
-        environment: Mapping[str, str] = os.environ,
-        check_parent: Callable[[Mapping[str, Any]], str | None] = lambda _: None,
-        log_failed_start: Callable[[Mapping[str, Any], Sequence[str]], None] = lambda *_: None,
-    ) -> None:
-        """
-        Take the options that are not on the command line from *environment*.
-
-        *check_parent* returns a complaint about the options of twistd or twist, or None.  *log_failed_start* is called
-        with those options and all complaints, which are also printed.
-        """
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        """Take the options that are not on the command line from *environment*."""
         self._environment = environment
-        self._check_parent = check_parent
-        self._log_failed_start = log_failed_start
-        self._arguments: dict[str, list[str]] = {}
-        self._unknown: list[str] = []
+        self._arguments: Mapping[str, Sequence[str]] = {}
+        self._unknown: Sequence[str] = ()
         self._directory: Path | None = None
         self._file: str | None = None
-        self.effective: dict[str, Setting] = {}
-        """The value and the source of every option, once the command line is parsed."""
-
-        self.unknown_variables = unknown_variables(environment)
         super().__init__()  # type: ignore[no-untyped-call]
+
+    @property
+    def unknown_variables(self) -> Mapping[str, str]:
+        """The variables that look like options but are not, each with a hint or an empty text."""
+        return read_environment(self._environment)[1]
 
     def opt_version(self) -> None:
         """Print the version and exit."""
@@ -84,18 +72,15 @@ class Options(usage.Options):
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse *options*.  If any option is invalid, exit with a line on standard error for each mistake."""
-        if self.parent is not None and (complaint := self._check_parent(self.parent)):
-            self.reject([complaint], EX_USAGE)
         words = sys.argv[1:] if options is None else list(options)
-        if _COMPLETION in words:
+        if "--_shell-completion" in words:
+            # Twisted completes them for a shell.
             super().parseOptions(words)  # type: ignore[no-untyped-call]
-        parser: Any = self
-        given, self._unknown = split_unknown(words, parser.shortOpt, parser.longOpt)
-        for typed, value in given:
-            name = parser.synonyms[typed.lstrip("-")]
-            if name in ("help", "version"):
-                parser.opt_help() if name == "help" else self.opt_version()
-            self._arguments.setdefault(name, []).append(value if f"{name}=" in parser.longOpt else "yes")
+        self._arguments, self._unknown = self._read_arguments(words)
+        if "help" in self._arguments:
+            self.opt_help()  # type: ignore[no-untyped-call]
+        if "version" in self._arguments:
+            self.opt_version()
         with suppress(OSError):
             self._directory = Path.cwd()
         try:
@@ -105,10 +90,10 @@ class Options(usage.Options):
             self.reject(str(why).splitlines(), why.status)
 
     def reject(self, complaints: Sequence[str], status: int) -> NoReturn:
-        """Log *complaints* if twistd or twist runs the service, print them, and exit with *status*."""
-        if self.parent is not None:
-            self._log_failed_start(self.parent, complaints)
-        exit_with(complaints, status)
+        """Print *complaints* on standard error, and exit with *status*."""
+        for complaint in complaints:
+            sys.stderr.write(f"queueber: {complaint}\n")
+        raise SystemExit(status)
 
     def reload(self) -> ReloadedConfig:
         """
@@ -121,7 +106,7 @@ class Options(usage.Options):
         # pathlib would raise PermissionError.
         if path is not None and os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113
             # Reading a pipe would block until its writer closes it.
-            raise ConfigError([f"{path} is not a regular file, and cannot be read a second time"], status=EX_CONFIG)
+            raise ConfigError([f"{path} is not a regular file, and cannot be read a second time"], status=os.EX_CONFIG)
         effective, settings = self._load()
         changed = {name: new.origin for name, new in effective.items() if new.value != self.effective[name].value}
         return ReloadedConfig(settings, changed)
@@ -138,59 +123,37 @@ class Options(usage.Options):
 
     def explicit(self, *names: str) -> list[str]:
         """Return those of *names* that are set in any source."""
-        return [name for name in names if self.effective[name].origin != DEFAULT]
+        return [name for name in names if self.effective[name].source != DEFAULT]
 
-    def _load(self) -> tuple[dict[str, Setting], Settings]:
-        return load(self._arguments, self._environment, file=self._file, unknown=self._unknown)
+    def _load(self) -> tuple[Mapping[str, Setting], Settings]:
+        found = resolve(self._arguments, self._environment, file=self._file, unknown=self._unknown)
+        return found.settings, found.checked()
 
-
-_TypedOptions = list[tuple[str, str]]
-"""Options as they were typed, with their values."""
-
-
-def split_unknown(words: Sequence[str], short: str, long: Sequence[str]) -> tuple[_TypedOptions, list[str]]:
-    """
-    Return the options in *words* with their values, and a complaint for each other word.
-
-    Twisted's own parser ends at the first unknown word.  *short* and *long* are the options in getopt's form.
-    """
-    given: _TypedOptions = []
-    complaints = []
-    left = list(words)
-    while left:
-        try:
-            options, arguments = _take_option(left, short, long)
-        except GetoptError as why:
-            complaint = why.msg
-            if len(why.opt) > 1 and "not recognized" in why.msg:
-                similar = similar_option(why.opt)
-                complaint = f"--{why.opt} is not an option{f'; did you mean --{similar.name}?' if similar else ''}"
-            complaints.append(complaint)
-        else:
-            given += options
+    def _read_arguments(self, words: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+        """Return the texts of each option, by its name, and a complaint for each word that Twisted would end at."""
+        parser: Any = self
+        given: dict[str, list[str]] = {}
+        complaints: list[str] = []
+        left = list(words)
+        while left:
+            taken = len(left) if left[0] == "--" else 1
+            try:
+                options, arguments = getopt(left[:taken], parser.shortOpt, parser.longOpt)
+            except GetoptError as why:
+                options, arguments = [], []
+                needs_value = "requires argument" in why.msg
+                # After an option that is not known, a word is probably its value.
+                if left[1:] and (needs_value or not ("=" in left[0] or left[1].startswith("-"))):
+                    taken = 2
+                if left[1:] and needs_value:
+                    options, _ = getopt(left[:taken], parser.shortOpt, parser.longOpt)
+                elif len(why.opt) > 1 and "not recognized" in why.msg:
+                    complaints.append(f"--{why.opt} is not an option{suggestion(COMMAND_LINE.spell, why.opt)}")
+                else:
+                    complaints.append(why.msg)
+            for typed, value in options:
+                name = parser.synonyms[typed.lstrip("-")]
+                given.setdefault(name, []).append(value if f"{name}=" in parser.longOpt else "yes")
             complaints += [f"unexpected argument {each!r}: everything is an option" for each in arguments]
-    return given, complaints
-
-
-def _take_option(left: list[str], short: str, long: Sequence[str]) -> tuple[_TypedOptions, list[str]]:
-    """Remove the first option with its value from *left*.  Return it, or the words that are not options."""
-    word = left.pop(0)
-    if word == "--":
-        arguments, left[:] = list(left), []
-        return [], arguments
-    try:
-        return getopt([word], short, long)
-    except GetoptError as why:
-        if left and "requires argument" in why.msg:
-            return getopt([word, left.pop(0)], short, long)
-        if left and "=" not in word and not left[0].startswith("-"):
-            # Probably the value of the option that is not known.
-            del left[0]
-        raise
-
-
-def exit_with(complaints: Sequence[str], status: int) -> NoReturn:
-    """Print *complaints* on standard error, and exit with *status*."""
-    for complaint in complaints:
-        sys.stderr.write(f"queueber: {complaint}\n")
-    raise SystemExit(status)
+            del left[:taken]
+        return given, complaints

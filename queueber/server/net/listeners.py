@@ -102,6 +102,8 @@ def usable_listen(text: str) -> Listen:
     Raises:
         ValueError: *text* describes no address to listen on, or one of a kind that a server cannot use.
     """
+    if not text:
+        raise ValueError("is empty")
     try:
         listen = parse_listen(text)
         _check_kind(listen.endpoint)
