@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from queueber import api
 from queueber.aio.items import Batch, Item, Items
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from queueber.aio.connector import Connector
+    from queueber.aio.items import FilledBatch
 
 
 class Queue:
@@ -100,6 +101,28 @@ class Queue:
         """
         return await self._connector.call(self._calls.add_items(*items, request_id=request_id), timeout_ms)
 
+    @overload
+    async def poll(
+        self,
+        n: int = 1,
+        *,
+        lease_ms: int = LEASE_MS_DEFAULT,
+        wait_ms: None = None,
+        session: Buffer | SessionRef = b"",
+        timeout_ms: int | None = None,
+    ) -> FilledBatch: ...
+
+    @overload
+    async def poll(
+        self,
+        n: int = 1,
+        *,
+        lease_ms: int = LEASE_MS_DEFAULT,
+        wait_ms: int | None,
+        session: Buffer | SessionRef = b"",
+        timeout_ms: int | None = None,
+    ) -> Batch: ...
+
     async def poll(
         self,
         n: int = 1,
@@ -121,8 +144,9 @@ class Queue:
         *lease_ms*: see the batch's `session`.
 
         Returns:
-            A `Batch`, empty if the wait ended first.  Cancelling the task ends
-            the wait; items that were already sent go back.
+            A `Batch`, empty if the wait ended first; a wait without a limit does
+            not.  Cancelling the task ends the wait; items that were already
+            sent go back.
         """
         call = self._calls.poll(n, lease_ms=lease_ms, wait_ms=wait_ms, session=session)
         return await self._connector.call(call, timeout_ms)

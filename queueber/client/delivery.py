@@ -122,6 +122,14 @@ class Batch(DeliveredBatch[Item]):
             await item.__aexit__(kind, error, trace)
 
 
+if TYPE_CHECKING:
+
+    class FilledBatch(Batch):
+        """The batch of a poll without a limit to its wait, for type checkers: its context is an item, never None."""
+
+        async def __aenter__(self) -> Item: ...
+
+
 def _failed(why: QueueberError) -> Deferred[Any]:
     # Imported here, because blocking clients do without Twisted.
     from twisted.internet.defer import fail  # noqa: PLC0415

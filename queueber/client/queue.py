@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
 from queueber import api
 from queueber.api import AddTo, NewItem, Settled, Settlement
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from typing_extensions import Buffer
 
+    from queueber.client.delivery import FilledBatch
     from queueber.client.service import Connector
     from queueber.client.stream import Items
 
@@ -94,6 +95,28 @@ class Queue:
         """
         return self._start(lambda: self._calls.add_items(*items, request_id=request_id), timeout_ms)
 
+    @overload
+    def poll(
+        self,
+        n: int = 1,
+        *,
+        lease_ms: int = LEASE_MS_DEFAULT,
+        wait_ms: None = None,
+        session: Buffer | SessionRef = b"",
+        timeout_ms: int | None = None,
+    ) -> Deferred[FilledBatch]: ...
+
+    @overload
+    def poll(
+        self,
+        n: int = 1,
+        *,
+        lease_ms: int = LEASE_MS_DEFAULT,
+        wait_ms: int,
+        session: Buffer | SessionRef = b"",
+        timeout_ms: int | None = None,
+    ) -> Deferred[Batch]: ...
+
     def poll(
         self,
         n: int = 1,
@@ -102,7 +125,7 @@ class Queue:
         wait_ms: int | None = None,
         session: Buffer | SessionRef = b"",
         timeout_ms: int | None = None,
-    ) -> Deferred[Batch]:
+    ) -> Deferred[Any]:
         """
         Take up to *n* ready items under a new lease of *lease_ms*.
 
@@ -115,8 +138,9 @@ class Queue:
         batch's `session`.
 
         Returns:
-            Fires with a `Batch`, empty if the wait ended first.  Cancelling it
-            ends the wait; items that were already sent go back.
+            Fires with a `Batch`, empty if the wait ended first; a wait without a
+            limit does not.  Cancelling it ends the wait; items that were
+            already sent go back.
         """
         return self._start(lambda: self._calls.poll(n, lease_ms=lease_ms, wait_ms=wait_ms, session=session), timeout_ms)
 

@@ -102,7 +102,7 @@ class Simulation:
     _unanswered: dict[Deferred[Any], float] = field(factory=dict)
     """Calls without an answer and their start times, the oldest first.  Without the workers' polls."""
 
-    _polls: dict[Deferred[Batch], None] = field(factory=dict)
+    _polls: dict[Deferred[Any], None] = field(factory=dict)
     _leases: dict[bytes, float] = field(factory=dict)
     """Leases of workers that may not have ended, and when they were received; the oldest first."""
 

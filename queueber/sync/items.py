@@ -132,6 +132,14 @@ class Batch(DeliveredBatch[Item]):
             item.__exit__(kind, error, trace)
 
 
+if TYPE_CHECKING:
+
+    class FilledBatch(Batch):
+        """The batch of a poll without a limit to its wait, for type checkers: its context is an item, never None."""
+
+        def __enter__(self) -> Item: ...
+
+
 class Items:
     """
     The items of a queue, one by one, without an end; made by `Queue.items`.

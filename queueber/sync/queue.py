@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from queueber import api
 from queueber.api import AddTo, NewItem, Settled, Settlement
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from queueber.sync.connector import Connector
+    from queueber.sync.items import FilledBatch
 
 
 class Queue:
@@ -99,6 +100,28 @@ class Queue:
         """
         return self._connector.call(self._calls.add_items(*items, request_id=request_id), timeout_ms)
 
+    @overload
+    def poll(
+        self,
+        n: int = 1,
+        *,
+        lease_ms: int = LEASE_MS_DEFAULT,
+        wait_ms: None = None,
+        session: Buffer | SessionRef = b"",
+        timeout_ms: int | None = None,
+    ) -> FilledBatch: ...
+
+    @overload
+    def poll(
+        self,
+        n: int = 1,
+        *,
+        lease_ms: int = LEASE_MS_DEFAULT,
+        wait_ms: int | None,
+        session: Buffer | SessionRef = b"",
+        timeout_ms: int | None = None,
+    ) -> Batch: ...
+
     def poll(
         self,
         n: int = 1,
@@ -120,8 +143,9 @@ class Queue:
         *lease_ms*: see the batch's `session`.
 
         Returns:
-            A `Batch`, empty if the wait ended first.  Interrupting the
-            call ends the wait; items that were already sent go back.
+            A `Batch`, empty if the wait ended first; a wait without a limit does
+            not.  Interrupting the call ends the wait; items that were already
+            sent go back.
         """
         call = self._calls.poll(n, lease_ms=lease_ms, wait_ms=wait_ms, session=session)
         return self._connector.call(call, timeout_ms)

@@ -72,10 +72,10 @@ def first_line(function):
     return inspect.cleandoc(function.__doc__ or "").splitlines()[0]
 
 
-def result(function):
-    """Return the annotated result, without the way in which it is waited for."""
-    text = str(typing.cast("object", function.__annotations__.get("return")))
-    return re.sub(r"^(?:Deferred|Coroutine)\[(.*)\]$", r"\1", text)
+def results(function):
+    """Return the annotated results, of each overload, without the way in which they are waited for."""
+    texts = [str(each.__annotations__.get("return")) for each in typing.get_overloads(function) or [function]]
+    return [re.sub(r"^(?:Deferred|Coroutine)\[(.*)\]$", r"\1", text) for text in texts]
 
 
 @pytest.mark.parametrize("face", ["client", "sync"])
@@ -91,7 +91,7 @@ def test_a_class_has_the_same_members_as_in_asyncio(face, name):
         other = getattr(kind, member)
         assert parameters(other) == parameters(function), member
         assert first_line(other) == first_line(function), member
-        assert result(other) == result(function), member
+        assert results(other) == results(function), member
 
 
 @pytest.mark.parametrize("face", ["client", "sync"])
