@@ -43,8 +43,11 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# pyright is an extra of its own, because it brings a JavaScript engine of 60 MB.
 types: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[types]'
 	$(BIN)/mypy
+	$(BIN)/python tests/types/check.py
 
 layers: $(READY)
 	$(BIN)/lint-imports

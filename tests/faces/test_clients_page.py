@@ -1,4 +1,4 @@
-"""Run every program of docs/clients.md, and check its types."""
+"""Run every program of docs/clients.md."""
 
 import re
 import subprocess
@@ -33,15 +33,6 @@ def test_a_program_does_what_it_shows(name, tmp_path):
         server.assert_empty()
     shown = "cutting long.avi\n" if "session" in name else "resizing cat.jpg\nresizing dog.jpg\n"
     assert (done.stdout, done.stderr, done.returncode) == (shown, "", 0)
-
-
-def test_the_programs_are_typed(tmp_path):
-    for name, program in PROGRAMS.items():
-        (tmp_path / name).write_text(program)
-    cache = ROOT / ".mypy_cache" / "clients"
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={cache}", "."]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_parameter_of_a_url_is_in_the_table():
