@@ -16,7 +16,7 @@ from attrs import frozen
 from queueber.client_core.connection import ClientConnection, PendingCall
 from queueber.client_core.errors import NotConnected
 from queueber.client_core.kept_session import KeptSession, SessionState
-from queueber.errors import Kind, QueueberError, Unimplemented
+from queueber.errors import InvalidRequest, Kind, QueueberError, Unimplemented
 from queueber.sync.io_thread import IoThread
 from queueber.units import MS_PER_SECOND, SpanMs
 from queueber.worker.handling import LOG
@@ -52,8 +52,14 @@ class Attachment:
         *,
         on_change: Callable[[], None],
         on_lost: Callable[[bytes], None],
+        on_refused: Callable[[QueueberError], None],
     ) -> None:
-        """Attach.  Call *on_change* when an attribute changes, and *on_lost* with each lease that the server ends."""
+        """
+        Attach.
+
+        Call *on_change* when an attribute changes, *on_lost* with each lease that the server ends, and *on_refused* if
+        the server, or another program at its address, refuses this worker before a server has accepted it.
+        """
         self.ready = False
         """Whether the worker may poll."""
 
@@ -67,6 +73,7 @@ class Attachment:
         self._source = source
         self._upkeep = upkeep
         self._on_change = on_change
+        self._on_refused = on_refused
         self._closed = False
         self._asking: PendingCall | None = None
         """A call that waits for the connection, and has the reason why there is none."""
@@ -75,8 +82,8 @@ class Attachment:
         self._refusal_at = 0.0
         """When the log may say again that the peer refuses."""
 
-        self._announced = False
-        """Whether the log says that there is a connection."""
+        self._announced = self._accepted = False
+        """Whether the log says that there is a connection, and whether a server has ever let this worker poll."""
 
         link = io.link
         link.users.append(self)
@@ -144,7 +151,7 @@ class Attachment:
     def _announce(self) -> None:
         """Write to the log that there is a server that answers."""
         if not self._announced:
-            self._announced = True
+            self._announced = self._accepted = True
             LOG.info("connected; taking items of %s", self._source)
 
     def on_closing(self) -> None:
@@ -156,9 +163,13 @@ class Attachment:
 
         def answered(outcome: object) -> None:
             self._asking = None
-            if isinstance(outcome, NotConnected) and not self._closed:
-                # The peer is no server of Queueber, or refuses this client.  Another attempt is made, but it may take
-                # an operator to help.
+            if not isinstance(outcome, NotConnected) or self._closed:
+                return
+            # The peer is no server of Queueber, or refuses this client.
+            if not self._accepted:
+                self._on_refused(outcome)
+            else:
+                # Another attempt is made, but it may take an operator to help.
                 if (now := monotonic()) >= self._refusal_at:
                     LOG.error("%s", outcome)
                     self._refusal_at = now + AWAY_SECONDS
@@ -184,7 +195,10 @@ class Attachment:
             LOG.warning("the server does not know sessions: it gives leases of %g s, which are extended", span)
             self._probe()
         elif session.state is SessionState.REFUSED:
-            LOG.warning("the server refuses the session: %s", session.error)
+            if isinstance(session.error, InvalidRequest) and not self._accepted:
+                self._on_refused(session.error)
+            else:
+                LOG.warning("the server refuses the session: %s", session.error)
         self._on_change()
 
     def _probe(self) -> None:

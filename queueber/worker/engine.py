@@ -32,10 +32,8 @@ may bring are together at most `concurrency` + `prefetch`.
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Final
 
-from queueber.errors import InvalidRequest, QueueberError
-from queueber.units import SpanMs
+from queueber.errors import InvalidRequest, QueueberError, Unimplemented
 from queueber.values import Action, Outcome, Settled, id_text
 from queueber.worker.actions import (
     AnyAction,
@@ -66,10 +64,7 @@ from queueber.worker.policy import (
 )
 from queueber.worker.polling import Polling
 from queueber.worker.settling import Settling
-from queueber.worker.verdicts import DEFER, Verdict
-
-UNASKED_CANCEL: Final = Verdict(Action.DEFER, SpanMs(1_000))
-"""The verdict of a handler that its own program cancelled.  The delay keeps the item from coming back in a hot loop."""
+from queueber.worker.verdicts import DEFER, UNASKED_CANCEL, Verdict
 
 
 class Engine:
@@ -99,9 +94,7 @@ class Engine:
         """When handlers are asked to end; None: no stop was asked for."""
 
         self._end_by = 0.0
-        self._last_wait = False
-        self._forced = False
-        self._ended = False
+        self._last_wait = self._forced = self._ended = False
         self._error: QueueberError | None = None
 
     # ---- what others may see
@@ -167,6 +160,7 @@ class Engine:
     def delivered(self, number: int, answer: Delivered | None, now: float) -> None:
         """Process the answer to the poll *number*, None if its wait ended without items."""
         current = self._poll.answered(number, now)
+        self.counts.polls += 1
         if answer is None:
             return
         lease = self._leases.add(answer)
@@ -184,11 +178,16 @@ class Engine:
         if number != self._poll.number:
             return
         wait = self._poll.failed(now)
-        if isinstance(why, InvalidRequest) and not self._poll.answered_once:
-            self._error = why
-            self.stop(0, now)
+        if isinstance(why, InvalidRequest | Unimplemented) and not self.counts.polls:
+            self.refused(why, now)
             return
         self._log(logging.WARNING if self._poll.errors == 1 else logging.INFO, f"polling again in {wait:.1f} s: {why}")
+
+    def refused(self, why: QueueberError, now: float) -> None:
+        """End with the error *why*, which is the same for each attempt, unless a stop was asked for before."""
+        if not self.stopping:
+            self._error = why
+            self.stop(0, now)
 
     def done(self, delivery: Delivery, verdict: Verdict | None, now: float) -> None:
         """Note that the handler of *delivery* has ended, with its *verdict*, or None if it was cancelled."""

@@ -179,6 +179,7 @@ class Keeper:
             self._upkeep,
             on_change=lambda: self._tell(self._look_at_attachment),
             on_lost=lambda lease: self._tell(lambda _: self._engine.lease_lost(lease)),
+            on_refused=lambda why: self._tell(partial(self._engine.refused, why)),
         )
         self._turn()
 

@@ -57,6 +57,9 @@ class Health:
     abandoned: int
     """Handlers that run on without their item."""
 
+    polls: int
+    """Answered polls, those without items included."""
+
     delivered: int
     removed: int
     failed: int

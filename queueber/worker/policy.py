@@ -64,7 +64,10 @@ class Policy:
 
 @define
 class Counts:
-    """Deliveries since the start, by their end."""
+    """Answered polls, and deliveries by their end, since the start."""
+
+    polls: int = 0
+    """Those without items included."""
 
     delivered: int = 0
     removed: int = 0

@@ -25,7 +25,6 @@ class Polling:
         self.last_answer = now
         """When a poll was last answered, or the worker began."""
 
-        self.answered_once = False
         self.errors = 0
         """Polls that failed since the last answer."""
 
@@ -38,7 +37,7 @@ class Polling:
         current = number == self.number
         if current:
             self.number = 0
-        self.last_answer, self.errors, self.answered_once = now, 0, True
+        self.last_answer, self.errors = now, 0
         return current
 
     def failed(self, now: float) -> float:

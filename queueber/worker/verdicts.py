@@ -50,6 +50,9 @@ class Verdict(NamedTuple):
 REMOVE: Final = Verdict(Action.REMOVE)
 DEFER: Final = Verdict(Action.DEFER)
 
+UNASKED_CANCEL: Final = Verdict(Action.DEFER, SpanMs(1_000))
+"""The verdict of a handler that its own program cancelled.  The delay keeps the item from coming back in a hot loop."""
+
 
 class Decision(Exception):
     """Base of the decisions that a handler may raise or return."""

@@ -2,12 +2,12 @@
 
 import pytest
 
-from queueber.errors import InvalidRequest, Overloaded
+from queueber.client_core.errors import NotConnected
+from queueber.errors import InvalidRequest, Overloaded, Unimplemented
 from queueber.units import SpanMs
 from queueber.values import Action, AddTo, Outcome, Settled
-from queueber.worker.engine import UNASKED_CANCEL
 from queueber.worker.policy import ENDING_SECONDS, FORCED_SECONDS, SETTLE_SECONDS, SLOW_SECONDS, TICK_SECONDS
-from queueber.worker.verdicts import REMOVE, Defer, Done, Fail, Reject, verdict_of_error
+from queueber.worker.verdicts import REMOVE, UNASKED_CANCEL, Defer, Done, Fail, Reject, verdict_of_error
 from tests.support.worker_scene import SPAN, Scene
 
 REMOVED, FAILED, DEFERRED, REJECTED = Action.REMOVE, Action.FAIL, Action.DEFER, Action.REJECT
@@ -590,9 +590,11 @@ class TestPollErrors:
         assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
         assert "polling again in 0.1 s: no place" in scene.logs
 
-    def test_a_worker_whose_first_poll_is_wrong_ends_with_the_error(self):
+    @pytest.mark.parametrize(
+        "why", [InvalidRequest("lease is 8 d; the limit is 7 d"), Unimplemented("the server does not know pollAny")]
+    )
+    def test_a_worker_whose_first_poll_is_refused_ends_with_the_error(self, why):
         scene = Scene()
-        why = InvalidRequest("lease is 8 d; the limit is 7 d")
         number, scene.poll = scene.poll.number, None
         scene.engine.poll_failed(number, why, scene.now)
         scene.act()
@@ -605,6 +607,23 @@ class TestPollErrors:
         scene.engine.poll_failed(number, InvalidRequest("damaged rows"), scene.now)
         scene.advance(1)
         assert (scene.ended, scene.poll is None) == ([], False)
+
+    def test_a_worker_that_is_refused_before_it_polls_ends_with_the_error(self):
+        scene, why = Scene(), NotConnected("this port speaks HTTP")
+        scene.engine.refused(why, scene.now)
+        scene.act()
+        assert scene.ended == [why]
+
+    def test_a_refusal_after_a_stop_changes_neither_its_grace_nor_its_outcome(self):
+        scene = Scene()
+        scene.deliver("a")
+        scene.stop(10)
+        scene.engine.refused(NotConnected("this port speaks HTTP"), scene.now)
+        scene.act()
+        assert (list(scene.running), scene.settles, scene.ended) == (["a"], {}, [])
+        scene.finish("a")
+        scene.settled()
+        assert scene.ended == [None]
 
     def test_the_failure_of_a_cancelled_poll_is_nothing(self):
         scene = Scene()

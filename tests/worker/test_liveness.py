@@ -81,6 +81,7 @@ class TestJudgement:
         health = health_of(scene.engine, scene.now + 2, connected=True)
         assert (health.alive, health.running, health.prefetched, health.settling) == (True, 1, 1, 1)
         assert (health.delivered, health.removed, health.last_poll_seconds) == (3, 0, 2.0)
+        assert health.polls == 1
 
 
 class TestWatch:

@@ -10,9 +10,11 @@ import pytest
 import pytest_twisted
 from twisted.internet import defer
 
+from queueber.client_core.errors import NotConnected
 from queueber.client_core.items import new_item as item_of
 from queueber.errors import InvalidRequest
 from queueber.sync import connect
+from queueber.testing import TestServer
 from queueber.testing.faults import FaultyHandlers, FaultyProtocol
 from queueber.values import AddTo
 from queueber.worker import Defer, Done, Fail, Reject, Worker
@@ -673,26 +675,95 @@ class TestResources:
         Worker(server.url("work"), print, telemetry=False).run()
 
 
-@pytest.mark.slow
-def test_a_peer_that_is_no_server_is_named_once_a_minute(work, caplog):
-    """A program that answers each connection with a line of HTTP."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+class Port:
+    """A port that passes connections on to a server, or answers as one that speaks HTTP."""
 
-        def answer():
-            with suppress(OSError):
-                while True:
-                    with listener.accept()[0] as peer:
+    def __init__(self, server=None):
+        self.to = server
+        self.answered = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open = []
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    @property
+    def url(self):
+        return f"queueber://127.0.0.1:{self._listener.getsockname()[1]}/work"
+
+    def _accept(self):
+        with suppress(OSError):
+            while True:
+                peer = self._listener.accept()[0]
+                self._open.append(peer)
+                if self.to is None:
+                    with peer:
                         peer.recv(65_536)
                         peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-                        answered.append(True)
+                        self.answered += 1
+                else:
+                    far = socket.create_connection(("127.0.0.1", self.to))
+                    self._open.append(far)
+                    for ends in ((peer, far), (far, peer)):
+                        self._threads.append(threading.Thread(target=self._pass, args=ends))
+                        self._threads[-1].start()
 
-        answered = []
-        thread = threading.Thread(target=answer)
-        thread.start()
-        with work(print, queue=[f"queueber://127.0.0.1:{listener.getsockname()[1]}/work"]):
-            until(lambda: len(answered) > 2)
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
+    def _pass(self, source, sink):
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                sink.sendall(data)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+    def speak_http(self):
+        """End the connections, and answer those that follow."""
+        self.to = None
+        self._cut()
+
+    def _cut(self):
+        for each in self._open:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def close(self):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._cut()
+        for each in self._threads:
+            each.join()
+        for each in (*self._open, self._listener):
+            each.close()
+
+
+@pytest.fixture
+def port():
+    made = []
+
+    def listening(server=None):
+        made.append(Port(server))
+        return made[-1]
+
+    yield listening
+    for each in made:
+        each.close()
+
+
+@pytest.mark.parametrize("lease", ["session", 30])
+def test_a_worker_whose_peer_is_no_server_ends_with_the_reason(port, lease):
+    worker = Worker(port().url, print, telemetry=False, lease=lease)
+    with pytest.raises(NotConnected, match="this port speaks HTTP"):
+        worker.run()
+    assert worker.health.polls == 0
+
+
+def test_a_peer_that_has_become_something_else_is_named_once_a_minute(work, port, caplog):
+    """A proxy that answers in place of a server, while that is away."""
+    caplog.set_level(logging.INFO, "queueber.worker")
+    with TestServer(tcp=True) as server:
+        address = port(server.port)
+        with work(print, queue=[address.url]) as worker:
+            until(lambda: "connected; taking items" in caplog.text)
+            address.speak_http()
+            until(lambda: address.answered > 2)
+            assert not worker.health.stopping
     lines = [each.getMessage() for each in caplog.records if each.name == "queueber.worker"]
-    assert [each for each in lines if each.endswith("this port speaks HTTP")] == lines
-    assert len(lines) == 1
+    (line,) = [each for each in lines if each.startswith("cannot connect")]
+    assert line.endswith("this port speaks HTTP")
