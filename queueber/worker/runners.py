@@ -2,20 +2,18 @@
 Runners: where handlers run.
 
 A runner starts handlers and asks them to end, on behalf of the keeper's thread,
-and reports their ends to it.  `ThreadRunner` is for plain functions, `AioRunner`
-for coroutines on asyncio; `twisted_runner` has the one for Twisted.
+and reports their ends to it.  `ThreadRunner` is for plain functions; `aio_runner`
+and `twisted_runner` have those for event loops.
 """
 
-import asyncio
-import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from queue import SimpleQueue
 from time import monotonic
 from typing import Protocol
 
 from queueber.worker.actions import Delivery
-from queueber.worker.handling import LOG, Handling, exit_child
+from queueber.worker.handling import LOG, Handling
 from queueber.worker.verdicts import Verdict
 
 
@@ -106,61 +104,3 @@ class ThreadRunner:
         """Let the threads end that run no handler."""
         for _ in range(self._threads):
             self._started.put(None)
-
-
-class AioRunner:
-    """Handlers as tasks of an asyncio loop."""
-
-    def __init__(self, handling: Handling, reports: Reports, loop: asyncio.AbstractEventLoop) -> None:
-        """Run *handling* in *loop*, which runs in this thread."""
-        self.loop_thread: int | None = threading.get_ident()
-        self._handling = handling
-        self._reports = reports
-        self._loop = loop
-        self._pid = os.getpid()
-        self._tasks: dict[Delivery, asyncio.Task[Verdict | None]] = {}
-
-    def start(self, deliveries: Sequence[Delivery]) -> None:
-        """Start a task for each of *deliveries*."""
-        self._in_loop(self._start, deliveries)
-
-    def _start(self, deliveries: Sequence[Delivery]) -> None:
-        for delivery in deliveries:
-            task = self._loop.create_task(self._run(delivery))
-            self._tasks[delivery] = task
-            task.add_done_callback(lambda task, delivery=delivery: self._ended(delivery, task))  # type: ignore[misc]
-
-    async def _run(self, delivery: Delivery) -> Verdict | None:
-        # In the task's first step, which a handler that blocks the loop may hold up.
-        delivery.begun = monotonic()
-        return await self._handling.run_async(delivery.item)
-
-    def _ended(self, delivery: Delivery, task: asyncio.Task[Verdict | None]) -> None:
-        if os.getpid() != self._pid:
-            exit_child()
-        del self._tasks[delivery]
-        # Cancelled before its first step, it has no result.
-        self._reports.done(delivery, None if task.cancelled() else task.result())
-
-    def cancel(self, delivery: Delivery, why: str, *, lost: bool) -> None:
-        """Cancel the task."""
-        delivery.item.end(why, lost=lost)
-        self._in_loop(self._cancel, delivery, why)
-
-    def _cancel(self, delivery: Delivery, why: str) -> None:
-        if task := self._tasks.get(delivery):
-            task.cancel(why)
-
-    def beat(self) -> None:
-        """Let the loop report that it turns."""
-        self._in_loop(self._reports.loop_turned)
-
-    def close(self) -> None:
-        """Do nothing: the loop is its owner's."""
-
-    def _in_loop(self, function: Callable[..., object], *arguments: object) -> None:
-        try:
-            self._loop.call_soon_threadsafe(function, *arguments)
-        except RuntimeError:
-            # The loop was closed under the worker: its handlers are gone, and the watch of the loop finds out.
-            LOG.debug("the event loop is closed")

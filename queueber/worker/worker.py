@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import os
 import signal
 import threading
@@ -19,12 +17,13 @@ from queueber.client_core.kept_session import GRACE_MS_MAX, GRACE_MS_MIN
 from queueber.errors import InvalidRequest
 from queueber.sync.connector import Connector
 from queueber.worker.attachment import Upkeep
+from queueber.worker.exit_guard import ExitGuard
 from queueber.worker.handling import LOG, After, Before, Handler, Handling
 from queueber.worker.keeper import Keeper
 from queueber.worker.liveness import NOT_STARTED, Health, LivenessFile, Watch, health_of
 from queueber.worker.policy import ENDING_SECONDS, SETTLE_SECONDS, Policy
 from queueber.worker.queues import Resolved, resolve
-from queueber.worker.runners import AioRunner, Runner, ThreadRunner
+from queueber.worker.runners import Runner, ThreadRunner
 from queueber.worker.telemetry import Telemetry, installed
 from queueber.worker.verdicts import checked_seconds, span_of
 
@@ -132,8 +131,8 @@ class Worker:
         """The stops that were asked for before the worker ran."""
 
         self._signalled = False
-        self._exit: threading.Timer | None = None
-        """Ends the process when `run` does not return."""
+        self._exit = ExitGuard("a handler blocks the event loop; the process ends")
+        """Ends the process when `run` does not return.  All its items are settled by then."""
 
     # ---- to look at
 
@@ -185,12 +184,17 @@ class Worker:
 
         Raises:
             InvalidRequest: the server refused the first poll.
+            Unimplemented: the server is too old for it.
+            NotConnected: the peer is no server of Queueber, or it refuses this client.
         """
         with self._signals():
             if self._threads:
                 self._run_threads()
             else:
-                asyncio.run(self._run_aio())
+                # Imported here, because it takes long to import, and threads do without.
+                import asyncio  # noqa: PLC0415
+
+                asyncio.run(self.run_async())
 
     def _run_threads(self) -> None:
         ended = threading.Event()
@@ -214,41 +218,27 @@ class Worker:
 
         Raises:
             InvalidRequest: the server refused the first poll.
+            Unimplemented: the server is too old for it.
+            NotConnected: the peer is no server of Queueber, or it refuses this client.
         """
-        await self._run_aio()
+        from queueber.worker.aio_runner import CANCELLED, AioRunner, end_in, wait_for_end  # noqa: PLC0415
 
-    async def _run_aio(self) -> None:
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
-
-        def on_end(error: Exception | None) -> None:
-            try:
-                loop.call_soon_threadsafe(_resolve, ended, error)
-            except RuntimeError:
-                LOG.debug("the event loop is closed")
-
-        cancelled = (asyncio.CancelledError,)
+        ended, on_end = end_in()
         keeper = self._make_keeper(on_end)
         runner: Runner = (
             ThreadRunner(self._handling(()), keeper, self._policy.concurrency)
             if self._threads
-            else AioRunner(self._handling(cancelled), keeper, loop)
+            else AioRunner(self._handling((CANCELLED,)), keeper)
         )
         self._begin(keeper, runner)
-        try:
-            await asyncio.shield(ended)
-        except asyncio.CancelledError:
-            if not ended.done():
-                keeper.stop(0)
-                await asyncio.wait({ended}, timeout=ENDING_SECONDS + SETTLE_SECONDS)
-            raise
+        await wait_for_end(ended, lambda: keeper.stop(0), ENDING_SECONDS + SETTLE_SECONDS)
 
     def start(self, reactor: Any) -> Deferred[None]:  # noqa: ANN401
         """
         Run in Twisted's *reactor* until `stop`, or until the reactor stops, which waits for the worker.
 
         Returns:
-            Fires when the worker has ended, and fails with `InvalidRequest` if the server refused the first poll.
+            Fires when the worker has ended, and fails with the errors of `run`.
         """
         from queueber.worker.twisted_runner import CANCELLED, TwistedRunner, end_in  # noqa: PLC0415
 
@@ -298,7 +288,7 @@ class Worker:
                 if self._page is not None:
                     threading.Thread(target=self._page.close, daemon=True).start()
                 if self._signalled:
-                    self._exit = _exit_later()
+                    self._exit.arm(0, threads=LEFT_SECONDS)
                 on_end(error)
 
             self._keeper = Keeper(
@@ -334,32 +324,9 @@ class Worker:
             yield
         finally:
             self._signalled = False
-            if self._exit is not None:
-                self._exit.cancel()
+            self._exit.cancel()
             for each, handler in before.items():
                 signal.signal(each, handler)
-
-
-def _resolve(ended: asyncio.Future[None], error: Exception | None) -> None:
-    if not ended.done():
-        if error is None:
-            ended.set_result(None)
-        else:
-            ended.set_exception(error)
-
-
-def _exit_later() -> threading.Timer:
-    """End the process when a loop that never turns keeps `run` from its end.  All its items are settled."""
-
-    def end() -> None:
-        LOG.error("a handler blocks the event loop; the process ends")
-        logging.shutdown()
-        os._exit(0)
-
-    timer = threading.Timer(LEFT_SECONDS, end)
-    timer.daemon = True
-    timer.start()
-    return timer
 
 
 def _telemetry(resolved: Resolved, wanted: bool | None, *, parent: bool) -> Telemetry | None:

@@ -1,0 +1,109 @@
+"""Handlers in an asyncio loop: coroutine functions, or functions that return awaitables."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Sequence
+from time import monotonic
+
+from queueber.worker.actions import Delivery
+from queueber.worker.handling import LOG, Handling, exit_child
+from queueber.worker.runners import Reports
+from queueber.worker.verdicts import Verdict
+
+CANCELLED = asyncio.CancelledError
+
+
+def end_in() -> tuple[asyncio.Future[None], Callable[[Exception | None], None]]:
+    """Return a future of this loop for the end of a worker, and the function that reports it from another thread."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def finish(error: Exception | None) -> None:
+        if ended.done():
+            return
+        if error is None:
+            ended.set_result(None)
+        else:
+            ended.set_exception(error)
+
+    def on_end(error: Exception | None) -> None:
+        try:
+            loop.call_soon_threadsafe(finish, error)
+        except RuntimeError:
+            LOG.debug("the event loop is closed")
+
+    return ended, on_end
+
+
+async def wait_for_end(ended: asyncio.Future[None], stop: Callable[[], None], seconds: float) -> None:
+    """
+    Wait for *ended*.
+
+    When this is cancelled, call *stop*, wait for up to *seconds*, and raise `CancelledError`.
+    """
+    try:
+        await asyncio.shield(ended)
+    except asyncio.CancelledError:
+        if not ended.done():
+            stop()
+            await asyncio.wait({ended}, timeout=seconds)
+        raise
+
+
+class AioRunner:
+    """Handlers as tasks of an asyncio loop."""
+
+    def __init__(self, handling: Handling, reports: Reports) -> None:
+        """Run *handling* in the running loop."""
+        self.loop_thread: int | None = threading.get_ident()
+        self._handling = handling
+        self._reports = reports
+        self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
+        self._tasks: dict[Delivery, asyncio.Task[Verdict | None]] = {}
+
+    def start(self, deliveries: Sequence[Delivery]) -> None:
+        """Start a task for each of *deliveries*."""
+        self._in_loop(self._start, deliveries)
+
+    def _start(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            task = self._loop.create_task(self._run(delivery))
+            self._tasks[delivery] = task
+            task.add_done_callback(lambda task, delivery=delivery: self._ended(delivery, task))  # type: ignore[misc]
+
+    async def _run(self, delivery: Delivery) -> Verdict | None:
+        # In the task's first step, which a handler that blocks the loop may hold up.
+        delivery.begun = monotonic()
+        return await self._handling.run_async(delivery.item)
+
+    def _ended(self, delivery: Delivery, task: asyncio.Task[Verdict | None]) -> None:
+        if os.getpid() != self._pid:
+            exit_child()
+        del self._tasks[delivery]
+        # Cancelled before its first step, it has no result.
+        self._reports.done(delivery, None if task.cancelled() else task.result())
+
+    def cancel(self, delivery: Delivery, why: str, *, lost: bool) -> None:
+        """Cancel the task."""
+        delivery.item.end(why, lost=lost)
+        self._in_loop(self._cancel, delivery, why)
+
+    def _cancel(self, delivery: Delivery, why: str) -> None:
+        if task := self._tasks.get(delivery):
+            task.cancel(why)
+
+    def beat(self) -> None:
+        """Let the loop report that it turns."""
+        self._in_loop(self._reports.loop_turned)
+
+    def close(self) -> None:
+        """Do nothing: the loop is its owner's."""
+
+    def _in_loop(self, function: Callable[..., object], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            # The loop was closed under the worker: its handlers are gone, and the watch of the loop finds out.
+            LOG.debug("the event loop is closed")

@@ -1,0 +1,100 @@
+"""
+The exit of a process in which a handler, a thread or an exit handler does not end.
+
+Python waits for all threads that are not daemons, runs the exit handlers of `atexit`, and flushes standard output.  Any
+of these may last for ever.  An `ExitGuard` ends the process in time, and runs and flushes what Python did not.
+
+| State | `arm` | the main thread gets to the exit handlers | time for threads is over | all time is over |
+|---|---|---|---|---|
+| IDLE | ARMED | | | |
+| ARMED | | MAIN | OWN: runs the exit handlers, flushes, exits | |
+| MAIN, OWN | | | | flushes, exits |
+
+Nothing cancels an exit handler: one that never ends holds up those that were registered before it.
+"""
+
+import atexit
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from queueber.worker.handling import LOG
+
+HANDLERS_SECONDS: Final = 4.0
+"""The time that exit handlers have."""
+
+FLUSH_SECONDS: Final = 1.0
+"""The time for standard output, whose reader may have stopped reading."""
+
+
+class ExitGuard:
+    """The watch over the exit of this process, once it is armed."""
+
+    def __init__(self, why: str) -> None:
+        """Log *why* when the process is ended under a thread that goes on."""
+        self._why = why
+        self._status = 0
+        self._timers: list[threading.Timer] = []
+        self._turn = threading.Lock()
+        """Held, once and for all, by the thread that runs the exit handlers."""
+
+    def arm(self, status: int, *, threads: float, handlers: float = HANDLERS_SECONDS) -> None:
+        """
+        Exit with *status* unless the interpreter ends by itself.
+
+        Its threads have *threads* seconds to end, and then exit handlers *handlers* seconds.  Has no effect when it is
+        called again.
+        """
+        if self._timers:
+            return
+        self._status = status
+        # The last to be registered is the first to be called.
+        atexit.register(self._main_exits)
+        # All are started now, because an interpreter that is ending starts no threads.
+        self._timers = [
+            self._after(threads, self._run_handlers),
+            self._after(threads + handlers, self._give_up),
+            self._after(threads + handlers + FLUSH_SECONDS, self._exit),
+        ]
+
+    def cancel(self) -> None:
+        """Let the process live, unless the exit handlers have begun."""
+        for each in self._timers:
+            each.cancel()
+        atexit.unregister(self._main_exits)
+
+    @staticmethod
+    def _after(seconds: float, act: Callable[[], None]) -> threading.Timer:
+        timer = threading.Timer(seconds, act)
+        timer.daemon = True
+        timer.start()
+        return timer
+
+    def _main_exits(self) -> None:
+        """Leave the exit handlers to the thread that has begun with them.  The first of them."""
+        if threading.current_thread() is threading.main_thread() and not self._turn.acquire(blocking=False):
+            threading.Event().wait()
+
+    def _run_handlers(self) -> None:
+        if self._turn.acquire(blocking=False):
+            LOG.error("%s", self._why)
+            atexit._run_exitfuncs()  # noqa: SLF001  (as `multiprocessing` does)
+            self._flush_and_exit()
+
+    def _give_up(self) -> None:
+        LOG.error("an exit handler does not end; the process does")
+        self._flush_and_exit()
+
+    def _flush_and_exit(self) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+        logging.shutdown()
+        self._exit()
+
+    def _exit(self) -> None:
+        os._exit(self._status)
