@@ -8,12 +8,10 @@ program gives to `Tasks.connect_twisted`.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary
 
 from attrs import define, field
 
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
 
     from queueber import aio, client, sync
     from queueber.api import AddResponse
-
+    from queueber.tasks.on_asyncio import LoopClients
 
 AT_ONCE: Final = 500
 """Adds of a connection that are under way; more wait.  A server refuses more than `outstanding_calls`, 1,024."""
@@ -66,13 +64,9 @@ class Connections:
     _sync: dict[None, sync.Client] = field(factory=dict, init=False)
     """The blocking client, if there is one."""
 
-    _aio: WeakKeyDictionary[asyncio.AbstractEventLoop, aio.Client] = field(factory=WeakKeyDictionary, init=False)
-    _closers: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncIterator[None]] = field(
-        factory=WeakKeyDictionary, init=False
-    )
-    _slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = field(
-        factory=WeakKeyDictionary, init=False
-    )
+    _loops: dict[None, LoopClients] = field(factory=dict, init=False)
+    """Those of asyncio, if one was used."""
+
     _twisted: client.Client | None = field(default=None, init=False)
     _twisted_slots: DeferredSemaphore | None = field(default=None, init=False)
 
@@ -100,14 +94,16 @@ class Connections:
 
     async def aio(self) -> aio.Client:
         """Return the client of the running loop, which is closed when `asyncio.run` ends."""
-        loop = asyncio.get_running_loop()
-        found = self._aio.get(loop)
+        return await self._of_loops().client()
+
+    def _of_loops(self) -> LoopClients:
+        found = self._loops.get(None)
         if found is None:
             from queueber import aio  # noqa: PLC0415
+            from queueber.tasks.on_asyncio import LoopClients  # noqa: PLC0415
 
-            found = self._aio[loop] = aio.connect(self.url, **self._options)
-            self._closers[loop] = closer = _closed_with_its_loop(found)
-            await anext(closer)
+            made = LoopClients(lambda: aio.connect(self.url, **self._options))
+            found = self._loops.setdefault(None, made)
         return found
 
     def twisted(self) -> client.Client:
@@ -134,17 +130,15 @@ class Connections:
         if sync is not None:
             self._sync[None] = sync
         if aio is not None:
-            self._aio[asyncio.get_running_loop()] = aio
+            self._of_loops().use(aio)
         if twisted is not None:
             self._twisted = twisted
 
     def redirect(self, url: str) -> str:
         """Add to the server at *url* from now on, for tests.  Return the URL so far, whose clients are closed."""
         self.close()
-        for loop, client in list(self._aio.items()):
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(loop.create_task, client.close())
-        self._aio.clear()
+        for each in list(self._loops.values()):
+            each.forget()
         if self._twisted is not None:
             self.close_twisted()
         before, self.url = self.url, url
@@ -159,7 +153,7 @@ class Connections:
         if self.instead is not None:
             return [self.instead.add(call) for call in calls]
         queue = self.sync().queue(calls[0].queue)
-        return added(calls, queue.add_items(*_items(calls), request_id=calls[0].request_id, timeout_ms=timeout_ms))
+        return added(calls, queue.add_items(*items_of(calls), request_id=calls[0].request_id, timeout_ms=timeout_ms))
 
     async def add_aio(self, call: ToAdd, *, timeout_ms: int | None = None) -> Added:
         """Add on asyncio."""
@@ -169,16 +163,7 @@ class Connections:
         """Add calls, at least one and all for one queue, on asyncio."""
         if self.instead is not None:
             return [await self.instead.add_aio(call) for call in calls]
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise InvalidRequest("aio needs a running asyncio loop; there are tx for Twisted, and add") from None
-        slots = self._slots.get(loop)
-        if slots is None:
-            slots = self._slots[loop] = asyncio.Semaphore(AT_ONCE)
-        async with slots:
-            queue, number = (await self.aio()).queue(calls[0].queue), calls[0].request_id
-            return added(calls, await queue.add_items(*_items(calls), request_id=number, timeout_ms=timeout_ms))
+        return await self._of_loops().add(calls, timeout_ms)
 
     def add_tx(self, call: ToAdd, *, timeout_ms: int | None = None) -> Deferred[Added]:
         """Add on Twisted."""
@@ -194,7 +179,7 @@ class Connections:
         if self._twisted_slots is None:
             self._twisted_slots = DeferredSemaphore(AT_ONCE)
         done: Deferred[AddResponse] = self._twisted_slots.run(
-            queue.add_items, *_items(calls), request_id=calls[0].request_id, timeout_ms=timeout_ms
+            queue.add_items, *items_of(calls), request_id=calls[0].request_id, timeout_ms=timeout_ms
         )
         return done.addCallback(lambda response: added(calls, response))
 
@@ -206,9 +191,8 @@ class Connections:
 
     async def aclose(self) -> None:
         """Close the client of the running loop."""
-        found = self._aio.pop(asyncio.get_running_loop(), None)
-        if found is not None:
-            await found.close()
+        for each in list(self._loops.values()):
+            await each.close()
 
     def close_twisted(self) -> Deferred[None]:
         """Close the client of Twisted."""
@@ -218,19 +202,12 @@ class Connections:
         return succeed(None) if found is None else found.close()
 
 
-async def _closed_with_its_loop(client: aio.Client) -> AsyncIterator[None]:
-    """Close *client* at the end of its loop, which closes all generators that have begun."""
-    try:
-        yield
-    finally:
-        await client.close()
-
-
 async def _added_tx(producer: Producer, calls: Sequence[ToAdd]) -> list[Added]:
     return [await producer.add_tx(call) for call in calls]
 
 
-def _items(calls: Sequence[ToAdd]) -> list[NewItem]:
+def items_of(calls: Sequence[ToAdd]) -> list[NewItem]:
+    """Return the items of *calls*, in their order."""
     return [call.item for call in calls]
 
 

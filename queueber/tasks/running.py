@@ -6,15 +6,15 @@ goes to the dead items, from which it can be moved back once the program knows
 its task.  Results are not kept.
 """
 
-import asyncio
+from __future__ import annotations
+
 import inspect
 import logging
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from queueber.tasks.options import CONTENT_TYPE_HEADER, TASK_HEADER, Backoff
 from queueber.tasks.parameters import Unrunnable
@@ -22,6 +22,9 @@ from queueber.tasks.serializer import Serializer
 from queueber.tasks.task import Next, Spec
 from queueber.values import Action, AddTo, id_text
 from queueber.worker.verdicts import Decision, Done, Fail, Reject, error_text, users_frames
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 T = TypeVar("T")
 
@@ -143,6 +146,9 @@ class Runner:
         return Call(spec, args, kwargs)
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
+        # Imported here, because programs that only add do without.
+        import asyncio  # noqa: PLC0415
+
         context = copy_context()
         try:
             loop = asyncio.get_running_loop()
@@ -152,6 +158,8 @@ class Runner:
 
             return await deferToThread(context.run, function)
         if self._pool is None:
+            from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
             # The loop's own has few threads on a small machine.
             self._pool = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="task")
         running = loop.run_in_executor(self._pool, context.run, function)

@@ -8,7 +8,6 @@ so they end at their first step.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from collections.abc import Callable
@@ -20,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from attrs import define, field
 
-from queueber.api.control_types import SettingsInForce
 from queueber.errors import Kind, QueueberError
 from queueber.tasks.connections import Connections
 from queueber.tasks.schedule import RETRY_MS, Firing, Schedule, check_window
@@ -29,6 +27,8 @@ from queueber.units import MS_PER_SECOND, SpanMs, WallMs
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
+
+    from queueber.api.control_types import SettingsInForce
 
 ADD_TIMEOUT_MS: Final = 10_000
 """The limit of one add, so that the absence of the server is logged.  The add is tried again."""
@@ -97,7 +97,9 @@ class Scheduler:
 
     async def run_async(self) -> None:
         """Add firings on asyncio until `stop` is called, or this coroutine is cancelled.  Raises as `run`."""
-        await self._loop(_Asyncio(self._connections, asyncio.get_running_loop()))
+        from queueber.tasks.on_asyncio import AsyncioFace  # noqa: PLC0415
+
+        await self._loop(AsyncioFace(self._connections))
 
     def start(self, reactor: Any) -> Deferred[None]:  # noqa: ANN401
         """Add firings on Twisted.  The Deferred fires after `stop`, and fails as `run` raises."""
@@ -192,26 +194,6 @@ class _Blocking:
 
     def stop(self) -> None:
         self._stops.put(None)
-
-
-@define(eq=False)
-class _Asyncio:
-    _connections: Connections
-    _loop: asyncio.AbstractEventLoop
-    _event: asyncio.Event = field(factory=asyncio.Event, init=False)
-
-    async def add(self, call: ToAdd) -> object:
-        return await self._connections.add_aio(call, timeout_ms=ADD_TIMEOUT_MS)
-
-    async def settings(self, queue: str) -> SettingsInForce:
-        return await (await self._connections.aio()).control(queue).settings()
-
-    async def wait(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._event.wait(), seconds)
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._event.set)
 
 
 @define(eq=False)

@@ -1,0 +1,118 @@
+"""
+The parts of tasks for asyncio: a client for each loop, and the scheduler's means to add and to wait.
+
+Imported when one of them is first used, because most programs that only add have no loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from attrs import define, field
+
+from queueber.errors import InvalidRequest
+from queueber.tasks.connections import AT_ONCE, added, items_of
+from queueber.tasks.scheduler import ADD_TIMEOUT_MS
+
+if TYPE_CHECKING:
+    from queueber import aio
+    from queueber.api.control_types import SettingsInForce
+    from queueber.tasks.connections import Connections
+    from queueber.tasks.task import Added, ToAdd
+
+
+@define(eq=False)
+class LoopClients:
+    """The clients of the asyncio loops of a program, each closed with its loop."""
+
+    _connect: Callable[[], aio.Client]
+    _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, aio.Client] = field(factory=WeakKeyDictionary, init=False)
+    _closers: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncIterator[None]] = field(
+        factory=WeakKeyDictionary, init=False
+    )
+    _slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = field(
+        factory=WeakKeyDictionary, init=False
+    )
+
+    async def client(self) -> aio.Client:
+        """Return the client of the running loop, which is closed when `asyncio.run` ends."""
+        loop = asyncio.get_running_loop()
+        found = self._clients.get(loop)
+        if found is None:
+            found = self._clients[loop] = self._connect()
+            self._closers[loop] = closer = _closed_with_its_loop(found)
+            await anext(closer)
+        return found
+
+    def use(self, client: aio.Client) -> None:
+        """Use *client* in the running loop from now on."""
+        self._clients[asyncio.get_running_loop()] = client
+
+    async def add(self, calls: Sequence[ToAdd], timeout_ms: int | None) -> list[Added]:
+        """
+        Add calls, at least one and all for one queue, in the running loop.
+
+        Raises:
+            InvalidRequest: there is none.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise InvalidRequest("aio needs a running asyncio loop; there are tx for Twisted, and add") from None
+        slots = self._slots.get(loop)
+        if slots is None:
+            slots = self._slots[loop] = asyncio.Semaphore(AT_ONCE)
+        async with slots:
+            queue, number = (await self.client()).queue(calls[0].queue), calls[0].request_id
+            return added(calls, await queue.add_items(*items_of(calls), request_id=number, timeout_ms=timeout_ms))
+
+    def forget(self) -> None:
+        """Have each loop close its client, and make others."""
+        for loop, client in list(self._clients.items()):
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(loop.create_task, client.close())
+        self._clients.clear()
+
+    async def close(self) -> None:
+        """Close the client of the running loop."""
+        found = self._clients.pop(asyncio.get_running_loop(), None)
+        if found is not None:
+            await found.close()
+
+
+async def _closed_with_its_loop(client: aio.Client) -> AsyncIterator[None]:
+    """Close *client* at the end of its loop, which closes all generators that have begun."""
+    try:
+        yield
+    finally:
+        await client.close()
+
+
+@define(eq=False)
+class AsyncioFace:
+    """The scheduler's means to add and to wait in the running loop."""
+
+    _connections: Connections
+    _loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop, init=False)
+    _event: asyncio.Event = field(factory=asyncio.Event, init=False)
+
+    async def add(self, call: ToAdd) -> object:
+        """Add *call*."""
+        return await self._connections.add_aio(call, timeout_ms=ADD_TIMEOUT_MS)
+
+    async def settings(self, queue: str) -> SettingsInForce:
+        """Return the settings of *queue*."""
+        return await (await self._connections.aio()).control(queue).settings()
+
+    async def wait(self, seconds: float) -> None:
+        """Wait for *seconds*, or until `stop`."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._event.wait(), seconds)
+
+    def stop(self) -> None:
+        """End the wait.  Safe in any thread."""
+        self._loop.call_soon_threadsafe(self._event.set)
