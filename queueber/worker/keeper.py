@@ -287,9 +287,9 @@ class Keeper:
 
         def settled(outcome: Any) -> None:  # noqa: ANN401  (a response or an error)
             if self._telemetry is not None:
-                error = type(outcome).__name__ if isinstance(outcome, QueueberError) else ""
+                error = outcome if isinstance(outcome, QueueberError) else None
                 items = [each.item for each in action.deliveries]
-                self._telemetry.settled(str(self._source), action.entries, items, monotonic() - sent, error)
+                self._telemetry.settled(action.entries, items, monotonic() - sent, error)
             answer = outcome if isinstance(outcome, QueueberError) else outcome.settled
             if not isinstance(answer, QueueberError) and len(answer) != len(action.entries):
                 answer = Overloaded(f"the server answered {len(answer):,} of {len(action.entries):,} settlements")

@@ -8,17 +8,19 @@ Traces and metrics by OpenTelemetry's conventions for messaging, when `opentelem
 | `process QUEUE` | CONSUMER | a handler begins and ends | the span that sent the item, by its headers |
 | `settle QUEUE` | CLIENT | a settle is sent and answered | the spans that processed its items |
 
-An item that is prefetched has no span until its handler begins.  Only this
-module imports OpenTelemetry, and none of it is imported before it is used.
+A settle of items of several queues names none.  An item that is prefetched has
+no span until its handler begins.  Only this module imports OpenTelemetry, and
+none of it is imported before it is used.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from queueber import __version__
 from queueber.values import Action, Settlement, id_text
@@ -28,6 +30,8 @@ from queueber.worker.verdicts import Decision, Verdict
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Link, Span
+
+LOG = logging.getLogger("queueber.worker")
 
 SYSTEM: Final = "queueber"
 
@@ -66,9 +70,10 @@ class Telemetry:
             self._common |= {"server.address": server[0], "server.port": server[1]}
 
     def _attributes(self, name: str, kind: str, queue: str) -> dict[str, Any]:
+        """Return the attributes of an operation *name* of some *kind* on *queue*; empty: on several."""
         return {
             **self._common,
-            "messaging.destination.name": queue,
+            **({"messaging.destination.name": queue} if queue else {}),
             "messaging.operation.name": name,
             "messaging.operation.type": kind,
         }
@@ -98,34 +103,9 @@ class Telemetry:
             found.sent.add(messages, attributes)
             found.operation.record(time.monotonic() - began, attributes)
 
-    @contextmanager
-    def processing(self, item: WorkItem) -> Iterator[_Processing]:
-        """Trace the run of a handler on *item*."""
-        from opentelemetry.trace import SpanKind  # noqa: PLC0415
-
-        attributes = self._attributes("process", "process", item.queue)
-        context, links = self._origin(item)
-        found = meters()
-        found.consumed.add(1, attributes)
-        began = time.monotonic()
-        with tracer().start_as_current_span(
-            f"process {item.queue}",
-            context=context,
-            kind=SpanKind.CONSUMER,
-            links=links,
-            attributes={
-                **attributes,
-                "messaging.message.id": id_text(item.id),
-                "messaging.message.body.size": len(item.contents),
-                "messaging.queueber.attempt": item.attempt,
-            },
-        ) as span:
-            item.span_context = span.get_span_context()
-            processing = _Processing(span)
-            yield processing
-        if processing.error_type:
-            attributes["error.type"] = processing.error_type
-        found.process.record(time.monotonic() - began, attributes)
+    def processing(self, item: WorkItem) -> _Processing:
+        """Return a context that traces the run of a handler on *item*."""
+        return _Processing(item, self._attributes("process", "process", item.queue), partial(self._origin, item))
 
     def _origin(self, item: WorkItem) -> tuple[Context | None, Sequence[Link]]:
         """Return the context and the links of the span that processes *item*."""
@@ -140,6 +120,10 @@ class Telemetry:
 
     def received(self, queue: str, items: int, seconds: float) -> None:
         """Record a poll that brought *items* items and ends now, *seconds* after it was sent."""
+        with _harmless():
+            self._received(queue, items, seconds)
+
+    def _received(self, queue: str, items: int, seconds: float) -> None:
         from opentelemetry.trace import SpanKind  # noqa: PLC0415
 
         attributes = self._attributes("receive", "receive", queue)
@@ -154,51 +138,115 @@ class Telemetry:
         meters().operation.record(seconds, attributes)
 
     def settled(
-        self, queue: str, entries: Sequence[Settlement], items: Iterable[WorkItem], seconds: float, error: str = ""
+        self, entries: Sequence[Settlement], items: Sequence[WorkItem], seconds: float, error: Exception | None = None
     ) -> None:
-        """Record a settle of *items* that ends now, *seconds* after it was sent; *error* is the type of its error."""
+        """Record a settle of *items* that ends now, *seconds* after it was sent, with its *error* if it failed."""
+        with _harmless():
+            self._settled(entries, items, seconds, error)
+
+    def _settled(
+        self, entries: Sequence[Settlement], items: Sequence[WorkItem], seconds: float, error: Exception | None
+    ) -> None:
         from opentelemetry.trace import Link, SpanKind, StatusCode  # noqa: PLC0415
 
         actions = {entry.action for entry in entries}
         name = actions.pop().name.lower() if len(actions) == 1 else "settle"
+        queues = {each.queue for each in items}
+        queue = queues.pop() if len(queues) == 1 else ""
         attributes = self._attributes(name, "settle", queue)
-        if error:
-            attributes["error.type"] = error
+        if error is not None:
+            attributes["error.type"] = _type_of(error)
         contexts = (each.span_context for each in items)
         now = time.time_ns()
         span = tracer().start_span(
-            f"{name} {queue}",
+            f"{name} {queue}".rstrip(),
             kind=SpanKind.CLIENT,
             links=[Link(each) for each in contexts if each is not None][:_LINKS_MAX],
             attributes={**attributes, "messaging.batch.message_count": len(entries)},
             start_time=now - int(seconds * _NS),
         )
-        if error:
+        if error is not None:
             span.set_status(StatusCode.ERROR)
         span.end(now)
         meters().operation.record(seconds, attributes)
 
 
 class _Processing:
-    """The span of one run of a handler."""
+    """The span of one run of a handler, which is current in its context.  None of its faults reaches the handler."""
 
-    def __init__(self, span: Span) -> None:
-        self._span = span
-        self.error_type = ""
+    def __init__(
+        self,
+        item: WorkItem,
+        attributes: dict[str, Any],
+        origin: Callable[[], tuple[Context | None, Sequence[Link]]],
+    ) -> None:
+        self._item = item
+        self._attributes = attributes
+        self._origin = origin
+        self._began = time.monotonic()
+        self._context: AbstractContextManager[Span] | None = None
+        self._span: Span | None = None
+
+    def __enter__(self) -> Self:
+        with _harmless():
+            self._enter()
+        return self
+
+    def _enter(self) -> None:
+        from opentelemetry.trace import SpanKind  # noqa: PLC0415
+
+        item = self._item
+        context, links = self._origin()
+        meters().consumed.add(1, self._attributes)
+        current = tracer().start_as_current_span(
+            f"process {item.queue}",
+            context=context,
+            kind=SpanKind.CONSUMER,
+            links=links,
+            attributes={
+                **self._attributes,
+                "messaging.message.id": id_text(item.id),
+                "messaging.message.body.size": len(item.contents),
+                "messaging.queueber.attempt": item.attempt,
+            },
+        )
+        self._span, self._context = current.__enter__(), current
+        item.span_context = self._span.get_span_context()
 
     def ended(self, verdict: Verdict | None, error: BaseException | None) -> None:
         """Note how the handler ended."""
+        if self._span is not None:
+            with _harmless():
+                self._ended(self._span, verdict, error)
+
+    def _ended(self, span: Span, verdict: Verdict | None, error: BaseException | None) -> None:
         from opentelemetry.trace import StatusCode  # noqa: PLC0415
 
         action = "defer" if verdict is None else verdict.action.name.lower()
-        self._span.set_attribute("messaging.queueber.outcome", action)
+        span.set_attribute("messaging.queueber.outcome", action)
         if error is None or (verdict is not None and verdict.action in (Action.REMOVE, Action.DEFER)):
             return
-        self.error_type = _type_of(error)
-        self._span.set_attribute("error.type", self.error_type)
-        self._span.set_status(StatusCode.ERROR, str(error)[:200])
+        self._attributes["error.type"] = _type_of(error)
+        span.set_attribute("error.type", _type_of(error))
+        span.set_status(StatusCode.ERROR, str(error)[:200])
         if not isinstance(error, Decision):
-            self._span.record_exception(error)
+            span.record_exception(error)
+
+    def __exit__(self, *_: object) -> None:
+        with _harmless():
+            meters().process.record(time.monotonic() - self._began, self._attributes)
+        if self._context is not None:
+            with _harmless():
+                self._context.__exit__(None, None, None)
+
+
+@contextmanager
+def _harmless() -> Iterator[None]:
+    """Log an exception of the program's own exporters and processors, which must not end the worker."""
+    try:
+        yield
+    except Exception:
+        LOG.exception("traces and metrics have a fault; the work goes on")
 
 
 class _Meters:

@@ -8,7 +8,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
@@ -17,7 +17,7 @@ from queueber.client_core.items import new_item
 from queueber.errors import InvalidRequest
 from queueber.sync import connect
 from queueber.worker import Defer, Reject, Worker, context_headers, publishing, telemetry
-from tests.worker.conftest import until
+from tests.worker.conftest import Running, until
 
 
 class Recorded:
@@ -168,6 +168,53 @@ def test_an_add_that_fails_says_so(recorded):
         raise OSError("gone")
     (span,) = recorded.spans("send work")
     assert (span.attributes["error.type"], span.attributes["messaging.batch.message_count"]) == ("OSError", 3)
+
+
+def test_a_settle_of_items_of_several_queues_names_none(server, recorded, add):
+    gate = threading.Event()
+    add(b"a", queue="one")
+    add(b"b", queue="two")
+    worker = Worker(server.url(), lambda _: gate.wait(30), queues=["one", "two"], telemetry=True, grace=30)
+    running = Running(worker)
+    until(lambda: worker.health.running == 2)
+    # What a stop settles goes in one call.
+    worker.stop()
+    worker.stop()
+    running.ended()
+    gate.set()
+    (settled,) = until(lambda: recorded.spans("defer"))
+    assert "messaging.destination.name" not in settled.attributes
+    assert settled.attributes["messaging.batch.message_count"] == 2
+
+
+class Broken(SpanProcessor):
+    """A processor of the program, with a fault."""
+
+    def on_start(self, span, parent_context=None):
+        if "start" in self.faults:
+            raise ZeroDivisionError
+
+    def on_end(self, span):
+        if "end" in self.faults:
+            raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("faults", [["start"], ["end"]])
+@pytest.mark.parametrize("coroutine", [False, True])
+def test_a_fault_of_a_span_processor_harms_no_item(server, recorded, add, work, caplog, faults, coroutine):
+    broken = Broken()
+    broken.faults = faults
+    recorded.tracers.add_span_processor(broken)
+    seen = []
+
+    async def handle_soon(item):
+        seen.append(item.contents)
+
+    add(b"a", b"b")
+    with work(handle_soon if coroutine else lambda item: seen.append(item.contents), telemetry=True):
+        until(lambda: not server.items("work"))
+    assert sorted(seen) == [b"a", b"b"]
+    assert "traces and metrics have a fault" in caplog.text
 
 
 class TestWithoutOpenTelemetry:
