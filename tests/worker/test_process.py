@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from queueber.sync import connect
+from tests.process.certificates import Authority
 from tests.support.server_process import Server
 from tests.worker.conftest import until
 
@@ -145,6 +146,12 @@ class Relay:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
 
+    def cut(self):
+        """End the connections; others may be made at once."""
+        for each in self.sockets[1:]:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
     def close(self):
         self.held.clear()
         for each in self.sockets:
@@ -266,6 +273,40 @@ class TestNetwork:
         assert worker.ends()[0] == 0
         assert items_left(queue) == []
         assert LOST not in worker.text()
+
+
+class TestTls:
+    def test_a_connection_that_is_cut_comes_back_and_keeps_its_leases(self, tmp_path, work):
+        """The item is longer under way than the server would wait for a silent session."""
+        authority = Authority(tmp_path / "ca")
+        certificate, key = authority.sign("server", alternative="DNS:localhost")
+        server = Server(
+            tmp_path / "secured",
+            SILENCE,
+            "--listen-tls=127.0.0.1:0",
+            f"--tls-certificate={certificate}",
+            f"--tls-key={key}",
+        )
+        relay = Relay(server.port)
+        url = f"queueber+tls://localhost:{{}}/work?ca={authority.pem}"
+        try:
+            with connect(url.format(server.port)) as client:
+                queue = client.queue()
+                worker = work("loop", url=url.format(relay.port))
+                queue.add(b"await 6")
+                worker.line("begin await 1")
+                for _ in range(2):
+                    time.sleep(1.5)
+                    relay.cut()
+                worker.line("end await 1")
+                worker.send(signal.SIGTERM)
+                assert worker.ends()[0] == 0
+                assert items_left(queue) == []
+            assert worker.text().count("the connection is lost; connecting again") == 2
+            assert LOST not in worker.text()
+        finally:
+            relay.close()
+            end(server)
 
 
 class TestServerRestart:
