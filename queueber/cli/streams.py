@@ -85,7 +85,8 @@ def run(command: Callable[[], object]) -> NoReturn:
 
 def _text(raw: io.FileIO, before: Any) -> io.TextIOWrapper:  # noqa: ANN401  (the former stream of sys)
     """Return a text stream to *raw* with the encoding of the stream *before*."""
-    lines = raw.fileno() == STANDARD_ERROR or raw.isatty()
+    # A program of tasks or a handler may print, and Python is run with -u or PYTHONUNBUFFERED to see that at once.
+    lines = raw.fileno() == STANDARD_ERROR or raw.isatty() or before.write_through
     return io.TextIOWrapper(
         io.BufferedWriter(raw), encoding=before.encoding, errors="backslashreplace", line_buffering=lines
     )
@@ -95,16 +96,16 @@ def _exit(status: int | str | None) -> NoReturn:
     """Flush standard output and exit with *status*, or with that of a failed flush."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        status = EXIT_PIPE
     except OSError as why:
-        if not status:
+        if isinstance(why, BrokenPipeError):
+            status = EXIT_PIPE
+        elif not status:
             _print_error(reason(why))
             status = EXIT_ERROR
-    # The interpreter flushes once more, and on an error would exit with its own status.
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.close(null)
+        # The interpreter flushes once more, and on an error would exit with its own status.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
     sys.exit(status)
 
 

@@ -23,8 +23,8 @@ from queueber.cli.work_options import (
 )
 from queueber.cli.work_report import Reporter, log_to
 
-STOP_EXTRA_SECONDS: Final = 20.0
-"""Time beyond its grace that a process has to end: it cancels handlers, sends results, and the interpreter ends."""
+STOP_EXTRA_SECONDS: Final = 25.0
+"""Time beyond its grace that a process has to end: it cancels handlers, sends results, and runs exit handlers."""
 
 
 class WorkCommand(ServerCommand):
@@ -60,7 +60,10 @@ def work(server: ServerSelection, /, *, quiet: bool, **given: Any) -> None:  # n
     and signals fail it, with the last lines of standard error.
 
     SIGTERM or Ctrl-C: running items have --grace to end, others go back, and the exit status is 0.  A second one ends
-    them at once, and counts no attempt.  With several processes SIGHUP replaces them.
+    them at once, and counts no attempt.  With --processes, --recycle-after or --reload, SIGHUP replaces the processes;
+    otherwise it stops them too.
+
+    The exit status is 78 if the server refuses the first poll, for a reason that a restart does not change.
     """
     options = _work_options(server, given)
     supervisor = WorkerEnd.from_environment()

@@ -1,9 +1,10 @@
 """
 The words between a worker process and its supervisor, over a pair of sockets.
 
-The worker sends the lines ``ready``, and ``ending SECONDS REASON`` when it ends within that time in order to be
-replaced.  Whatever the supervisor sends means: end at once.  When it is gone, however it ended, the worker stops as if
-by SIGTERM: none goes on alone.
+The worker sends the lines ``ready``, ``polled`` after its first answered poll, ``refused REASON`` when it ends before
+that because the server refuses it, and ``ending SECONDS REASON`` when it ends within that time in order to be replaced.
+Whatever the supervisor sends means: end at once.  When it is gone, however it ended, the worker stops as if by SIGTERM:
+none goes on alone.
 """
 
 import os
@@ -20,6 +21,8 @@ VARIABLE: Final = "QUEUEBER_WORK_CHANNEL"
 READ_BYTES: Final = 65_536
 
 READY: Final = "ready"
+POLLED: Final = "polled"
+REFUSED: Final = "refused"
 ENDING: Final = "ending"
 
 

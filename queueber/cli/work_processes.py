@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Final
 
 from queueber.cli.terminal import is_terminal
-from queueber.cli.work_channel import ENDING, READY, SupervisorEnd
+from queueber.cli.work_channel import ENDING, POLLED, READY, REFUSED, SupervisorEnd
 from queueber.cli.work_command import ended
 from queueber.cli.work_files import LOOK_SECONDS, SourceFiles
 from queueber.cli.work_supervisor import End, Force, Say, Send, Spawn, Supervisor
@@ -115,6 +115,10 @@ class Processes:
         for word, text in words:
             if word == READY:
                 self._supervisor.ready(end.slot, time.monotonic())
+            elif word == POLLED:
+                self._supervisor.polled()
+            elif word == REFUSED:
+                self._supervisor.refused(end.slot, text)
             elif word == ENDING:
                 seconds, _, why = text.partition(" ")
                 self._supervisor.ending(end.slot, why, float(seconds), time.monotonic())

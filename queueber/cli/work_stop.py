@@ -6,16 +6,16 @@ The end of a worker of ``queueber work``: signals in, stops of the worker out.
 | without a supervisor | no new items; running ones have their grace | ends at once | the process ends, come what may |
 | with a supervisor | the same | nothing: the supervisor decides, and uses `Stopper.force` | the supervisor kills |
 
-Signals in quick succession are one: systemd signals each process of a service, in addition to the supervisor's signal,
-and ``timeout`` signals its child and then the whole group.
+Signals are SIGTERM, SIGINT and, without a supervisor, SIGHUP.  Signals in quick succession are one: systemd signals
+each process of a service, in addition to the supervisor's signal, and ``timeout`` signals its child and then the whole
+group.
 """
 
 import logging
-import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Any, Final, Protocol
 
@@ -44,7 +44,9 @@ def later(seconds: float, act: Callable[[], None]) -> None:
     """Call *act* in a thread after some seconds, unless the process has ended."""
     timer = threading.Timer(seconds, act)
     timer.daemon = True
-    timer.start()
+    # An interpreter that is ending starts no threads, and its end is watched.
+    with suppress(RuntimeError):
+        timer.start()
 
 
 class Stopper:
@@ -56,26 +58,28 @@ class Stopper:
         grace: float,
         *,
         supervised: bool,
+        leave: Callable[[], None],
         later: Later = later,
         seconds: Callable[[], float] = monotonic,
-        leave: Callable[[], None] | None = None,
     ) -> None:
         """
         Give handlers *grace* seconds.
 
-        *later* calls a function after some seconds, *seconds* is a monotonic clock, and *leave* ends the process.
+        *leave* ends the process under a handler that goes on.  *later* calls a function after some seconds, and
+        *seconds* is a monotonic clock.
         """
         self._worker = worker
         self._grace = grace
         self._supervised = supervised
         self._later = later
         self._seconds = seconds
-        self._leave = leave_now if leave is None else leave
+        self._leave = leave
         self._signalled: float | None = None
         """When the last signal came."""
 
         self._draining = False
-        self._forced = False
+        self.forced = False
+        """Whether the worker was ended at once."""
 
     def drain(self, seconds: float) -> None:
         """Take no more items, and give running ones *seconds*, because the process will be replaced."""
@@ -100,8 +104,8 @@ class Stopper:
 
     def force(self) -> None:
         """End the worker at once: its items go back, and no attempt is counted."""
-        if not self._forced:
-            self._forced = True
+        if not self.forced:
+            self.forced = True
             self._worker.stop(0)
             self._end_after(FORCED_SECONDS)
 
@@ -110,23 +114,14 @@ class Stopper:
         if not self._supervised:
             self._later(seconds, self._leave)
 
-    @contextmanager
-    def in_charge(self) -> Iterator[None]:
-        """Process SIGTERM and SIGINT within the context."""
+    def take_charge(self) -> None:
+        """Process the signals from now on, until the process ends: its exit handlers have their time, too."""
 
         def act(number: int, _: Any) -> None:  # noqa: ANN401  (a frame)
-            self.signal(signal.Signals(number).name)
+            if number != signal.SIGHUP or not self._supervised:
+                self.signal(signal.Signals(number).name)
 
-        before = {number: signal.signal(number, act) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def leave_now() -> None:
-    """End the process with status 0: all of its items are settled, or elsewhere."""
-    LOG.error("a handler or a thread does not end; the process does")
-    logging.shutdown()
-    os._exit(0)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # A shell or nohup that has SIGHUP ignored means that; a shell has SIGINT ignored in the background.
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, act)

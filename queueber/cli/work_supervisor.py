@@ -8,13 +8,15 @@ states of a process:
 |---|---|---|---|---|---|
 | WAITING | | | GONE | STARTING at once | STARTING when its wait is over |
 | STARTING | RUNNING | WAITING; with status 1 BROKEN | ENDING, signalled | ENDING, signalled | |
-| RUNNING | | WAITING | ENDING, signalled | ENDING, signalled | |
-| ENDING | | STARTING, or after a stop GONE | | | forced when its time is over, then killed |
+| RUNNING | | WAITING; refused BROKEN | ENDING, signalled | ENDING, signalled | |
+| ENDING | | STARTING, or after a stop GONE | ENDING, signalled | | forced when its time is over, then killed |
 | BROKEN | | | GONE | STARTING | |
 
 Status 1 before a process was ready means that it cannot start, for a reason that it has printed.  If no process was
-ready before, everything ends with that status; with ``--reload`` the next change of a file tries again.  A RUNNING
-process that says that it ends in order to be replaced is ENDING.  A second signal forces all, and a third kills them.
+ready before, everything ends with that status; with ``--reload`` the next change of a file tries again.  A process that
+the server refuses before its first poll is treated likewise if no process has polled before: others would fare alike.
+A RUNNING process that says that it ends in order to be replaced is ENDING.  A second signal forces all, and a third
+kills them.  A process takes two SIGTERM for one.
 """
 
 import signal
@@ -43,6 +45,13 @@ It needs up to 2 s to give items back, and a busy machine takes seconds to end a
 EXIT_STOPPED: Final = 0
 EXIT_ERROR: Final = 1
 """No process could start, or one had to be killed at the end."""
+
+EXIT_REFUSED: Final = 78
+"""
+The server, or another program at its address, refuses the worker before its first poll: a restart would not help.
+
+``EX_CONFIG`` of sysexits.
+"""
 
 
 class State(Enum):
@@ -122,6 +131,9 @@ class Slot:
     deaths: int = 0
     """In a row."""
 
+    refusal: str = ""
+    """Why the server refuses the process, which is about to end."""
+
     @property
     def name(self) -> str:
         """Return the name in lines for the user."""
@@ -144,6 +156,9 @@ class Supervisor:
     was_ready: bool = field(default=False, init=False)
     """Whether any process was ever ready."""
 
+    has_polled: bool = field(default=False, init=False)
+    """Whether a poll of any process was ever answered."""
+
     stops: int = field(default=0, init=False)
     """Signals to stop so far."""
 
@@ -151,6 +166,9 @@ class Supervisor:
     """When the last of them came."""
 
     status: int = field(default=EXIT_STOPPED, init=False)
+    reason: str = field(default="", init=False)
+    """For the last line, if no process has printed it."""
+
     ended: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -177,6 +195,14 @@ class Supervisor:
             if other.state is State.WAITING and not other.deaths and not self.stops:
                 self._spawn(other, now)
 
+    def polled(self) -> None:
+        """Note that a poll of some process was answered."""
+        self.has_polled = True
+
+    def refused(self, number: int, why: str) -> None:
+        """Note that a process, which has never polled, ends because the server refuses it."""
+        self.slots[number].refusal = why
+
     def ending(self, number: int, why: str, seconds: float, now: float) -> None:
         """Note that a process ends by itself within *seconds* in order to be replaced."""
         slot = self.slots[number]
@@ -193,9 +219,11 @@ class Supervisor:
         elif before is State.ENDING:
             self._spawn(slot, now)
         elif before is State.STARTING and status == EXIT_ERROR and (self.reload or not self.was_ready):
-            self._cannot_start(slot)
+            self._cannot_start(slot, EXIT_ERROR, "", now)
+        elif slot.refusal and (self.reload or not self.has_polled):
+            self._cannot_start(slot, EXIT_REFUSED, f"no worker can poll: {slot.refusal}", now)
         else:
-            self._died(slot, f"{slot.name} ended: {how}", now)
+            self._died(slot, f"{slot.name} ended: {slot.refusal or how}", now)
         self._end_if_gone()
 
     def signalled(self, number: signal.Signals, now: float) -> None:
@@ -231,7 +259,7 @@ class Supervisor:
     # Consequences
 
     def _spawn(self, slot: Slot, now: float) -> None:
-        slot.state, slot.since = State.STARTING, now
+        slot.state, slot.since, slot.refusal = State.STARTING, now, ""
         self.actions.append(Spawn(slot.number))
 
     def _say(self, text: str, *, alarm: bool = False) -> None:
@@ -240,15 +268,14 @@ class Supervisor:
     def _send_all(self, states: set[State], number: signal.Signals) -> None:
         self.actions += [Send(slot.number, number) for slot in self.slots if slot.state in states]
 
-    def _cannot_start(self, slot: Slot) -> None:
-        slot.state = State.BROKEN
-        if self.reload:
-            self._say("waiting for a change of a file", alarm=True)
+    def _cannot_start(self, slot: Slot, status: int, why: str, now: float) -> None:
+        if not self.reload:
+            self.status, self.reason, slot.state = status, why, State.GONE
+            self._end_all(now)
             return
-        self.status = EXIT_ERROR
-        slot.state = State.GONE
-        self._send_all(LIVE, signal.SIGTERM)
-        self._drop()
+        if all(each.state is not State.BROKEN for each in self.slots):
+            self._say(f"{why}; waiting for a change of a file".removeprefix("; "), alarm=True)
+        slot.state = State.BROKEN
 
     def _died(self, slot: Slot, how: str, now: float) -> None:
         slot.deaths = slot.deaths + 1 if now - slot.since < STEADY_SECONDS else 1
@@ -289,26 +316,24 @@ class Supervisor:
         self.stops += 1
         if self.stops == 1:
             self._say(f"{number.name}: no new items; running ones have time to end. Again: end at once")
-            for slot in self.slots:
-                if slot.state is State.ENDING:
-                    # It was signalled, or ends by itself.
-                    slot.kill_at = min(slot.kill_at, now + self.stop_seconds)
-                elif slot.state in LIVE:
-                    self._end(slot, now + self.stop_seconds)
-            self._drop()
+            self._end_all(now)
         else:
             # The second signal ends a process, and the third kills it.
             for slot in [each for each in self.slots if each.state in LIVE]:
                 self._hurry(slot, now)
         self._end_if_gone()
 
-    def _drop(self) -> None:
-        """Give up the slots without a process."""
+    def _end_all(self, now: float) -> None:
+        """End all processes, and start no others."""
         for slot in self.slots:
-            if slot.state not in LIVE:
+            if slot.state in LIVE:
+                self._end(slot, min(slot.kill_at, now + self.stop_seconds))
+            else:
                 slot.state = State.GONE
 
     def _end_if_gone(self) -> None:
         if not self.ended and all(slot.state is State.GONE for slot in self.slots):
             self.ended = True
+            if self.reason:
+                self._say(self.reason, alarm=True)
             self.actions.append(End(self.status))

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import shlex
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,27 +15,38 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 import click
 
-from queueber.cli.work_channel import ENDING, READY, WorkerEnd
+from queueber.cli.work_channel import ENDING, POLLED, READY, REFUSED, WorkerEnd
 from queueber.cli.work_command import CommandHandler
 from queueber.cli.work_options import Limit, WorkOptions, queue_in
 from queueber.cli.work_report import Reporter
-from queueber.cli.work_stop import END_SECONDS, Stopper, later, leave_now
+from queueber.cli.work_stop import END_SECONDS, Stopper
+from queueber.cli.work_supervisor import EXIT_ERROR, EXIT_REFUSED, EXIT_STOPPED
 from queueber.cli.work_target import load
-from queueber.errors import InvalidRequest
+from queueber.errors import InvalidRequest, QueueberError, one_line
 from queueber.units import MS_PER_SECOND, rounded_span
 from queueber.values import Action, id_text
 from queueber.worker import Verdict, Worker, WorkItem
+from queueber.worker.exit_guard import FLUSH_SECONDS, HANDLERS_SECONDS, ExitGuard
 
 LOG = logging.getLogger("queueber.work")
 
 LOOK_SECONDS: Final = 0.5
-"""Time between two looks at a worker that will be replaced after some work."""
+"""Time between two looks at a worker that has a supervisor."""
 
 DRAIN_SECONDS: Final = 600.0
 """Time for the running items of a process that will be replaced, unless there is a longest run time."""
 
-LEAVE_SECONDS: Final = 5.0
-"""Time for the interpreter to end."""
+THREADS_SECONDS: Final = 4.0
+"""Time for threads of the program to end, once the worker has ended."""
+
+HURRIED_SECONDS: Final = 2.0
+"""This time, and that of exit handlers, after a second signal."""
+
+LEAVE_SECONDS: Final = THREADS_SECONDS + HANDLERS_SECONDS + FLUSH_SECONDS
+"""Time for the process to end, once the worker has ended."""
+
+KILL_SECONDS: Final = 10.0
+"""Time beyond its longest run time in which a command is ended by its handler, before the worker gives that up."""
 
 
 OUTCOMES: Final = {
@@ -63,25 +75,49 @@ def run_worker(options: WorkOptions, reporter: Reporter, supervisor: WorkerEnd |
     """
     Run a worker until it is stopped.
 
+    Ends the process with `EXIT_REFUSED` if the server refuses the first poll.
+
     Raises:
         click.ClickException: the target cannot be used.
-        QueueberError: an option cannot be used, or the server has refused the first poll.
+        QueueberError: an option cannot be used.
     """
     worker, schedule = make_worker(options, 0 if supervisor is None else supervisor.slot)
     if supervisor is None or not supervisor.slot:
         reporter.banner(options.target or shlex.join(options.command), worker.server, worker.queues)
-    stopper = Stopper(worker, options.grace, supervised=supervisor is not None)
-    with stopper.in_charge(), schedule:
+    guard = ExitGuard("a handler or a thread does not end; the process does")
+    leave = partial(guard.arm, EXIT_STOPPED, threads=0)
+    stopper = Stopper(worker, options.grace, supervised=supervisor is not None, leave=leave)
+    stopper.take_charge()
+    with schedule:
         if supervisor is not None:
             supervisor.send(READY)
             supervisor.watch(stopper.force)
-            if options.limit != Limit():
-                watch = partial(_watch_limit, worker, options, supervisor, stopper)
-                threading.Thread(target=watch, name="limit-watch", daemon=True).start()
+            watch = partial(_watch, worker, options, supervisor, stopper)
+            threading.Thread(target=watch, name="worker-watch", daemon=True).start()
         # A worker of functions, too, which then leaves signals to the stopper.
-        asyncio.run(worker.run_async())
-    # Threads of the program may go on for ever.
-    later(LEAVE_SECONDS, leave_now)
+        status = asyncio.run(_run(worker, supervisor, stopper, guard))
+    if status:
+        sys.exit(status)
+
+
+async def _run(worker: Worker, supervisor: WorkerEnd | None, stopper: Stopper, guard: ExitGuard) -> int:
+    """Run *worker*, and arm *guard*: the loop waits for threads, too.  Return the exit status."""
+    status = EXIT_ERROR
+    try:
+        await worker.run_async()
+        status = EXIT_STOPPED
+    except QueueberError as why:
+        status = EXIT_REFUSED
+        if supervisor is None:
+            click.echo(f"queueber: {one_line(str(why))}", err=True)
+        else:
+            supervisor.send(REFUSED, one_line(str(why)))
+    finally:
+        if stopper.forced:
+            guard.arm(status, threads=HURRIED_SECONDS, handlers=HURRIED_SECONDS)
+        else:
+            guard.arm(status, threads=THREADS_SECONDS)
+    return status
 
 
 def make_worker(options: WorkOptions, slot: int = 0) -> tuple[Worker, AbstractContextManager[object]]:
@@ -146,7 +182,8 @@ def _of_app(app: App, options: WorkOptions, settings: dict[str, Any]) -> tuple[W
             f"{options.target} has no tasks in the queue {unknown[0]!r}; it has some in {', '.join(app.queues)}."
         )
     if options.queues:
-        settings["queues"] = {name: weight for name, weight in app.queues.items() if name in options.queues}
+        # In this order, which counts with --strict.
+        settings["queues"] = {name: app.queues[name] for name in options.queues}
     schedule: AbstractContextManager[object] = nullcontext()
     if options.scheduler:
         # It has no periodic tasks otherwise.
@@ -156,7 +193,7 @@ def _of_app(app: App, options: WorkOptions, settings: dict[str, Any]) -> tuple[W
 
 
 def _later(seconds: float | None) -> float | None:
-    return None if seconds is None else seconds + 2 * LEAVE_SECONDS
+    return None if seconds is None else seconds + KILL_SECONDS
 
 
 def _hooks() -> dict[str, Any]:
@@ -180,15 +217,23 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _watch_limit(worker: Worker, options: WorkOptions, supervisor: WorkerEnd, stopper: Stopper) -> None:
-    """Stop *worker* once it has done its share.  Running items have time to end, and no others are taken."""
-    seconds = options.settings.get("max_runtime", DRAIN_SECONDS)
-    while True:
+def _watch(worker: Worker, options: WorkOptions, supervisor: WorkerEnd, stopper: Stopper) -> None:
+    """
+    Report the first answered poll, and stop *worker* once it has done its share.
+
+    Running items have time to end then, and no others are taken.
+    """
+    polled = False
+    while not polled or options.limit != Limit():
         time.sleep(LOOK_SECONDS)
         health = worker.health
+        if health.polls and not polled:
+            polled = True
+            supervisor.send(POLLED)
         items = health.removed + health.failed + health.deferred + health.rejected + health.lost
         why = options.limit.reached(items, resident_bytes())
         if why:
+            seconds = options.settings.get("max_runtime", DRAIN_SECONDS)
             # Before the stop, so that the supervisor does not take it for a death.
             supervisor.send(ENDING, f"{seconds + END_SECONDS + LEAVE_SECONDS:g} {why}")
             stopper.drain(seconds)

@@ -14,7 +14,7 @@ def command(what, redirections="", **environment):
     return subprocess.run(
         ["sh", "-c", f'exec "$0" -c "$1" {redirections}', sys.executable, f"{ROW}{what})"],
         capture_output=True,
-        env={**os.environ, **environment},
+        env={**os.environ, "PYTHONUNBUFFERED": "", **environment},
         timeout=120,
         check=False,
     )
@@ -58,6 +58,21 @@ def test_a_closed_input_fails_only_commands_that_read_it():
     assert command("print('x')", "<&-").stdout == b"x\n"
     done = command("sys.stdin.isatty() or sys.stdin.buffer.read()", "<&-")
     assert b"OSError: [Errno 9] standard input is closed" in done.stderr
+
+
+def test_what_a_program_prints_when_it_ends_arrives():
+    """Tasks and handlers are such programs."""
+    printing = "__import__('atexit').register(print, 'the end')"
+    done = command(f"({printing}, print('x'), sys.exit(3))")
+
+    assert (done.returncode, done.stdout, done.stderr) == (3, b"x\nthe end\n", b"")
+
+
+def test_an_unbuffered_python_prints_each_line_at_once():
+    """A container shows the lines of a handler while it runs, and not only those of one that was not killed."""
+    done = command("(print('x'), __import__('os')._exit(0))", PYTHONUNBUFFERED="1")
+
+    assert done.stdout == b"x\n"
 
 
 @pytest.mark.parametrize("redirections", ["2>&-", "2>/dev/full"])

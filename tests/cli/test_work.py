@@ -6,8 +6,10 @@ import pty
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +19,7 @@ from click.testing import CliRunner
 
 from queueber.cli.__main__ import queueber
 from queueber.cli.work_stop import SAME_SECONDS
+from queueber.cli.work_supervisor import EXIT_REFUSED
 from tests.support.server_process import Server
 
 pytestmark = pytest.mark.slow
@@ -125,6 +128,8 @@ class Work:
         return {
             **os.environ,
             "SERVER": own or self.address,
+            # As in most shells: output waits in a buffer.
+            "PYTHONUNBUFFERED": "",
             "PYTHONPATH": str(Path(__file__).parents[2]),
             "PATH": f"{path}{os.pathsep}{os.environ['PATH']}",
         }
@@ -303,6 +308,111 @@ def test_an_error_in_the_module_is_printed_once_and_is_the_end(work, processes):
     assert traceback == "Traceback (most recent call last):"
     assert last == "queueber: the module broken cannot be imported: ZeroDivisionError: division by zero"
     assert work.log().count("Traceback") == 1
+
+
+# A worker that cannot poll
+
+
+LIMIT = r"700,000,000 ms; the limit is 604,800,000$"
+HTTP = r"cannot connect to 127\.0\.0\.1:\d+: this port speaks HTTP$"
+
+
+@pytest.fixture
+def web():
+    """A port that speaks HTTP."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer():
+            with suppress(OSError):
+                while True:
+                    with listener.accept()[0] as peer:
+                        peer.recv(65_536)
+                        peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.mark.parametrize("processes", ["1", "3"])
+def test_a_server_that_refuses_the_first_poll_is_the_end(work, processes):
+    process = work.start("--processes", processes, "--lease", "700000", "shop:note")
+    assert process.wait(TIMEOUT_SECONDS) == EXIT_REFUSED
+    assert re.search(LIMIT, work.log().splitlines()[-1])
+    assert len(re.findall(LIMIT, work.log(), re.MULTILINE)) == 1
+
+
+@pytest.mark.parametrize("processes", ["1", "3"])
+def test_a_port_that_speaks_something_else_is_the_end(work, web, processes):
+    process = work.start("--addr", web, "--processes", processes, "shop:note", server=False)
+    assert process.wait(TIMEOUT_SECONDS) == EXIT_REFUSED
+    assert re.search(HTTP, work.log().splitlines()[-1])
+    assert len(re.findall(HTTP, work.log(), re.MULTILINE)) == 1
+
+
+def test_a_server_that_is_away_is_waited_for(work):
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        away = f"127.0.0.1:{gone.getsockname()[1]}"
+    process = work.start("--addr", away, "--processes", "2", "shop:note", server=False)
+    work.logged("there is no connection: Connection refused", 2)
+    assert work.stop(process) == 0
+    assert "ended:" not in work.log()
+
+
+# The end of a process
+
+
+STUCK = """
+import atexit, os, sys, threading
+import shop
+
+def handle(item):
+    shop.note(item)
+    print("printed for", item.contents.decode())
+    {thread}
+
+{handler}
+atexit.register(print, "printed at the end")
+"""
+
+# A thread of a handler is a daemon, and so are those that it starts.
+THREAD = "threading.Thread(target=threading.Event().wait, daemon=False).start()"
+HANDLER = "atexit.register(threading.Event().wait)"
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize(
+    "stuck",
+    [{"thread": "", "handler": ""}, {"thread": THREAD, "handler": ""}, {"thread": "", "handler": HANDLER}],
+    ids=["nothing", "thread", "handler"],
+)
+def test_what_a_program_prints_until_its_end_arrives(work, stuck, processes):
+    """Also when a thread or an exit handler of the program never ends.  Nothing is killed."""
+    (work.folder / "stuck.py").write_text(STUCK.format(**stuck))
+    process = work.start("--processes", processes, "stuck:handle")
+    work.add("a")
+    until(lambda: work.left() == 0)
+    if processes == "2":
+        work.logged("connected; taking items", 2)
+    assert work.stop(process) == 0
+    lines = work.log().splitlines()
+    assert lines.count("printed for a") == 1
+    assert lines.count("printed at the end") == int(processes)
+    assert ("does not end; the process does" in work.log()) == any(stuck.values())
+    assert "killed" not in work.log()
+
+
+def test_a_terminal_that_is_closed_stops_a_worker_without_a_supervisor(work):
+    process = work.start("shop:patiently")
+    work.add("a")
+    until((work.folder / "begun").exists)
+    process.send_signal(signal.SIGHUP)
+    work.logged("SIGHUP: no new items; running ones have")
+    (work.folder / "go on").touch()
+    assert process.wait(TIMEOUT_SECONDS) == 0
+    assert work.left() == 0
 
 
 # Several processes

@@ -123,6 +123,7 @@ def test_the_queues_of_a_worker(folder):
     assert made("handle_soon", "mail", "images").queues == "mail, images"
     assert made("app").queues == "high, of-the-app"
     assert made("app", "high").queues == "high"
+    assert made("app", "of-the-app", "high", settings={"strict": True}).queues == "of-the-app, high"
     assert made("worker").queues == "mail"
     assert made("handle", url="queueber://127.0.0.1:1/a%20b").queues == "a b"
     assert made("handle", "mail", url="queueber://127.0.0.1:1/images").queues == "mail"

@@ -1,5 +1,7 @@
 """The end of a worker by signals, with a worker that records its stops."""
 
+import signal
+
 import pytest
 
 from queueber.cli.work_stop import END_SECONDS, FORCED_SECONDS, Stopper
@@ -105,3 +107,36 @@ def test_a_signal_shortens_the_time_of_a_process_that_is_replaced(supervised):
     assert supervised.stops == [600.0]
     supervised.advance(1)
     assert supervised.stops == [600.0, 0]
+
+
+@pytest.fixture
+def handlers():
+    """Restore the handlers of signals."""
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_worker_without_a_supervisor_stops_at_these_signals(alone, handlers, number):
+    """SIGHUP is what a terminal sends that is closed, and would end the process with its items leased."""
+    alone.stopper.take_charge()
+    signal.raise_signal(number)
+    assert alone.stops == [GRACE]
+
+
+def test_a_worker_with_a_supervisor_leaves_sighup_to_that(supervised, handlers):
+    """A service manager may send it to all processes of a service."""
+    supervised.stopper.take_charge()
+    signal.raise_signal(signal.SIGHUP)
+    assert supervised.stops == []
+    signal.raise_signal(signal.SIGTERM)
+    assert supervised.stops == [GRACE]
+
+
+def test_a_signal_that_nohup_has_ignored_stays_ignored(alone, handlers):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    alone.stopper.take_charge()
+    signal.raise_signal(signal.SIGHUP)
+    assert alone.stops == []

@@ -6,6 +6,7 @@ import pytest
 
 from queueber.cli.work_supervisor import (
     BACKOFF_SECONDS,
+    EXIT_REFUSED,
     FORCED_SECONDS,
     End,
     Force,
@@ -155,11 +156,12 @@ def test_a_signal_stops_all_and_the_status_is_0(number):
     assert driver.exited(2, -15, "killed by SIGTERM") == [End(0)]
 
 
-def test_a_process_that_ends_to_be_replaced_gets_no_signal_which_would_be_its_second():
+def test_a_process_that_ends_to_be_replaced_ends_sooner_at_a_stop():
+    """Its running items have the grace from then on."""
     driver = running(2)
     driver.supervisor.ending(0, "1,000 items", 600.0, driver.now)
     driver.actions()
-    assert driver.signalled(signal.SIGTERM) == [Send(1, signal.SIGTERM)]
+    assert driver.signalled(signal.SIGTERM) == [Send(0, signal.SIGTERM), Send(1, signal.SIGTERM)]
     assert driver.exited(0) == []
     assert driver.exited(1) == [End(0)]
 
@@ -266,7 +268,7 @@ def test_a_process_that_ends_by_itself_has_its_own_time_until_a_stop():
     assert driver.after(1) == [Force(0)]
     driver = running(1)
     driver.supervisor.ending(0, "1,000 items", 600.0, driver.now)
-    assert driver.signalled(signal.SIGTERM) == []
+    assert driver.signalled(signal.SIGTERM) == [Send(0, signal.SIGTERM)]
     assert driver.after(STOP_SECONDS) == [Force(0)]
     assert driver.exited(0) == [End(0)]
 
@@ -285,7 +287,8 @@ def test_reload_waits_for_the_next_change_when_the_module_is_broken():
     assert driver.said[1:] == ["shop/tasks.py changed; reloading", "a.py and 2 others changed; reloading"]
     assert driver.exited(0) == [Spawn(0)]
     assert driver.exited(0, 1, "exit status 1") == []
-    assert driver.signalled(signal.SIGINT) == []
+    # One that was signalled before takes both for one.
+    assert driver.signalled(signal.SIGINT) == [Send(1, signal.SIGTERM)]
     assert driver.exited(1) == [End(0)]
 
 
@@ -294,3 +297,50 @@ def test_reload_with_only_broken_processes_ends_at_a_signal():
     driver.actions()
     driver.exited(0, 1, "exit status 1")
     assert driver.signalled(signal.SIGINT) == [End(0)]
+
+
+REFUSAL = "lease is 8 d; the limit is 7 d"
+
+
+def refused(driver, slot, why=REFUSAL):
+    driver.supervisor.refused(slot, why)
+    return driver.exited(slot, EXIT_REFUSED, "exit status 78")
+
+
+def test_a_server_that_refuses_the_first_poll_ends_everything_with_a_status_of_its_own():
+    driver = running(3)
+    assert refused(driver, 1) == [Send(0, signal.SIGTERM), Send(2, signal.SIGTERM)]
+    # The others are refused, too, or stopped before.
+    assert refused(driver, 0, "something else") == []
+    assert driver.exited(2, 0) == [End(EXIT_REFUSED)]
+    assert driver.said == [f"no worker can poll: {REFUSAL}"]
+
+
+def test_a_process_that_does_not_end_after_a_refusal_of_another_is_killed():
+    driver = running(2)
+    refused(driver, 0)
+    assert driver.after(STOP_SECONDS) == [Force(1)]
+    assert driver.after(FORCED_SECONDS) == [Send(1, signal.SIGKILL)]
+    assert driver.exited(1, -9, "killed by SIGKILL") == [End(EXIT_REFUSED)]
+
+
+def test_a_refusal_after_a_process_has_polled_may_pass():
+    """A limit of the server was lowered, and may be raised again: processes that run go on meanwhile, too."""
+    driver = running(2)
+    driver.supervisor.polled()
+    assert refused(driver, 1) == []
+    assert driver.said == [f"worker 2 (process 1002) ended: {REFUSAL}; another starts in 0.5 s"]
+    assert driver.after(0.5) == [Spawn(1)]
+    # The reason is that of one process.
+    driver.ready(1)
+    driver.exited(1, -9, "killed by SIGKILL")
+    assert driver.said[1:] == ["worker 2 (process 1003) ended: killed by SIGKILL; another starts in 1 s"]
+
+
+def test_a_refusal_while_a_program_is_written_waits_for_its_next_change():
+    driver = running(2, reload=True)
+    assert refused(driver, 0) == []
+    assert refused(driver, 1) == []
+    assert driver.said == [f"no worker can poll: {REFUSAL}; waiting for a change of a file"]
+    driver.supervisor.changed(["shop.py"], driver.now)
+    assert driver.actions() == [Spawn(0), Spawn(1)]
