@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Final, Self
 
 VARIABLE: Final = "QUEUEBER_WORK_CHANNEL"
-"""The environment variable with the number of the process and its descriptor."""
+"""The environment variable with the number of the process, its descriptor and its session."""
 
 READ_BYTES: Final = 65_536
 
@@ -29,9 +29,12 @@ ENDING: Final = "ending"
 class WorkerEnd:
     """The worker's end."""
 
-    def __init__(self, slot: int, connection: socket.socket) -> None:
-        """Process number *slot*, from 0, with a connected socket."""
+    def __init__(self, slot: int, connection: socket.socket, session: bytes) -> None:
+        """Process number *slot*, from 0, with a connected socket, in *session*."""
         self.slot = slot
+        self.session = session
+        """That of the processes with this number, of which one runs at a time."""
+
         self._connection = connection
 
     @classmethod
@@ -41,9 +44,9 @@ class WorkerEnd:
         found = os.environ.pop(VARIABLE, "")
         if not found:
             return None
-        slot, descriptor = map(int, found.split(","))
-        os.set_inheritable(descriptor, False)
-        return cls(slot, socket.socket(fileno=descriptor))
+        slot, descriptor, session = found.split(",")
+        os.set_inheritable(int(descriptor), False)
+        return cls(int(slot), socket.socket(fileno=int(descriptor)), bytes.fromhex(session))
 
     def send(self, word: str, text: str = "") -> None:
         """Send a line.  A supervisor that is gone is noticed by `watch`."""
@@ -64,16 +67,17 @@ class WorkerEnd:
 class SupervisorEnd:
     """The supervisor's end for one process."""
 
-    def __init__(self, slot: int) -> None:
+    def __init__(self, slot: int, session: bytes) -> None:
         """Make both ends."""
         self.slot = slot
+        self._session = session
         self._connection, self._theirs = socket.socketpair()
         self._connection.setblocking(False)
         self._rest = b""
 
     def for_worker(self) -> tuple[int, dict[str, str]]:
         """Return the descriptor to pass on, and the environment that names it."""
-        return self._theirs.fileno(), {VARIABLE: f"{self.slot},{self._theirs.fileno()}"}
+        return self._theirs.fileno(), {VARIABLE: f"{self.slot},{self._theirs.fileno()},{self._session.hex()}"}
 
     def passed_on(self) -> None:
         """Close the worker's end in this process."""

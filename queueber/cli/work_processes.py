@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
@@ -17,6 +18,7 @@ from queueber.cli.work_command import ended
 from queueber.cli.work_files import LOOK_SECONDS, SourceFiles
 from queueber.cli.work_supervisor import End, Force, Say, Send, Spawn, Supervisor
 from queueber.errors import reason
+from queueber.limits import ID_BYTES
 
 EXIT_NOT_STARTED: Final = 126
 """The status of shells for a program that cannot be run."""
@@ -48,6 +50,9 @@ class Processes:
         self._selector = selectors.DefaultSelector()
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._ends: dict[int, SupervisorEnd] = {}
+        self._sessions = defaultdict[int, bytes](lambda: os.urandom(ID_BYTES))
+        """The session of each slot, which the next process takes over from one that died."""
+
         self._status: int | None = None
 
     def run(self) -> int:
@@ -154,7 +159,7 @@ class Processes:
                 self._status = action.status
 
     def _spawn(self, slot: int) -> None:
-        end = SupervisorEnd(slot)
+        end = SupervisorEnd(slot, self._sessions[slot])
         descriptor, environment = end.for_worker()
         try:
             process = subprocess.Popen(  # noqa: S603  (this very program)

@@ -104,7 +104,7 @@ async def _run(worker: Worker, supervisor: WorkerEnd | None, stopper: Stopper, g
     """Run *worker*, and arm *guard*: the loop waits for threads, too.  Return the exit status."""
     status = EXIT_ERROR
     try:
-        await worker.run_async()
+        await worker.run_async(None if supervisor is None else supervisor.session)
         status = EXIT_STOPPED
     except QueueberError as why:
         status = EXIT_REFUSED

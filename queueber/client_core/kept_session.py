@@ -46,6 +46,9 @@ PINGS: Final = 4
 REFUSED_SECONDS: Final = 5.0
 """The wait before an attach that the server refused is sent again."""
 
+PROCESS_ENDED: Final = "the worker process that had it ended"
+"""Why items of a process fail that did not settle them."""
+
 _CALLS: Final = BrokerCalls(lambda _, response: response)
 
 
@@ -75,6 +78,7 @@ class KeptSession(SessionRef):
         session: bytes,
         *,
         grace_ms: int = GRACE_MS_DEFAULT,
+        inherited: bool = False,
         clock: Callable[[], float],
         on_change: Callable[[], None],
         on_lost: Callable[[bytes], None],
@@ -82,8 +86,10 @@ class KeptSession(SessionRef):
         """
         Keep *session*, 16 random bytes, over the connections of *link*.
 
-        *held* are the client's leases.  *clock* returns monotonic seconds.  *on_change* is called when the state or
-        `next_at` has changed, *on_lost* with each lease that ended while the program held it.
+        *held* are the client's leases.  With *inherited* it is the session of a process that has ended: the items that
+        the server names at first fail, which counts an attempt, as the end of their leases would later.  *clock*
+        returns monotonic seconds.  *on_change* is called when the state or `next_at` has changed, *on_lost* with each
+        lease that ended while the program held it.
 
         Raises:
             InvalidRequest: *grace_ms* is not 10 s to 7 days.
@@ -113,6 +119,12 @@ class KeptSession(SessionRef):
         self._on_lost = on_lost
         self._connection: ClientConnection | None = None
         self._interval = 0.0
+        self._inherits = inherited
+        """Whether the leases of the process before are not known yet."""
+
+        self._inherited: set[bytes] = set()
+        """Those leases."""
+
         link.users.append(self)
         if link.connection is not None:
             self.on_connected(link.connection)
@@ -160,11 +172,18 @@ class KeptSession(SessionRef):
                 if outcome.more:
                     connection.call(_CALLS.attach(self._session, grace_ms=self.grace_ms, more=True), attached)
                 else:
-                    self._give_back(connection.send, sorted(alive - expected))
+                    self._settle_unknown(connection, alive - expected)
                     self._lose(expected - alive)
             self._on_change()
 
         connection.call(_CALLS.attach(self._session, grace_ms=self.grace_ms), attached)
+
+    def _settle_unknown(self, connection: ClientConnection, leases: set[bytes]) -> None:
+        """Give back the leases whose replies were lost, and fail those of the process before."""
+        if self._inherits:
+            self._inherits, self._inherited = False, leases
+        self._give_back(connection.send, sorted(leases - self._inherited))
+        self._give_back(connection.send, sorted(leases & self._inherited), failed=True)
 
     def _attached(self, response: api.AttachResponse, sent_at: float) -> None:
         if self.state is SessionState.ATTACHING:
@@ -250,8 +269,11 @@ class KeptSession(SessionRef):
         send: Callable[[PendingCall], None],
         leases: list[bytes],
         on_done: Callable[[object], None] = ignore,
+        *,
+        failed: bool = False,
     ) -> None:
-        """Defer all items of *leases*, in as few calls as possible; *on_done* has the first error or None."""
+        """Defer or fail all items of *leases*, in as few calls as possible; *on_done* has the first error or None."""
+        action, error = (api.Action.FAIL, PROCESS_ENDED) if failed else (api.Action.DEFER, "")
         slices = [leases[at : at + SETTLEMENTS_MAX] for at in range(0, len(leases), SETTLEMENTS_MAX)]
         outcomes: list[object] = []
 
@@ -262,7 +284,7 @@ class KeptSession(SessionRef):
                 on_done(errors[0] if errors else None)
 
         for each in slices:
-            entries = [api.Settlement(lease, b"", api.Action.DEFER) for lease in each]
+            entries = [api.Settlement(lease, b"", action, error=error) for lease in each]
             content = settle_content(entries, (), all_or_nothing=False)
             call = Call(None, api.QUEUE_INTERFACE_ID, api.SETTLE, content, api.read_settle_response)
             send(PendingCall(call, done, returning=True))

@@ -17,6 +17,7 @@ from queueber.client_core.connection import ClientConnection, PendingCall
 from queueber.client_core.errors import NotConnected
 from queueber.client_core.kept_session import KeptSession, SessionState
 from queueber.errors import InvalidRequest, Kind, QueueberError, Unimplemented
+from queueber.limits import ID_BYTES
 from queueber.sync.io_thread import IoThread
 from queueber.units import MS_PER_SECOND, SpanMs
 from queueber.worker.handling import LOG
@@ -50,12 +51,13 @@ class Attachment:
         source: Source,
         upkeep: Upkeep,
         *,
+        session: bytes | None,
         on_change: Callable[[], None],
         on_lost: Callable[[bytes], None],
         on_refused: Callable[[QueueberError], None],
     ) -> None:
         """
-        Attach.
+        Attach *session*, that of a worker that has ended, or a new one.
 
         Call *on_change* when an attribute changes, *on_lost* with each lease that the server ends, and *on_refused* if
         the server, or another program at its address, refuses this worker before a server has accepted it.
@@ -89,21 +91,25 @@ class Attachment:
         link.users.append(self)
         self._session: KeptSession | None = None
         if upkeep.session:
-            self._session = KeptSession(
-                link,
-                source.held,
-                os.urandom(16),
-                grace_ms=upkeep.grace_ms,
-                clock=monotonic,
-                on_change=self._session_changed,
-                on_lost=on_lost,
-            )
+            self._session = self._keep(session, on_lost)
         else:
             self._probe()
         if link.connection is None:
             self._await_connection()
         else:
             self.on_connected(link.connection)
+
+    def _keep(self, session: bytes | None, on_lost: Callable[[bytes], None]) -> KeptSession:
+        return KeptSession(
+            self._io.link,
+            self._source.held,
+            os.urandom(ID_BYTES) if session is None else session,
+            grace_ms=self._upkeep.grace_ms,
+            inherited=session is not None,
+            clock=monotonic,
+            on_change=self._session_changed,
+            on_lost=on_lost,
+        )
 
     @property
     def session(self) -> KeptSession | bytes:

@@ -78,14 +78,20 @@ class Keeper:
         policy: Policy,
         upkeep: Upkeep,
         *,
+        session: bytes | None,
         watch: Watch,
         telemetry: Telemetry | None,
         on_end: Callable[[Exception | None], None],
     ) -> None:
-        """Poll *source* over *connector*.  Call *on_end* in a thread, with the error that ended it or None."""
+        """
+        Poll *source* over *connector* in *session*, or in a new one.
+
+        Call *on_end* in a thread, with the error that ended it or None.
+        """
         self._connector = connector
         self._source = source
         self._upkeep = upkeep
+        self._session = session
         self._watch = watch
         self._telemetry = telemetry
         self._on_end = on_end
@@ -177,6 +183,7 @@ class Keeper:
             self._io,
             self._source,
             self._upkeep,
+            session=self._session,
             on_change=lambda: self._tell(self._look_at_attachment),
             on_lost=lambda lease: self._tell(lambda _: self._engine.lease_lost(lease)),
             on_refused=lambda why: self._tell(partial(self._engine.refused, why)),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import evolve
 
+from queueber.client_core.arguments import identifier
 from queueber.client_core.kept_session import GRACE_MS_MAX, GRACE_MS_MIN
 from queueber.errors import InvalidRequest
 from queueber.sync.connector import Connector
@@ -210,21 +211,25 @@ class Worker:
         if errors:
             raise errors[0]
 
-    async def run_async(self) -> None:
+    async def run_async(self, session: bytes | None = None) -> None:
         """
         Run in this event loop until `stop`.
 
         When it is cancelled, it stops without a grace, and raises `CancelledError` after that.
 
+        Args:
+            session: 16 bytes, for a supervisor of processes: the session of this worker and of those that it replaces.
+                Items that an earlier one had fail at once, and not `session_grace` after its end.
+
         Raises:
-            InvalidRequest: the server refused the first poll.
+            InvalidRequest: *session* is not 16 bytes, or the server refused the first poll.
             Unimplemented: the server is too old for it.
             NotConnected: the peer is no server of Queueber, or it refuses this client.
         """
         from queueber.worker.aio_runner import CANCELLED, AioRunner, end_in, wait_for_end  # noqa: PLC0415
 
         ended, on_end = end_in()
-        keeper = self._make_keeper(on_end)
+        keeper = self._make_keeper(on_end, None if session is None else identifier("session", session))
         runner: Runner = (
             ThreadRunner(self._handling(()), keeper, self._policy.concurrency)
             if self._threads
@@ -275,7 +280,7 @@ class Worker:
     def _handling(self, cancelled: tuple[type[BaseException], ...]) -> Handling:
         return Handling(self._handler, self._before, self._after, self._telemetry, cancelled)
 
-    def _make_keeper(self, on_end: Callable[[Exception | None], None]) -> Keeper:
+    def _make_keeper(self, on_end: Callable[[Exception | None], None], session: bytes | None = None) -> Keeper:
         target = self._resolved.target
         with self._lock:
             if self._keeper is not None:
@@ -296,6 +301,7 @@ class Worker:
                 self._resolved.source,
                 self._policy,
                 self._upkeep,
+                session=session,
                 watch=self._watch,
                 telemetry=self._telemetry,
                 on_end=ended,

@@ -1,6 +1,7 @@
 """
 A worker in a process of its own: `python worker_program.py URL HANDLER [OPTION=VALUE …]`.
 
+With the option `session` it takes over the session of these hexadecimal digits.
 Prints a line for each thing that happens.  Handlers are named by the contents of
 the items too: `sleep 5`, `gil 3`, `regex`, `fork`, `block`, `never`.
 """
@@ -86,8 +87,12 @@ async def awork(item):
 def main(url, handler, *options):
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="log %(message)s")
     given = {name: json.loads(value) for name, _, value in (each.partition("=") for each in options)}
+    session = given.pop("session", None)
     worker = Worker(url, {"thread": work, "loop": awork}[handler], telemetry=False, **given)
-    worker.run()
+    if session is None:
+        worker.run()
+    else:
+        asyncio.run(worker.run_async(bytes.fromhex(session)))
     say("ended", json.dumps(worker.health.why))
 
 

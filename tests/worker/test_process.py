@@ -4,6 +4,8 @@ Workers in processes of their own, and a server on a disk: kills, pauses, broken
 Each test says what is promised in its case.
 """
 
+import json
+import os
 import re
 import signal
 import socket
@@ -245,6 +247,18 @@ class TestGone:
                 running[case.__name__] = pool.submit(case, work, queue, url)
             for name, case in running.items():
                 record_property(name, round(case.result(), 2))
+
+    def test_one_that_takes_over_its_session_fails_its_items_at_once(self, server, queue, work):
+        """The grace would be ten seconds; a failure waits for one second at most."""
+        session = json.dumps(os.urandom(16).hex())
+        (added,) = queue.add(b"sleep 60")
+        first = work(session=session)
+        first.line("begin sleep 1")
+        at = first.send(signal.SIGKILL)
+        assert work(session=session).line("begin sleep 2") - at < 9
+        with connect(f"queueber://127.0.0.1:{server.port}/work") as client:
+            item = client.control("work").get(added)
+        assert (item.attempts, item.facts.last_error) == (1, "the worker process that had it ended")
 
     def test_a_short_pause_of_the_process_costs_nothing(self, queue, work):
         worker = work("loop")
