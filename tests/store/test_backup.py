@@ -32,11 +32,14 @@ def target(tmp_path):
 
 
 @pytest.fixture
-def other_file_system(tmp_path):
+def other_file_system(tmp_path, tmp_path_factory):
     """A directory on another file system, to which hard links are impossible."""
-    if not ELSEWHERE.is_dir() or ELSEWHERE.stat().st_dev == tmp_path.stat().st_dev:
+    device = tmp_path.stat().st_dev
+    places = [each for each in (ELSEWHERE, tmp_path_factory.getbasetemp()) if each.is_dir()]
+    elsewhere = next((each for each in places if each.stat().st_dev != device), None)
+    if elsewhere is None:
         pytest.skip("there is only one file system")
-    path = ELSEWHERE / f"queueber-test-{os.getpid()}"
+    path = elsewhere / f"queueber-test-{os.getpid()}"
     path.mkdir()
     yield path
     for root, directories, files in os.walk(path, topdown=False):

@@ -25,19 +25,25 @@ MAIL = QueueNumber(1)
 COMMITS = 20
 
 
-@pytest.fixture
-def crashed(tmp_path, make):
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory, make):
     """The directory of a killed server: twenty commits of an item each, all in the log, and ten noted as on disk."""
-    store = open_store(tmp_path / "live")
+    path = tmp_path_factory.mktemp("killed")
+    store = open_store(path / "live")
     for number in range(1, COMMITS + 1):
         record = QueueRecord(MAIL, "mail", number, 0, LOWEST, 160 * number)
         store.commit([PutItems(MAIL, [make.item(number, b"contents" * 20)]), PutQueue(record)], make.mark)
         if number == COMMITS // 2:
             store.note_synced()
-    path = tmp_path / "data"
-    copytree(tmp_path / "live", path)
+    copytree(path / "live", path / "data")
     store.close()
-    return path
+    return path / "data"
+
+
+@pytest.fixture
+def crashed(killed, tmp_path):
+    """A copy of that directory."""
+    return copytree(killed, tmp_path / "data")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import os
 from shutil import Error, copytree, rmtree
+from time import monotonic, sleep
 
 import pytest
 
@@ -18,22 +19,39 @@ from queueber.store.maintenance.backup import copy_directory
 MAIL = QueueNumber(1)
 COMMITS = 20
 NOTED = 15
+TIMEOUT_SECONDS = 60
 BEFORE, NOW = b"b" * 16, b"n" * 16
 """Boot ids; `make.mark` has the first."""
 
 
-@pytest.fixture
-def data(tmp_path, make):
+@pytest.fixture(scope="module")
+def at_power_cut(tmp_path_factory, make):
     """The directory at a power cut: twenty commits in the log, of which fifteen are noted as synced."""
-    store = open_store(tmp_path / "live")
+    path = tmp_path_factory.mktemp("power-cut")
+    store = open_store(path / "live")
     for number in range(1, COMMITS + 1):
         record = QueueRecord(MAIL, "mail", number, 0, LOWEST, 9_000 * number)
         store.commit([PutItems(MAIL, [make.item(number, bytes([number]) * 9_000)]), PutQueue(record)], make.mark)
         if number == NOTED:
             store.note_synced()
-    copytree(tmp_path / "live", tmp_path / "data")
+    copytree(path / "live", path / "data")
     store.close()
-    return tmp_path / "data"
+    return path / "data"
+
+
+@pytest.fixture
+def data(at_power_cut, tmp_path):
+    """A copy of that directory."""
+    return copytree(at_power_cut, tmp_path / "data")
+
+
+def copy_open(source, target):
+    """Copy a directory in use, once its engine has removed the log of before the start, which it does in a thread."""
+    deadline = monotonic() + TIMEOUT_SECONDS
+    while len(wal_files(source / "db")) > 1:
+        assert monotonic() < deadline
+        sleep(0.001)
+    copytree(source, target)
 
 
 def the_log(path):
@@ -136,7 +154,7 @@ def test_an_earlier_cut_off_end_is_kept(tmp_path, data, make):
     for number in (COMMITS, COMMITS + 1):
         record = QueueRecord(MAIL, "mail", number, 0, LOWEST, 9_000 * number)
         store.commit([PutItems(MAIL, [make.item(number, bytes([number]) * 9_000)]), PutQueue(record)], make.mark)
-    copytree(data, tmp_path / "again")
+    copy_open(data, tmp_path / "again")
     store.close()
     hole(tmp_path / "again", COMMITS + 1)
     store = open_store(tmp_path / "again", boot_id=b"later".ljust(16))
@@ -248,7 +266,7 @@ def test_the_mark_of_the_next_start_ends_the_permission_to_cut(tmp_path, data, m
     record = QueueRecord(MAIL, "mail", COMMITS + 1, 0, LOWEST, 9_000 * (COMMITS + 1))
     item = make.item(COMMITS + 1, bytes([COMMITS + 1]) * 9_000)
     store.commit([PutItems(MAIL, [item]), PutQueue(record)], make.mark)
-    copytree(data, tmp_path / "again")
+    copy_open(data, tmp_path / "again")
     store.close()
     hole(tmp_path / "again", COMMITS + 1)
     with pytest.raises(StorageError, match="Corruption"):
