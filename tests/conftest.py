@@ -1,5 +1,7 @@
 """Settings and fixtures of all tests."""
 
+import gc
+import inspect
 import os
 import signal
 import sys
@@ -16,6 +18,8 @@ pytest_plugins = ["capnp_fixtures"]
 # more about the machine than about the code.
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("others", deadline=None)
+# For `make fast`.
+settings.register_profile("quick", max_examples=25, deadline=None)
 settings.load_profile("same" if os.environ.get("CI") else "others")
 
 # Tests start hundreds of processes, each of which would compile our modules again.
@@ -25,6 +29,27 @@ sys.dont_write_bytecode = False
 # A shell has what it starts in the background ignore Ctrl-C, and so do all that starts from there.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish():
+    """Let no later collection of garbage look at the modules and the tests, which stay to the end."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """
+    Call each test that is no coroutine.
+
+    pytest-twisted would run it, and each example of hypothesis, in a turn of the reactor of its own.
+    """
+    if inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = inspect.signature(pyfuncitem.obj).parameters
+    result = pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names})
+    assert result is None, f"{pyfuncitem.nodeid} returns {result!r}, which nothing waits for"
+    return True
 
 
 @pytest.hookimpl(wrapper=True)

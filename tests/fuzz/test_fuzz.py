@@ -43,6 +43,9 @@ SIDES = [requests, replies]
 CORPUS_BYTES_MAX = 300_000
 PLANTED_FRAMES_MAX = 3_000
 
+REPEATED = settings(derandomize=True, database=None, deadline=None)
+"""The same examples in every run: others are for `make fuzz`."""
+
 
 @pytest.fixture
 def pycapnp():
@@ -193,13 +196,14 @@ def test_a_planted_fault_is_found(name, monkeypatch):
 
 # Not parametrized: pytest-twisted cannot run a test of hypothesis's more than once.
 @pytest.mark.slow
-@settings(max_examples=120, suppress_health_check=list(HealthCheck))
+@settings(REPEATED, max_examples=120, suppress_health_check=list(HealthCheck))
 @given(name=st.sampled_from(sorted(TARGETS)), side=st.sampled_from(SIDES), dice=st.randoms(use_true_random=False))
 def test_spoilt_conversations(name, side, dice):
     frames, _ = damaged(side(dice), dice, requests(dice))
     TARGETS[name](b"".join(frames))
 
 
+@settings(REPEATED)
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300)))
 def test_bytes_are_framed_the_same_however_they_are_cut(stream, cuts):
     places = sorted({0, len(stream), *(min(each, len(stream)) for each in cuts)})
@@ -208,6 +212,7 @@ def test_bytes_are_framed_the_same_however_they_are_cut(stream, cuts):
     target_framing.check(stream)
 
 
+@settings(REPEATED)
 @given(st.lists(st.binary(min_size=8, max_size=8), max_size=30), st.integers(0, 3))
 def test_words_are_read_or_refused(words, segments):
     content = b"".join(words)
