@@ -37,7 +37,7 @@ test: $(READY)
 	$(BIN)/python -m pytest $(WAITING) $(addprefix --ignore=,$(COVERED))
 
 fast: $(READY)
-	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow'
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow' --hypothesis-profile quick
 
 lint: $(READY)
 	$(BIN)/ruff check .

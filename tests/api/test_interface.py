@@ -34,6 +34,7 @@ from queueber.capnp.reader import single_segment
 from queueber.capnp.schema import schema
 from queueber.errors import InvalidRequest, RemoteProtocolError
 from queueber.limits import Limits
+from tests.support.examples import examples
 
 LIMITS = Limits(lease_ms=1 << 29, delay_ms=1 << 40)
 CONTROLS = schema().interfaces["QueueControl"]
@@ -130,7 +131,7 @@ MESSAGES = {
 messages = st.sampled_from(sorted(MESSAGES)).flatmap(lambda name: st.tuples(st.just(name), MESSAGES[name][0]))
 
 
-@settings(max_examples=250)
+@settings(max_examples=examples(250))
 @given(message=messages)
 def test_a_message_there_and_back(pycapnp, message):
     name, value = message
@@ -142,7 +143,7 @@ def test_a_message_there_and_back(pycapnp, message):
     assert read(*pycapnp.build(name, fields)) == value
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     entries=st.lists(settlements, min_size=1, max_size=6),
     changes=st.lists(st.tuples(st.integers(0, 90), st.integers(-70, 63)), max_size=2),
@@ -218,7 +219,7 @@ def reply_fields(method, value):  # noqa: PLR0911
 calls = st.sampled_from(sorted(CONTROL)).flatmap(lambda method: st.tuples(st.just(method), *CONTROL[method]))
 
 
-@settings(max_examples=250)
+@settings(max_examples=examples(250))
 @given(call=calls)
 def test_a_method_of_control_there_and_back(pycapnp, call):
     method, request, response = call

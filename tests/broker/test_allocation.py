@@ -9,6 +9,7 @@ from queueber.broker import Item, ItemId, Key, Queue, Waiter
 from queueber.broker.allocation import Budget, allocate_round_robin
 from queueber.broker.model import HIGHEST
 from queueber.broker.window import Meter, Window
+from tests.support.examples import examples
 
 NOW = 5
 
@@ -104,7 +105,7 @@ def test_a_used_up_budget_leaves_all_items(budget):
     assert len(window) == 2
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     served=st.lists(queues(), min_size=1, max_size=2),
     polls=st.integers(1, 5),

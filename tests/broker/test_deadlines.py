@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from queueber.broker.deadlines import Deadlines
+from tests.support.examples import examples
 
 THINGS = st.integers(0, 9)
 MOMENTS = st.integers(0, 20)
@@ -57,7 +58,7 @@ class DeadlinesMachine(RuleBasedStateMachine):
 
 
 TestDeadlines = DeadlinesMachine.TestCase
-TestDeadlines.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+TestDeadlines.settings = settings(max_examples=examples(50), stateful_step_count=30, deadline=None)
 
 
 def test_superseded_entries_are_counted_against_live_ones():

@@ -14,6 +14,7 @@ from queueber.broker.stats import Bounds, bounds_of, exact_bounds
 from queueber.broker.storage import DeleteItem, DeleteQueue, Found, PutItems
 from queueber.errors import InvalidRequest, Overloaded
 from queueber.values import ControlOutcome, ItemState
+from tests.support.examples import examples
 
 TIGHT = {
     "queue_window_bytes": 60,
@@ -294,7 +295,7 @@ STEPS += [Driver.go_on_with_one] * 5
 def test_reads_are_true_when_they_end(make_harness):
     """Whatever happens between their request and their end, and whenever their snapshots were taken."""
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=examples(200), deadline=None)
     @given(st.data())
     def run(data):
         driver = Driver(make_harness(**data.draw(st.sampled_from([{}, TIGHT]))), data)

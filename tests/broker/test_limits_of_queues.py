@@ -10,6 +10,7 @@ from queueber.errors import InvalidRequest, Overloaded
 from queueber.limits import DEFAULTS
 from queueber.units import SpanMs, WallMs
 from queueber.values import DeathReason, ItemOptions, NewItem
+from tests.support.examples import examples
 
 
 def taken(harness, wanted=1):
@@ -266,7 +267,7 @@ class TestExpiry:
         assert taken(harness, 1) == [b"live"]
         assert taken(harness, 1) == [b"last"]
 
-    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         items=st.lists(st.tuples(st.sampled_from([0, 0, 3, 9]), st.sampled_from([0, 4, 30])), max_size=12),
         polls=st.lists(st.tuples(st.integers(1, 4), st.sampled_from([0, 5])), max_size=8),

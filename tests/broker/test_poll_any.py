@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from queueber.broker.waiter import PollState
 from queueber.errors import InvalidRequest
+from tests.support.examples import examples
 
 NAMES = ("one", "two", "three")
 
@@ -219,7 +220,7 @@ def test_a_paused_peer_is_served_in_all_queues_once_it_is_resumed(harness, poll_
 def test_every_ready_item_reaches_a_poll_that_waits_for_it(make_harness):
     """At rest no poll waits in a queue with a ready item, whatever happened."""
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=examples(100), deadline=None)
     @given(st.data())
     def run(data):
         drive(make_harness(refill_items=3, queue_window_bytes=40, window_bytes=60, item_overhead=10), data)

@@ -13,6 +13,7 @@ from queueber.errors import InvalidRequest, Overloaded
 from queueber.units import SpanMs, WallMs
 from queueber.values import Action, Settlement
 from tests.broker.conftest import START, BrokerHarness, CountedIds
+from tests.support.examples import examples
 
 WORKER = b"w" * 16
 OTHER = b"o" * 16
@@ -325,6 +326,7 @@ def restarted(harness):
     return after
 
 
+@pytest.mark.slow
 def test_ten_starts_in_a_row_lose_and_double_none_of_a_thousand_leases(harness):
     for number in range(1_000):
         harness.add(str(number).encode())
@@ -458,7 +460,7 @@ class SessionMachine(RuleBasedStateMachine):
 
 
 TestSessionMachine = SessionMachine.TestCase
-TestSessionMachine.settings = settings(max_examples=40, stateful_step_count=25)
+TestSessionMachine.settings = settings(max_examples=examples(40), stateful_step_count=25)
 
 
 def test_an_extending_settle_takes_the_lease_out_of_its_session(harness):

@@ -13,6 +13,7 @@ from queueber.broker.queue import Queue
 from queueber.broker.storage import DeleteItem, DeleteLease, Gap, PutItems, PutLease
 from queueber.broker.window import Meter, Window, overlay
 from queueber.errors import StorageError
+from tests.support.examples import examples
 
 QUEUE = QueueNumber(1)
 OVERHEAD = 10
@@ -195,7 +196,7 @@ class TestWindow:
         )
         assert drain(window) == [item.key for item in left]
 
-    @settings(max_examples=300)
+    @settings(max_examples=examples(300))
     @given(st.data())
     def test_removes_items_by_key(self, data):
         """Removals between all other changes; an item may come back to the place from which it was removed."""
@@ -342,7 +343,7 @@ class TestOverlay:
 
         assert ([item.key for item in items], covered_to) == ([make_key(2), make_key(3)], HIGHEST)
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=examples(300), deadline=None)
     @given(
         history=histories(), above=PLACES, items_max=st.integers(1, 6), held=st.sets(st.integers(1, 4)), data=st.data()
     )

@@ -13,6 +13,7 @@ from queueber.capnp.layout import Number, layout
 from queueber.capnp.reader import single_segment, struct_at
 from queueber.capnp.schema import schema
 from queueber.errors import InvalidRequest, RemoteProtocolError
+from tests.support.examples import examples
 
 NUMBERS = {"uint8": 8, "uint16": 16, "uint32": 32, "uint64": 64}
 OPAQUE = {"anyPointer", "interface"}
@@ -81,7 +82,7 @@ structs = st.sampled_from(STRUCTS).flatmap(lambda name: st.tuples(st.just(name),
 
 
 @pytest.mark.slow
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(struct=structs)
 def test_pycapnp_writes_the_same_bytes(pycapnp, struct):
     name, value = struct
@@ -89,7 +90,7 @@ def test_pycapnp_writes_the_same_bytes(pycapnp, struct):
 
 
 @pytest.mark.slow
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(struct=structs)
 def test_pycapnp_reads_what_we_write(pycapnp, struct):
     name, value = struct
@@ -98,7 +99,7 @@ def test_pycapnp_reads_what_we_write(pycapnp, struct):
 
 
 @pytest.mark.slow
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(struct=structs, words=st.integers(1, 20))
 def test_we_read_what_pycapnp_writes_in_many_segments(pycapnp, frame_of, stream_of, struct, words):
     name, value = struct

@@ -35,6 +35,7 @@ def few(monkeypatch):
     return server
 
 
+@pytest.mark.slow
 def test_every_scenario_counts_and_removes_its_items(few):
     progress = RecordedProgress()
     measuring = Bench(few.fleet(), 0.1, progress, "bench")
@@ -100,6 +101,7 @@ def test_a_chart_that_cannot_be_written_is_refused_before_the_measurement(few, b
     assert (done.stdout, few.made) == ("", 0)
 
 
+@pytest.mark.slow
 def test_the_table_is_printed_before_the_chart_is_written(few, benched, tmp_path, monkeypatch):
     plot = tmp_path / "x.svg"
     plot.write_text("before")

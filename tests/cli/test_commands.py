@@ -378,6 +378,7 @@ def test_the_version_and_help_are_no_errors(shell):
         assert result.stdout.startswith("Usage: ")
 
 
+@pytest.mark.slow
 def test_importing_the_command_installs_no_reactor():
     check = "import sys, queueber.cli.commands; sys.exit('twisted.internet.reactor' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 MODULES_MAX = 215
 """A few more than a call needs.  With Twisted and the engine there were 640."""
 

@@ -12,6 +12,8 @@ TIMEOUT_SECONDS = 120
 
 COMMAND = (sys.executable, "-m", "queueber.cli")
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def listening():

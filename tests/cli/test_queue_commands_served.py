@@ -19,6 +19,8 @@ from tests.support.server_process import TIMEOUT_SECONDS, Server
 
 PAGE = (Path(__file__).parents[2] / "docs" / "scripting.md").read_text()
 COMMAND = (sys.executable, "-m", "queueber.cli")
+
+pytestmark = pytest.mark.slow
 UNKNOWN = "00000000-0000-7000-8000-000000000000"
 
 

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROW = "import sys; from queueber.cli.streams import run; run(lambda: "
 
 

@@ -13,6 +13,7 @@ from queueber.client_core.reconnect import Link
 from queueber.errors import Kind
 from queueber.limits import DEFAULTS
 from queueber.units import KIB
+from tests.support.examples import examples
 
 ROOT = "the server's first object"
 LONG = 80 * KIB
@@ -229,4 +230,4 @@ class LinkMachine(RuleBasedStateMachine):
 
 
 TestLink = LinkMachine.TestCase
-TestLink.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestLink.settings = settings(max_examples=examples(60), stateful_step_count=50, deadline=None)

@@ -13,6 +13,7 @@ from test_laws import FALSE
 from tiny import BUGS, history_of
 
 from queueber.errors import Kind
+from tests.support.examples import examples
 
 BAD = {
     "an acknowledged add that never comes": (Verdict.LOST, [add(0, "a")]),
@@ -315,7 +316,7 @@ def test_before_the_drain_nothing_is_lost():
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(0, 80))
 def test_a_right_queue_is_never_called_wrong(numbers, steps):
     assert check(history_of(numbers, steps)).examples == []

@@ -383,6 +383,7 @@ def test_calls_beyond_the_limit_are_overloaded_and_others_continue(pair_with):
     assert pair.called().method_id == 5
 
 
+@pytest.mark.slow
 @pytest.mark.untraced
 def test_thousands_of_returned_answers_may_stay_open(pair_with):
     pair = pair_with(outstanding_calls=2)

@@ -56,6 +56,7 @@ from queueber.limits import Limits
 from queueber.rpc import Calls, Connection, Finished, PromisedAnswer, encoder, fastpath
 from queueber.rpc.fastpath import BACKOFF_MAX, PATTERNS_MAX
 from queueber.rpc.patterns import FIXED_BYTES_MAX
+from tests.support.examples import examples
 
 ID, LEASE = b"i" * 16, b"l" * 16
 EMPTY = bytes(WORD)
@@ -770,7 +771,7 @@ def outcome_of(connection, pieces, then, open_calls):
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.sampled_from(LAYOUTS),
     st.sampled_from(["add", "remove", "poll", "extend"]),
@@ -803,7 +804,7 @@ def test_calls_in_any_layout_are_read_as_in_full(call, kind, changes, contents):
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(blocks(), min_size=1, max_size=8), st.integers(0, 1 << 32))
 @example([([our_call(number, *add(b"abc")) for number in range(5)], "answer")] * 3, 0)
 def test_the_fast_path_reads_what_reading_in_full_does(script, seed):

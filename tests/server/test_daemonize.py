@@ -87,6 +87,7 @@ def test_valid_paths_are_not_reported(tmp_path):
     assert Launcher({"rundir": ".", "pidfile": "", "chroot": None}).complaints() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("child", "status", "printed"),
     [

@@ -213,6 +213,7 @@ def test_pings_whose_replies_are_not_read_end_the_reading(make_server):
     assert_unharmed(healthy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["PEEK", "GET"])
 def test_looking_without_end_is_overloaded(make_server, method):
     """`pending_bytes` bounds the memory of the reads, and one pool job reads at a time."""
@@ -246,6 +247,7 @@ def test_looking_without_end_is_overloaded(make_server, method):
     assert_unharmed(healthy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("requests", [False, True])
 def test_keys_and_request_ids_without_end_use_no_memory_and_leave_no_rows(server, requests):
     peer, healthy = server.connect(), server.connect()

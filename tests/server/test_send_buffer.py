@@ -79,6 +79,7 @@ def test_after_forget_no_change_is_reported():
     assert calls == [True]
 
 
+@pytest.mark.slow
 def test_a_thousand_waiting_polls_and_a_large_batch_stay_within_the_bounds(make_server):
     """No further claim is made for a peer that does not read its replies."""
     size, claim = 50_000, ClaimBounds(polls=64, bytes=16 << 20)

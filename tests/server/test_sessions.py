@@ -84,6 +84,7 @@ def test_an_attach_returns_many_leases_in_pieces(server, worker, monkeypatch):
     assert attach(again, more=True) == api.AttachResponse([], GRACE, 30_000)
 
 
+@pytest.mark.slow
 def test_a_session_with_more_leases_than_a_frame_holds_is_attached(make_server):
     """Each piece stays below the smallest frame limit that a client may have."""
     server = make_server(poll_items=10_000, items_per_add=10_000)
@@ -238,6 +239,7 @@ def test_an_idle_connection_with_a_session_does_not_give_way(make_server):
     assert not peer.aborted
 
 
+@pytest.mark.slow
 def test_a_thousand_workers_with_ten_thousand_leases_for_a_minute_write_nothing():
     """Trap 13."""
     server = Server()

@@ -33,6 +33,7 @@ def fail(server, peer, count=1):
     return response.items
 
 
+@pytest.mark.slow
 def test_an_item_that_is_never_removed_is_counted_and_logged(server, lines):
     peer = server.connect()
     peer.add(b"poison")

@@ -16,6 +16,7 @@ from queueber.worker.actions import Cancel, CancelPoll, Delivered, End, Extend, 
 from queueber.worker.engine import Engine
 from queueber.worker.policy import TICK_SECONDS, Policy
 from queueber.worker.verdicts import DEFER, REMOVE, Defer, Fail, Reject
+from tests.support.examples import examples
 
 SPAN = 30.0
 VERDICTS = st.sampled_from(
@@ -286,7 +287,7 @@ class Worlds(RuleBasedStateMachine):
 
 
 TestWorlds = Worlds.TestCase
-TestWorlds.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestWorlds.settings = settings(max_examples=examples(60), stateful_step_count=40, deadline=None)
 
 assert Action
 assert State
