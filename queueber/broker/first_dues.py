@@ -117,7 +117,7 @@ class FirstDueRead:
 
 @define(eq=False)
 class FirstDues:
-    """The queues of which the first key is to be read: at start those with items, later those that statistics lack."""
+    """The queues whose first key will be read: at start those with items, later those that statistics lack."""
 
     _queues: Queues
     _uncommitted: UncommittedPlans

@@ -74,7 +74,7 @@ class Queues:
         self.watched: dict[Queue, None] = {}
         """The queues that have a number and whose settings end idle queues or dead items."""
         self.unread: dict[Queue, None] = {}
-        """The queues of which the first key is to be read, in this order: `FirstDues` takes them."""
+        """The queues whose first key will be read, in this order: `FirstDues` takes them."""
         self._next_number = 1
         self.windows = WindowBudget(limits)
         """The memory of their windows."""

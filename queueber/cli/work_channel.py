@@ -33,7 +33,7 @@ class WorkerEnd:
         """Process number *slot*, from 0, with a connected socket, in *session*."""
         self.slot = slot
         self.session = session
-        """That of the processes with this number, of which one runs at a time."""
+        """That of the processes with this number; one runs at a time."""
 
         self._connection = connection
 

@@ -28,7 +28,7 @@ class Unrunnable(Exception):
 
 def is_coroutine_function(function: Callable[..., Any]) -> bool:
     """
-    Return whether *function*, of which a task is to be made, is a coroutine function.
+    Return whether *function*, which becomes a task, is a coroutine function.
 
     Raises:
         InvalidRequest: it is neither that nor a plain function: a class, a generator, or nothing that can be called.

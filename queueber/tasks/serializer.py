@@ -97,7 +97,7 @@ class JsonSerializer:
 def _unwritable(
     parameters: Parameters, args: Sequence[Any], kwargs: Mapping[str, Any], why: Exception
 ) -> InvalidRequest:
-    """Return the error for encoded arguments of which text cannot be made because of *why*; it names the first one."""
+    """Return the error for encoded arguments that *why* keeps from becoming text; it names the first one."""
     for name, value in parameters.named(args, kwargs):
         try:
             _encode({name: value}).encode()

@@ -1,4 +1,4 @@
-"""The ages of queues without polls, of which no item is in memory."""
+"""The ages of queues without polls, which have no item in memory."""
 
 import pytest
 

@@ -206,7 +206,7 @@ def test_a_next_step_that_cannot_be_encoded_fails_the_task(app):
         (lambda step: (5, step), "TypeError: task first returned next steps together with a int"),
         (
             lambda step: (each for each in [step]),
-            "TypeError: task first returned a generator, of which nothing was run",
+            "TypeError: task first returned a generator, which ran nothing",
         ),
     ],
 )

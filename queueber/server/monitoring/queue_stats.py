@@ -87,7 +87,7 @@ class Accumulator:
 
     at: WallMs
     _want: Callable[[Queue], None]
-    """Called with each queue of which the due of the first item is not known."""
+    """Called with each queue whose first item's due is not known."""
 
     _queues: int = field(default=0, init=False)
     _added: int = field(default=0, init=False)
