@@ -1,6 +1,6 @@
 """Every message with other than plain fields: there and back, and to and from pycapnp, field by field."""
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from interface_values import (
     CONTROL,
@@ -219,7 +219,18 @@ def reply_fields(method, value):  # noqa: PLR0911
 calls = st.sampled_from(sorted(CONTROL)).flatmap(lambda method: st.tuples(st.just(method), *CONTROL[method]))
 
 
+def item_view(**waits):
+    """An item that waits, or is leased."""
+    state = types.ItemState.READY
+    waits = types.Waits(**waits)
+    return types.ItemView(
+        id=bytes(16), state=state, contents=b"x", contents_bytes=1, added_at_ms=1, due_ms=2, waits=waits
+    )
+
+
 @settings(max_examples=examples(250))
+@example(call=(types.GET, bytes(16), item_view(ahead=3, queue_paused=True)))
+@example(call=(types.GET, bytes(16), item_view(lease=types.LeaseView(handle=b"h" * 8, items=1, ids=[bytes(16)]))))
 @given(call=calls)
 def test_a_method_of_control_there_and_back(pycapnp, call):
     method, request, response = call
