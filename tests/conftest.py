@@ -26,9 +26,12 @@ settings.load_profile("same" if os.environ.get("CI") else "others")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-# A shell has what it starts in the background ignore Ctrl-C, and so do all that starts from there.
+# A shell has what it starts in the background ignore Ctrl-C, and `nohup` a hangup, and so do all that starts
+# from there.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_finish():

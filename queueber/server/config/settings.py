@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from attrs import evolve, field, fields, frozen
-from attrs.converters import optional
 
 from queueber.broker import ClaimBounds
 from queueber.broker.settings import DEFAULT_SETTINGS, DEFINITIONS, Setting
@@ -41,7 +40,12 @@ _DEFAULT_LISTEN = "127.0.0.1:9090"
 def option_field(kind: ValueKind, default: Any, help: str, default_help: str = "", **more: Any) -> Any:  # noqa: A002, ANN401
     """Return a field that is an option; *more* are further attributes of `Option`."""
     option = partial(Option, kind=kind, default=default, help=help, default_help=default_help, **more)
-    return field(default=default, converter=optional(Path) if kind.parse is path else None, metadata={"option": option})
+    return field(default=default, converter=_as_path if kind.parse is path else None, metadata={"option": option})
+
+
+def _as_path(value: Any) -> Any:  # noqa: ANN401
+    """Return a path for a text.  A path of another kind than the system's stays: tests have directories in memory."""
+    return Path(value) if isinstance(value, str) else value
 
 
 def _usable_pages(value: str) -> Listen:
