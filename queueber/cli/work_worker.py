@@ -95,16 +95,24 @@ def run_worker(options: WorkOptions, reporter: Reporter, supervisor: WorkerEnd |
             watch = partial(_watch, worker, options, supervisor, stopper)
             threading.Thread(target=watch, name="worker-watch", daemon=True).start()
         # A worker of functions, too, which then leaves signals to the stopper.
-        status = asyncio.run(_run(worker, supervisor, stopper, guard))
+        # A command goes on when its worker is killed: another one begins after the grace, and not at once.
+        session = None if supervisor is None or options.command else supervisor.session
+        status = asyncio.run(_run(worker, session, supervisor, stopper, guard))
     if status:
         sys.exit(status)
 
 
-async def _run(worker: Worker, supervisor: WorkerEnd | None, stopper: Stopper, guard: ExitGuard) -> int:
-    """Run *worker*, and arm *guard*: the loop waits for threads, too.  Return the exit status."""
+async def _run(
+    worker: Worker, session: bytes | None, supervisor: WorkerEnd | None, stopper: Stopper, guard: ExitGuard
+) -> int:
+    """
+    Run *worker* in *session*, or in one of its own, and return the exit status.
+
+    Arms *guard* at the end: the loop waits for threads, too.
+    """
     status = EXIT_ERROR
     try:
-        await worker.run_async(None if supervisor is None else supervisor.session)
+        await (worker.run_async() if session is None else worker.run_async(session))
         status = EXIT_STOPPED
     except QueueberError as why:
         status = EXIT_REFUSED

@@ -46,8 +46,8 @@ PINGS: Final = 4
 REFUSED_SECONDS: Final = 5.0
 """The wait before an attach that the server refused is sent again."""
 
-PROCESS_ENDED: Final = "the worker process that had it ended"
-"""Why items of a process fail that did not settle them."""
+END_MS: Final = SpanMs(1)
+"""The shortest span of a lease."""
 
 _CALLS: Final = BrokerCalls(lambda _, response: response)
 
@@ -86,8 +86,8 @@ class KeptSession(SessionRef):
         """
         Keep *session*, 16 random bytes, over the connections of *link*.
 
-        *held* are the client's leases.  With *inherited* it is the session of a process that has ended: the items that
-        the server names at first fail, which counts an attempt, as the end of their leases would later.  *clock*
+        *held* are the client's leases.  With *inherited* it is the session of a process that has ended: the leases that
+        the server names at first end at once, which counts as the loss that they would be after the grace.  *clock*
         returns monotonic seconds.  *on_change* is called when the state or `next_at` has changed, *on_lost* with each
         lease that ended while the program held it.
 
@@ -120,10 +120,10 @@ class KeptSession(SessionRef):
         self._connection: ClientConnection | None = None
         self._interval = 0.0
         self._inherits = inherited
-        """Whether the leases of the process before are not known yet."""
+        """Whether the server has still to name the leases of the earlier process."""
 
         self._inherited: set[bytes] = set()
-        """Those leases."""
+        """The leases of the earlier process that have not been ended yet."""
 
         link.users.append(self)
         if link.connection is not None:
@@ -158,6 +158,7 @@ class KeptSession(SessionRef):
     def _attach(self, connection: ClientConnection) -> None:
         sent_at, expected = self._clock(), set(self._held.of(self))
         alive: set[bytes] = set()
+        inherits = self._inherits
         self.state = SessionState.ATTACHING
 
         def attached(outcome: api.AttachResponse | QueueberError) -> None:
@@ -167,23 +168,40 @@ class KeptSession(SessionRef):
                 if self.state is SessionState.ATTACHING:
                     self._refused(outcome)
             else:
-                alive.update(each.lease for each in outcome.leases)
+                alive.update(page := {each.lease for each in outcome.leases})
+                if inherits:
+                    # Added page by page: polls begin after the first, and their leases are this process's own.
+                    self._inherited |= page
+                    self._inherits = False
                 self._attached(outcome, sent_at)
                 if outcome.more:
                     connection.call(_CALLS.attach(self._session, grace_ms=self.grace_ms, more=True), attached)
                 else:
-                    self._settle_unknown(connection, alive - expected)
+                    self._give_back(connection.send, sorted(alive - expected - self._inherited))
+                    self._end_inherited(connection)
                     self._lose(expected - alive)
             self._on_change()
 
         connection.call(_CALLS.attach(self._session, grace_ms=self.grace_ms), attached)
 
-    def _settle_unknown(self, connection: ClientConnection, leases: set[bytes]) -> None:
-        """Give back the leases whose replies were lost, and fail those of the process before."""
-        if self._inherits:
-            self._inherits, self._inherited = False, leases
-        self._give_back(connection.send, sorted(leases - self._inherited))
-        self._give_back(connection.send, sorted(leases & self._inherited), failed=True)
+    def _end_inherited(self, connection: ClientConnection) -> None:
+        """
+        Let the leases of the earlier process end in a moment.  What is refused is sent again with the next ping.
+
+        Failing their items would be bounded by the size of the items, and would count failures of what never began.
+        """
+        leases = sorted(self._inherited)[:SETTLEMENTS_MAX]
+        if not leases:
+            return
+
+        def ended(outcome: object) -> None:
+            if not isinstance(outcome, QueueberError):
+                self._inherited.difference_update(leases)
+                if connection is self._connection:
+                    self._end_inherited(connection)
+
+        entries = [api.Settlement(lease, b"", api.Action.EXTEND, END_MS) for lease in leases]
+        connection.send(PendingCall(_settling(entries), ended))
 
     def _attached(self, response: api.AttachResponse, sent_at: float) -> None:
         if self.state is SessionState.ATTACHING:
@@ -239,6 +257,7 @@ class KeptSession(SessionRef):
                 self._lose(set(outcome))
 
         self._connection.call(_CALLS.ping(), pinged)
+        self._end_inherited(self._connection)
 
     def end(self, on_done: Callable[[object], None]) -> None:
         """
@@ -269,11 +288,8 @@ class KeptSession(SessionRef):
         send: Callable[[PendingCall], None],
         leases: list[bytes],
         on_done: Callable[[object], None] = ignore,
-        *,
-        failed: bool = False,
     ) -> None:
-        """Defer or fail all items of *leases*, in as few calls as possible; *on_done* has the first error or None."""
-        action, error = (api.Action.FAIL, PROCESS_ENDED) if failed else (api.Action.DEFER, "")
+        """Defer all items of *leases*, in as few calls as possible; *on_done* has the first error or None."""
         slices = [leases[at : at + SETTLEMENTS_MAX] for at in range(0, len(leases), SETTLEMENTS_MAX)]
         outcomes: list[object] = []
 
@@ -284,7 +300,10 @@ class KeptSession(SessionRef):
                 on_done(errors[0] if errors else None)
 
         for each in slices:
-            entries = [api.Settlement(lease, b"", action, error=error) for lease in each]
-            content = settle_content(entries, (), all_or_nothing=False)
-            call = Call(None, api.QUEUE_INTERFACE_ID, api.SETTLE, content, api.read_settle_response)
-            send(PendingCall(call, done, returning=True))
+            entries = [api.Settlement(lease, b"", api.Action.DEFER) for lease in each]
+            send(PendingCall(_settling(entries), done, returning=True))
+
+
+def _settling(entries: list[api.Settlement]) -> Call[api.SettleResponse]:
+    content = settle_content(entries, (), all_or_nothing=False)
+    return Call(None, api.QUEUE_INTERFACE_ID, api.SETTLE, content, api.read_settle_response)

@@ -219,7 +219,7 @@ class Worker:
 
         Args:
             session: 16 bytes, for a supervisor of processes: the session of this worker and of those that it replaces.
-                Items that an earlier one had fail at once, and not `session_grace` after its end.
+                Leases of an earlier one end at once, and not `session_grace` after its end.
 
         Raises:
             InvalidRequest: *session* is not 16 bytes, or the server refused the first poll.

@@ -248,17 +248,19 @@ class TestGone:
             for name, case in running.items():
                 record_property(name, round(case.result(), 2))
 
-    def test_one_that_takes_over_its_session_fails_its_items_at_once(self, server, queue, work):
-        """The grace would be ten seconds; a failure waits for one second at most."""
+    def test_one_that_takes_over_its_session_ends_its_leases_at_once(self, server, queue, work):
+        """However large the items are.  The grace would be ten seconds."""
         session = json.dumps(os.urandom(16).hex())
-        (added,) = queue.add(b"sleep 60")
-        first = work(session=session)
-        first.line("begin sleep 1")
-        at = first.send(signal.SIGKILL)
-        assert work(session=session).line("begin sleep 2") - at < 9
         with connect(f"queueber://127.0.0.1:{server.port}/work") as client:
-            item = client.control("work").get(added)
-        assert (item.attempts, item.facts.last_error) == (1, "the worker process that had it ended")
+            added = [queue.add(b"sleep 60 " + bytes(4_000_000))[0] for _ in range(5)]
+            first = work(session=session, concurrency=5)
+            until(lambda: first.text().count("begin sleep 1") == 5)
+            at = first.send(signal.SIGKILL)
+            second = work(session=session, concurrency=5)
+            until(lambda: second.text().count("begin sleep 2") == 5)
+            assert time.monotonic() - at < 9
+            facts = client.control("work").get(added[0]).facts
+        assert (facts.losses, facts.failures) == (1, 0)
 
     def test_a_short_pause_of_the_process_costs_nothing(self, queue, work):
         worker = work("loop")
