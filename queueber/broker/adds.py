@@ -108,7 +108,7 @@ class Adds:
         admitted: list[Sequence[NewItem]] = []
         count = size = 0
         for items in calls:
-            why = self.why_never(items, now) or self.why_refused(queue, items, count, size)
+            why = self.why_never(enumerate(items), now) or self.why_refused(queue, items, count, size)
             refusals.append(why)
             if why is None:
                 admitted.append(items)
@@ -119,19 +119,23 @@ class Adds:
         plan.reply = [next(replies) if why is None else why for why in refusals]
         return plan
 
-    def why_never(self, items: Sequence[NewItem], now: WallMs) -> InvalidRequest | None:
-        """Return why items with these options can never be added."""
+    def why_never(self, items: Iterable[tuple[int, NewItem]], now: WallMs, path: str = "") -> InvalidRequest | None:
+        """
+        Return why *items* can never be added because of their options; None if they can.
+
+        Each item comes with its place in the add, and *path* leads to the add within the call.
+        """
         latest = now + self._limits.delay_ms
-        for place, item in enumerate(items):
+        for place, item in items:
             if item.options is not None and item.options.due > latest:
                 return InvalidRequest(
-                    f"options[{place}].dueMs is {item.options.due - now:,} ms from now;"
+                    f"{path}options[{place}].dueMs is {item.options.due - now:,} ms from now;"
                     f" the limit is {self._limits.delay_ms:,} (delay_ms)",
                     limit="delay_ms",
                 )
             if item.options is not None and 0 < item.options.expires_at <= now:
                 return InvalidRequest(
-                    f"options[{place}].expiresAtMs is {now - item.options.expires_at:,} ms ago by the server's clock;"
+                    f"{path}options[{place}].expiresAtMs is {now - item.options.expires_at:,} ms ago by the server's clock;"
                     " it must be later than now"
                 )
         return None

@@ -220,7 +220,9 @@ class Deduplication:
         plan = self._adds.add(queue, [[items[place] for place in fresh]], now)
         reply = plan.reply[0]
         if isinstance(reply, QueueberError):
-            return self._uncommitted.plan(queue, [], reply)
+            # The refused add had the fresh items only; an error numbers them as the call does.
+            why = self._adds.why_never([(place, items[place]) for place in fresh], now) or reply
+            return self._uncommitted.plan(queue, [], why)
         ids = dict(zip(fresh, reply, strict=True))
         for place, digest in enumerate(keyed.digests):
             if place not in ids:

@@ -218,7 +218,7 @@ class Settles:
         wanted: dict[Queue, list[NewItem]] = {}
         for target, items in adds:
             wanted.setdefault(target, []).extend(items)
-            if (never := self._adds.why_never(items, now)) is not None:
+            if (never := self._adds.why_never(enumerate(items), now)) is not None:
                 return never
         for target, items in wanted.items():
             freed = [leased.size for each in judged if each.frees(target) for leased in each.items]

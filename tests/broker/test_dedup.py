@@ -294,6 +294,15 @@ def test_duplicates_count_in_no_limit_and_a_refusal_changes_nothing(harness):
     assert harness.add(item(b"b"), request_id=REQUEST).duplicates == ()
 
 
+def test_a_refusal_names_the_place_of_the_item_in_the_call(harness):
+    harness.add(item(b"a"))
+    old = NewItem(b"old", SpanMs(0), ItemOptions(expires_at=WallMs(harness.now - 1)))
+    why = harness.add(item(b"a"), item(b"b"), old)
+    assert isinstance(why, InvalidRequest)
+    assert str(why).startswith("options[2].expiresAtMs is 1 ms ago by the server's clock")
+    assert harness.queue.items == 1
+
+
 def test_dead_items_take_no_adds(harness):
     harness.add(item(b"a"))
     dead = harness.broker.queues.dead_line(harness.queue)
