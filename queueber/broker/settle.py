@@ -216,9 +216,9 @@ class Settles:
     def _why_not_added(self, adds: Sequence[Adding], judged: Sequence[_Judged], now: WallMs) -> QueueberError | None:
         """Return why the adds cannot be made after the entries are done; None if they can."""
         wanted: dict[Queue, list[NewItem]] = {}
-        for target, items in adds:
+        for place, (target, items) in enumerate(adds):
             wanted.setdefault(target, []).extend(items)
-            if (never := self._adds.why_never(enumerate(items), now)) is not None:
+            if (never := self._adds.why_never(enumerate(items), now, f"adds[{place}].")) is not None:
                 return never
         for target, items in wanted.items():
             freed = [leased.size for each in judged if each.frees(target) for leased in each.items]

@@ -405,15 +405,18 @@ class TestLimitsOfQueues:
             harness.settle(adds=[("one", b"a"), ("two", b"b")])
         assert harness.settle(adds=[("one", b"a"), ("one", b"b"), ("two",)]).changed
 
-    @pytest.mark.parametrize("options", [ItemOptions(due=WallMs(2**60)), ItemOptions(expires_at=WallMs(1))])
-    def test_items_that_can_never_be_added_refuse_the_call(self, leased, options):
+    @pytest.mark.parametrize(
+        ("options", "field"),
+        [(ItemOptions(due=WallMs(2**60)), "dueMs"), (ItemOptions(expires_at=WallMs(1)), "expiresAtMs")],
+    )
+    def test_items_that_can_never_be_added_refuse_the_call(self, leased, options, field):
         harness, lease, _ = leased
-        late = NewItem(b"x", SpanMs(0), options)
-        plan = harness.broker.settles.settle(
-            harness.queue, [entry(Action.REMOVE, lease)], [(harness.queue, [late])], {}, harness.now
-        )
+        good, late = NewItem(b"x", SpanMs(0)), NewItem(b"x", SpanMs(0), options)
+        adds = [(harness.broker.queue("next"), [good]), (harness.queue, [good, late])]
+        plan = harness.broker.settles.settle(harness.queue, [entry(Action.REMOVE, lease)], adds, {}, harness.now)
 
         assert isinstance(plan.reply, InvalidRequest)
+        assert str(plan.reply).startswith(f"adds[1].options[1].{field} is ")
         assert len(lease.keys) == 3
 
     def test_nothing_can_be_added_to_dead_items(self, leased):
