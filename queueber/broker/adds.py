@@ -135,8 +135,8 @@ class Adds:
                 )
             if item.options is not None and 0 < item.options.expires_at <= now:
                 return InvalidRequest(
-                    f"{path}options[{place}].expiresAtMs is {now - item.options.expires_at:,} ms ago by the server's clock;"
-                    " it must be later than now"
+                    f"{path}options[{place}].expiresAtMs is {now - item.options.expires_at:,} ms ago"
+                    " by the server's clock; it must be later than now"
                 )
         return None
 
