@@ -19,11 +19,12 @@ from attrs import frozen
 from twisted.internet.defer import CancelledError
 
 from queueber import sync
+from queueber.errors import InvalidRequest
 from queueber.limits import POLL_ANY_QUEUES_MAX
 from queueber.units import HOUR
 from queueber.values import Outcome, Settlement
 from queueber.worker.items import WorkItem
-from queueber.worker.verdicts import DEFER, Decision, Verdict, verdict_of, verdict_of_error
+from queueber.worker.verdicts import DEFER, Decision, Verdict, refused, verdict_of, verdict_of_error
 
 TIMEOUT_MS: Final = 20_000
 """For each call: a test whose server hangs should fail, not hang."""
@@ -44,7 +45,11 @@ class Run:
     """The fate of the item: `verdict.action` is `REMOVE` after a success."""
 
     error: BaseException | None = None
-    """The exception of the handler or task, unless it was a decision of its own such as `Reject`."""
+    """
+    The exception of the handler or task, unless it was a decision of its own such as `Reject`.
+
+    An `InvalidRequest` may be the server's, which has refused the verdict: the item has failed instead.
+    """
 
     lost: bool = False
     """Whether the lease had ended, so that the verdict had no effect."""
@@ -105,20 +110,33 @@ class Taken:
                 raise AssertionError(f"{ran}, and {queue!r} still has items: does it add what it takes?")
             yield WorkItem(queue, item.lease, item.polled, item.facts)
 
-    def settle(self, item: WorkItem, verdict: Verdict, error: BaseException | None = None) -> Run:
-        """Settle *item* as a worker does, and note the run."""
+    def settle(
+        self, item: WorkItem, verdict: Verdict, raised: BaseException | None = None, *, raise_errors: bool
+    ) -> None:
+        """
+        Settle *item* as a worker does, and note the run.
+
+        Then raise its error, that of the handler or the server's refusal, if the test wants it or has to stop.
+        """
+        error = raised.error if isinstance(raised, Decision) else raised
+        try:
+            outcome = self._outcome(item, verdict)
+        except InvalidRequest as why:
+            error = error or why
+            _, verdict = refused(verdict, why)
+            outcome = self._outcome(item, verdict)
+        self.runs.append(Run(item, verdict, error, lost=outcome is not Outcome.DONE))
+        if error is not None and (raise_errors or not isinstance(error, Exception)):
+            raise error
+
+    def _outcome(self, item: WorkItem, verdict: Verdict) -> Outcome:
         entry = Settlement(item.lease, item.id, verdict.action, verdict.delay, verdict.error)
-        response = self._client.queue(item.queue).settle(entry, adds=verdict.adds)
-        lost = response.settled[0].outcome is not Outcome.DONE
-        run = Run(item, verdict, error.error if isinstance(error, Decision) else error, lost)
-        self.runs.append(run)
-        return run
+        return self._client.queue(item.queue).settle(entry, adds=verdict.adds).settled[0].outcome
 
     def settle_error(self, item: WorkItem, why: BaseException, *, raise_errors: bool) -> None:
-        """Settle *item*, whose handler has raised *why*, and raise that if the test wants it or has to stop."""
-        run = self.settle(item, DEFER if isinstance(why, CANCELLED) else verdict_of_error(why), why)
-        if run.error is not None and (raise_errors or not isinstance(why, Exception)):
-            raise run.error
+        """Settle *item*, whose handler has raised *why*."""
+        verdict = DEFER if isinstance(why, CANCELLED) else verdict_of_error(why)
+        self.settle(item, verdict, why, raise_errors=raise_errors)
 
 
 @contextmanager
@@ -137,7 +155,7 @@ def drain(url: str, work: Work, runs_max: int, *, raise_errors: bool) -> list[Ru
             except BaseException as why:  # noqa: BLE001  (as a worker does)
                 taken.settle_error(item, why, raise_errors=raise_errors)
             else:
-                taken.settle(item, verdict)
+                taken.settle(item, verdict, raise_errors=raise_errors)
         return taken.runs
 
 
@@ -183,5 +201,5 @@ async def drain_async(url: str, work: Work, runs_max: int, *, raise_errors: bool
             except BaseException as why:  # noqa: BLE001  (as a worker does)
                 taken.settle_error(item, why, raise_errors=raise_errors)
             else:
-                taken.settle(item, verdict)
+                taken.settle(item, verdict, raise_errors=raise_errors)
         return taken.runs

@@ -166,7 +166,8 @@ class TestServer(RunningServer):
                 event loop of its own.
             queues: the names of the queues, those of *work* by default; the first that has items is served.
             runs_max: the most runs.
-            raise_errors: whether an exception of the handler ends this and is raised, once its item is settled.
+            raise_errors: whether an exception of the handler ends this and is raised, once its item is settled; so for
+                the `InvalidRequest` of a verdict that the server refuses, whose item fails.
 
         Returns:
             The runs, in order, each with its item, its verdict and its error.

@@ -24,9 +24,9 @@ from attrs import define
 
 from queueber.errors import InvalidRequest, QueueberError
 from queueber.limits import SETTLEMENTS_MAX
-from queueber.values import Action, Outcome, Settled, Settlement, id_text
+from queueber.values import Outcome, Settled, Settlement, id_text
 from queueber.worker.actions import AnyAction, Delivery, Log, Settle
-from queueber.worker.verdicts import Verdict, bounded
+from queueber.worker.verdicts import Verdict, refused
 
 DELAY_SECONDS = 0.01
 """The longest wait of a verdict for others, while calls can be sent."""
@@ -177,9 +177,8 @@ class Settling:
                 self._drop(entry, str(why))
                 continue
             else:
-                text = f"the server refused to {entry.verdict.action.name.lower()} the item: {why}"
+                text, entry.verdict = refused(entry.verdict, why)
                 self._emit(Log(logging.ERROR, f"item {id_text(entry.delivery.id)}: {text}"))
-                entry.verdict = Verdict(Action.FAIL, None, bounded(f"{text}\n{entry.verdict.error}".strip()))
                 entry.replaced = True
             self._pending.appendleft(entry)
 

@@ -114,6 +114,12 @@ def verdict_of_error(error: BaseException) -> Verdict:
     return error.verdict if isinstance(error, Decision) else Verdict(Action.FAIL, None, error_text(error))
 
 
+def refused(verdict: Verdict, why: InvalidRequest) -> tuple[str, Verdict]:
+    """Return the sentence about *verdict*, which the server has refused, and the plain failure that replaces it."""
+    text = f"the server refused to {verdict.action.name.lower()} the item: {why}"
+    return text, Verdict(Action.FAIL, None, bounded(f"{text}\n{verdict.error}".strip()))
+
+
 def error_text(error: BaseException) -> str:
     """
     Return the text of *error*, at most 4 KiB of UTF-8.

@@ -7,6 +7,7 @@ from twisted.internet.defer import Deferred
 
 from queueber import sync
 from queueber.client import new_item
+from queueber.errors import InvalidRequest
 from queueber.values import Action, AddTo, DeathReason, ItemState
 from queueber.worker import Defer, Done, Fail, Reject, Worker
 
@@ -110,6 +111,50 @@ def test_a_handler_that_adds_what_it_takes_is_stopped(server, mail):
     with pytest.raises(AssertionError, match="the handler ran 5 times, and 'mail' still has items: does it add"):
         server.drain(lambda item: Done([AddTo("mail", [new_item(b"x")])]), "mail", runs_max=5)
     assert [item.state for item in server.items("mail")] == [ItemState.READY]
+
+
+@pytest.fixture
+def late(server):
+    """Return a handler whose hand-off has expired by the clock of the server."""
+    server.advance(10)
+    expired = new_item(b"next", expires_ms=int(server.now.timestamp() * 1_000) - 5_000)
+    return lambda item: Done([AddTo("next", [expired])])
+
+
+def test_a_verdict_that_the_server_refuses_fails_the_item(server, mail, late):
+    mail.add(b"a", b"b")
+    runs = server.drain(late, "mail", raise_errors=False)
+    assert [(type(run.error), run.verdict.action, run.lost) for run in runs] == [
+        (InvalidRequest, Action.FAIL, False)
+    ] * 2
+    for item in server.items("mail"):
+        assert (item.state, item.failures) == (ItemState.DELAYED, 1)
+        text = "the server refused to remove the item: adds[0].options[0].expiresAtMs is "
+        assert item.last_error.startswith(text)
+    server.assert_nothing_added("next")
+
+
+def test_a_refusal_is_raised_once_the_item_is_settled(server, mail, late):
+    mail.add(b"a")
+    with pytest.raises(InvalidRequest, match="expiresAtMs is "):
+        asyncio.run(server.drain_async(late, "mail"))
+    assert [item.state for item in server.items("mail")] == [ItemState.DELAYED]
+
+
+def test_a_refused_decision_of_a_task_keeps_its_own_error(server, mail):
+    """A framework's exception that hands on is the error of the run."""
+
+    class HandOn(Done):
+        error = ZeroDivisionError()
+
+    expired = new_item(b"next", expires_ms=1)
+    mail.add(b"a")
+
+    def handle(item):
+        raise HandOn([AddTo("next", [expired])])
+
+    (run,) = server.drain(handle, "mail", raise_errors=False)
+    assert (run.error, run.verdict.action) == (HandOn.error, Action.FAIL)
 
 
 def test_a_lease_that_ends_meanwhile_is_lost(server, mail):
