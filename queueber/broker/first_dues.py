@@ -13,7 +13,7 @@ if the window has moved meanwhile: no claim waits for it.
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Final
 
 from attrs import define, field
@@ -29,13 +29,16 @@ QUEUES_MAX: Final = 64
 """The most queues of one read."""
 
 KEYS: Final = 4
-"""Keys that are read of each queue at first.  Nearly always one is enough: few rows above a floor are leased."""
+"""Keys read per queue in the first slice.  Nearly always one is enough: few rows above a floor are leased."""
 
 KEYS_MAX: Final = 4_000
 """The most keys of one slice, over all its queues: so that it holds the interpreter for milliseconds only."""
 
+ROWS_MAX: Final = 64_000
+"""The rows of leased items after which a read leaves out a queue: other queues wait, and the rows take memory."""
+
 RETRY_DELAY: Final = SpanMs(MINUTE)
-"""The time between two reads of a queue whose first key cannot be read."""
+"""The time between two reads of a queue whose first key cannot be read, or has too many leased items before it."""
 
 
 @define(eq=False)
@@ -72,6 +75,9 @@ class FirstDueRead:
     keys_max: int = field(default=KEYS, init=False)
     """The keys to read of each queue in the next slice."""
 
+    left_out: list[Queue] = field(factory=list, init=False)
+    """The queues with more than `ROWS_MAX` rows of leased items before their first key."""
+
     @property
     def places(self) -> list[tuple[QueueNumber, Key]]:
         """The queues to read, and the key above which to read each."""
@@ -105,36 +111,40 @@ class FirstDueRead:
             first = min(unread.unleased([*unread.rows, *written]), default=None)
             window.note_beyond(None if first is None else first.due)
             del self._unread[number]
+        elif len(unread.rows) > ROWS_MAX:
+            self.left_out.append(self.drop(number))
 
     def end_slice(self) -> None:
         """Read more keys in the next slice: all so far are those of leased items."""
         self.keys_max = KEYS_MAX // max(1, len(self._unread))
 
     def drop(self, number: QueueNumber) -> Queue:
-        """Return a queue that cannot be read, and read it no further."""
+        """Read a queue no further, and return it."""
         return self._unread.pop(number).queue
 
 
 @define(eq=False)
 class FirstDues:
-    """The queues whose first key will be read: at start those with items, later those that statistics lack."""
+    """
+    The queues whose first key will be read.
+
+    At start these are the queues with items, later those whose first due statistics could not report.
+    """
 
     _queues: Queues
     _uncommitted: UncommittedPlans
     _postponed: dict[Queue, WallMs] = field(factory=dict, init=False)
-    """The queues that could not be read, and when they are read again, in that order."""
+    """The queues whose read failed or left them out, and when they are read again, in order of these times."""
 
     def want(self, queue: Queue) -> None:
-        """Have the first key of *queue*, which is no dead line, read unless its due is known."""
+        """Schedule a read of the first key of *queue*, never a dead line, unless its due is known."""
         if _is_unknown(queue) and queue not in self._postponed:
             self._queues.unread[queue] = None
 
     def begin(self, now: WallMs) -> FirstDueRead | None:
-        """Return a read of the next queues, of which it may need none; None if there are no queues to read."""
+        """Return a read of the next queues; it may have no places.  None if no queue waits."""
         unread = self._queues.unread
-        for queue, at in list(self._postponed.items()):
-            if at > now:
-                break
+        for queue, _ in list(takewhile(lambda each: each[1] <= now, self._postponed.items())):
             del self._postponed[queue]
             unread[queue] = None
         if not unread:
@@ -142,7 +152,8 @@ class FirstDues:
         read = FirstDueRead()
         for queue in list(islice(unread, QUEUES_MAX)):
             del unread[queue]
-            if queue.number is None or not _is_unknown(queue):
+            # A queue may have been wanted during the read that postponed it.
+            if queue in self._postponed or queue.number is None or not _is_unknown(queue):
                 continue
             if queue.items == len(queue.held):
                 queue.window.note_beyond(None)
@@ -154,12 +165,19 @@ class FirstDues:
     def fail(self, read: FirstDueRead, number: QueueNumber, now: WallMs) -> Queue:
         """Postpone a queue of *read* that cannot be read, and return it."""
         queue = read.drop(number)
-        self._postponed[queue] = WallMs(now + RETRY_DELAY)
+        self._postpone(queue, now)
         return queue
 
-    def end(self, read: FirstDueRead) -> None:
-        """End *read*, which has no places any more."""
+    def end(self, read: FirstDueRead, now: WallMs) -> None:
+        """End *read*, which has no places any more, and postpone the queues that it left out."""
         self._uncommitted.unfollow(read)
+        for queue in read.left_out:
+            self._postpone(queue, now)
+
+    def _postpone(self, queue: Queue, now: WallMs) -> None:
+        # The order of times is that of insertion.
+        self._postponed.pop(queue, None)
+        self._postponed[queue] = WallMs(now + RETRY_DELAY)
 
 
 def _is_unknown(queue: Queue) -> bool:

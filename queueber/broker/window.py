@@ -17,8 +17,8 @@ A cursor that only moves forward would be simpler and wrong: a delayed item
 that becomes due at a key it has passed would never be found.
 
 `beyond_due`, when the first item beyond becomes due, is for statistics alone.
-It is known where it costs no read, from a trim on, or from one read of the
-first key; no claim depends on it.
+It is set by a trim or by one read of the first key; puts and removals maintain
+it.  No claim depends on it.
 
 An item that is removed by its key stays in place as a *dead* one until it would
 come to the head, or until half of all are dead.  No dead item is ever at the

@@ -2,6 +2,7 @@
 
 import pytest
 
+from queueber.broker import first_dues as module
 from queueber.broker.first_dues import KEYS, KEYS_MAX, QUEUES_MAX, RETRY_DELAY, FirstDueRead
 from queueber.broker.stats import Bounds, bounds_of, state_of
 from queueber.broker.storage import Found
@@ -22,7 +23,7 @@ def read_all(harness):
         while read.places:
             read_slice(harness, read)
             slices += 1
-        harness.broker.first_dues.end(read)
+        harness.broker.first_dues.end(read, harness.now)
     harness.broker.check()
     return slices
 
@@ -160,6 +161,25 @@ class TestLeasedItems:
         assert read.places == [(harness.queue.number, leased[KEYS - 1])]
         assert read.keys_max == KEYS_MAX
 
+    def test_that_are_very_many_end_the_read_which_begins_again_later(self, harness, leased, monkeypatch):
+        """So they delay no other queue, and the memory of a read is bounded."""
+        monkeypatch.setattr(module, "ROWS_MAX", KEYS - 1)
+        read = harness.broker.first_dues.begin(harness.now)
+        read_slice(harness, read)
+
+        assert read.places == []
+        harness.broker.first_dues.end(read, harness.now)
+        assert harness.queue.window.beyond_due is None
+        harness.broker.first_dues.want(harness.queue)
+        assert harness.broker.first_dues.begin(harness.now) is None
+        harness.now += RETRY_DELAY
+        assert harness.broker.first_dues.begin(harness.now).places != []
+
+    def test_that_are_very_many_do_no_harm_if_the_first_item_is_found(self, harness, leased, monkeypatch):
+        monkeypatch.setattr(module, "ROWS_MAX", KEYS)
+        assert read_all(harness) == 2
+        assert harness.queue.window.beyond_due == harness.now
+
     def test_that_are_given_back_between_two_slices_count(self, harness, leased):
         """No plan writes the row of an item that comes back to its own place."""
         read = harness.broker.first_dues.begin(harness.now)
@@ -282,7 +302,7 @@ class TestLater:
         read = first_dues().begin(harness.now)
         assert first_dues().fail(read, harness.queue.number, harness.now) is harness.queue
         assert read.places == []
-        first_dues().end(read)
+        first_dues().end(read, harness.now)
 
         first_dues().want(harness.queue)
         assert first_dues().begin(harness.now) is None
@@ -290,6 +310,26 @@ class TestLater:
 
         assert read_all(harness) == 1
         assert harness.queue.window.beyond_due is not None
+
+    def test_a_queue_that_was_wanted_during_a_read_that_fails_is_read_again_later(self, harness, first_dues):
+        harness.add(b"x")
+        harness.add(b"x", name="other")
+        restart(harness)
+        queue, other = harness.queue, harness.broker.queue("other")
+        read = first_dues().begin(harness.now)
+        first_dues().want(queue)
+        first_dues().fail(read, queue.number, harness.now)
+        harness.now += 1
+        first_dues().fail(read, other.number, harness.now)
+        first_dues().end(read, harness.now)
+
+        read = first_dues().begin(harness.now)
+        assert read.places == []
+        first_dues().end(read, harness.now)
+        harness.now += RETRY_DELAY - 1
+        read = first_dues().begin(harness.now)
+
+        assert [number for number, _ in read.places] == [queue.number]
 
     def test_a_read_that_has_ended_follows_no_plans(self, harness, first_dues, monkeypatch):
         harness.add(b"x")

@@ -180,7 +180,7 @@ class Driver:
             if read.places:
                 self.reads.append(Reading(read, self.harness.rows.copy()))
             else:
-                self.broker.first_dues.end(read)
+                self.broker.first_dues.end(read, self.harness.now)
             return
         if isinstance(read, Count):
             keys = rows.keys(read.number, read.after, items_max=2)

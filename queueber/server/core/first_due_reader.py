@@ -1,5 +1,5 @@
 """
-Reads when the first items became due that are not in memory, so that statistics know the age of each queue.
+Reads the due of each queue's first item if it is not in memory, so that statistics know the age of each queue.
 
 After a start these are the first items of all queues.  A run reads about a
 thousand queues at most, so 100,000 take two minutes, and the storage threads
@@ -75,13 +75,17 @@ class FirstDueReader:
             if read.places:
                 self._add(read, await self._pool.run(self._read_keys, read.places, read.keys_max))
             if not read.places:
-                first_dues.end(read)
+                first_dues.end(read, self._clock.now())
                 self._read = None
 
     def _read_keys(
         self, places: Sequence[tuple[QueueNumber, Key]], keys_max: int
     ) -> list[tuple[QueueNumber, Sequence[Key] | Failure]]:
-        """On a storage thread: read the next keys of each queue, each for itself so that damage hides no other."""
+        """
+        On a storage thread: read the next keys of each queue.
+
+        They are read separately, so that damage to one does not affect the others.
+        """
         found: list[tuple[QueueNumber, Sequence[Key] | Failure]] = []
         for number, after in places:
             try:
