@@ -220,7 +220,8 @@ def test_a_mistake_on_the_command_line_has_the_status_of_a_usage_error(complaint
     [
         ("workers = ", "Invalid value (at line 1, column 11)"),
         ("workers = [1]", "workers must be a text or a number, not list"),
-        ("workers = true", "workers must be a text or a number, not bool"),
+        ("workers = true", "workers must be a text or a number, not true"),
+        ("[limit]\nqueues = false", "[limit] queues must be a text or a number, not false"),
         ("wipe = true", "wipe is accepted on the command line only"),
         ("[limits]\nqueues = 1", "[limits] queues is not an option; did you mean [limit] queues?"),
         ("config = 'x'", "config names this file and is not an option of it"),

@@ -102,7 +102,8 @@ class Option:
             ValueError: it is not permitted.
         """
         if not isinstance(value, str | int | float) or (isinstance(value, bool) and self.kind.parse is not boolean):
-            raise ValueError(f"must be a text or a number, not {type(value).__name__}")
+            shown = str(value).lower() if isinstance(value, bool) else type(value).__name__
+            raise ValueError(f"must be a text or a number, not {shown}")
         return self.kind.parse(usable_text(str(value)))
 
 
