@@ -115,11 +115,11 @@ async def _run(
         await (worker.run_async() if session is None else worker.run_async(session))
         status = EXIT_STOPPED
     except QueueberError as why:
-        status = EXIT_REFUSED
-        if supervisor is None:
-            click.echo(f"queueber: {one_line(str(why))}", err=True)
-        else:
+        status = EXIT_REFUSED if worker.refused else EXIT_ERROR
+        if worker.refused and supervisor is not None:
             supervisor.send(REFUSED, one_line(str(why)))
+        else:
+            click.echo(f"queueber: {one_line(str(why))}", err=True)
     finally:
         if stopper.forced:
             guard.arm(status, threads=HURRIED_SECONDS, handlers=HURRIED_SECONDS)

@@ -95,7 +95,8 @@ class Engine:
 
         self._end_by = 0.0
         self._last_wait = self._forced = self._ended = False
-        self._error: QueueberError | None = None
+        self.refusal: QueueberError | None = None
+        """The error with which the worker ends, because it is the same for each attempt."""
 
     # ---- what others may see
 
@@ -186,7 +187,7 @@ class Engine:
     def refused(self, why: QueueberError, now: float) -> None:
         """End with the error *why*, which is the same for each attempt, unless a stop was asked for before."""
         if not self.stopping:
-            self._error = why
+            self.refusal = why
             self.stop(0, now)
 
     def done(self, delivery: Delivery, verdict: Verdict | None, now: float) -> None:
@@ -392,7 +393,7 @@ class Engine:
             for delivery in left:
                 delivery.lease.held.discard(delivery)
                 self._leave(delivery, "the worker has ended")
-        self._actions.append(End(self._error))
+        self._actions.append(End(self.refusal))
 
     def _log(self, level: int, text: str) -> None:
         self._actions.append(Log(level, text))

@@ -150,6 +150,11 @@ class Worker:
         return None if self._keeper is None else monotonic() - self._keeper.engine.last_poll
 
     @property
+    def refused(self) -> bool:
+        """Whether the server, or another program at its address, refused the worker before its first poll."""
+        return self._keeper is not None and self._keeper.engine.refusal is not None
+
+    @property
     def http_address(self) -> tuple[str, int] | None:
         """The host and port of the health page; None without one."""
         return None if self._page is None else self._page.address
