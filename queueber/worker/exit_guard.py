@@ -4,11 +4,11 @@ The exit of a process in which a handler, a thread or an exit handler does not e
 Python waits for all threads that are not daemons, runs the exit handlers of `atexit`, and flushes standard output.  Any
 of these may last for ever.  An `ExitGuard` ends the process in time, and runs and flushes what Python did not.
 
-| State | `arm` | the main thread gets to the exit handlers | time for threads is over | all time is over |
-|---|---|---|---|---|
-| IDLE | ARMED | | | |
-| ARMED | | MAIN | OWN: runs the exit handlers, flushes, exits | |
-| MAIN, OWN | | | | flushes, exits |
+| State | `arm` | `cancel` | the main thread gets to the exit handlers | time for threads is over | all time is over |
+|---|---|---|---|---|---|
+| IDLE | ARMED | CANCELLED | | | |
+| ARMED | | CANCELLED | MAIN | OWN: runs the exit handlers, flushes, exits | |
+| MAIN, OWN | | | | | flushes, exits |
 
 Nothing cancels an exit handler: one that never ends holds up those that were registered before it.
 """
@@ -39,17 +39,18 @@ class ExitGuard:
         self._why = why
         self._status = 0
         self._timers: list[threading.Timer] = []
+        self._cancelled = False
         self._turn = threading.Lock()
-        """Held, once and for all, by the thread that runs the exit handlers."""
+        """Held, once and for all, by the thread that runs the exit handlers, and for a moment by `cancel`."""
 
     def arm(self, status: int, *, threads: float, handlers: float = HANDLERS_SECONDS) -> None:
         """
         Exit with *status* unless the interpreter ends by itself.
 
         Its threads have *threads* seconds to end, and then exit handlers *handlers* seconds.  Has no effect when it is
-        called again.
+        called again, or after `cancel`.
         """
-        if self._timers:
+        if self._timers or self._cancelled:
             return
         self._status = status
         # The last to be registered is the first to be called.
@@ -62,10 +63,16 @@ class ExitGuard:
         ]
 
     def cancel(self) -> None:
-        """Let the process live, unless the exit handlers have begun."""
-        for each in self._timers:
-            each.cancel()
-        atexit.unregister(self._main_exits)
+        """Undo `arm`.  Has no effect once the exit handlers have begun: the process ends after them."""
+        if not self._turn.acquire(blocking=False):
+            return
+        try:
+            self._cancelled = True
+            for each in self._timers:
+                each.cancel()
+            atexit.unregister(self._main_exits)
+        finally:
+            self._turn.release()
 
     @staticmethod
     def _after(seconds: float, act: Callable[[], None]) -> threading.Timer:
@@ -81,6 +88,10 @@ class ExitGuard:
 
     def _run_handlers(self) -> None:
         if self._turn.acquire(blocking=False):
+            if self._cancelled:
+                # While this timer went off.
+                self._turn.release()
+                return
             LOG.error("%s", self._why)
             atexit._run_exitfuncs()  # noqa: SLF001  (as `multiprocessing` does)
             self._flush_and_exit()

@@ -103,10 +103,46 @@ print("x" * 1_000_000)
             process.kill()
 
 
-def test_it_can_be_called_off():
+def test_it_cannot_be_called_off_once_exit_handlers_have_begun():
+    """The main thread does not run them a second time, and the process ends."""
     status, printed, errors, _ = ends("""
-guard.arm(7, threads=0.2)
+begun = threading.Event()
+
+def handler():
+    print("called")
+    begun.set()
+    time.sleep(0.5)
+
+atexit.register(handler)
+guard.arm(7, threads=0.1)
+begun.wait()
 guard.cancel()
+""")
+    assert (status, errors) == (7, ["a thread does not end"])
+    assert printed == ["called", "first registered, last called"]
+
+
+def test_an_exit_handler_that_never_ends_costs_only_its_time_after_a_late_cancel():
+    status, printed, errors, seconds = ends("""
+begun = threading.Event()
+atexit.register(stuck.wait)
+atexit.register(begun.set)
+guard.arm(7, threads=0.1, handlers=0.2)
+begun.wait()
+guard.cancel()
+stuck.wait()
+""")
+    assert (status, printed) == (7, [])
+    assert errors[-1] == "an exit handler does not end; the process does"
+    assert seconds < 30
+
+
+@pytest.mark.parametrize("armed", ["guard.arm(7, threads=0.2)", ""], ids=["armed", "idle"])
+def test_it_can_be_called_off(armed):
+    status, printed, errors, _ = ends(f"""
+{armed}
+guard.cancel()
+guard.arm(7, threads=0)
 time.sleep(0.4)
 print("goes on")
 """)
