@@ -65,6 +65,17 @@ def new_item(
     )
 
 
+def with_headers(item: NewItem, headers: Mapping[str, Buffer]) -> NewItem:
+    """
+    Return *item* with more headers; its own of the same names are kept.
+
+    Raises:
+        InvalidRequest: they exceed a limit together.
+    """
+    options = item.options or ItemOptions()
+    return item._replace(options=options._replace(headers=_headers({**headers, **dict(options.headers)})))
+
+
 def checked_items(name: str, items: Iterable[NewItem]) -> list[NewItem]:
     """
     Return *items* as a list.

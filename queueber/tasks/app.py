@@ -12,7 +12,7 @@ from queueber.client_core.queue_calls import checked_name
 from queueber.client_core.url import target_of
 from queueber.errors import InvalidRequest
 from queueber.tasks.connections import Connections
-from queueber.tasks.many import AioApp, TxApp, checked_calls
+from queueber.tasks.many import AioApp, TxApp, checked_calls, with_context
 from queueber.tasks.options import (
     PRIORITIES,
     WEIGHTS,
@@ -307,8 +307,8 @@ class Tasks:
         found = checked_calls(self.connections, calls)
         if not found:
             return []
-        with self.connections.publishing(found[0].queue):
-            return self.connections.add_many(found)
+        with self.connections.publishing(found[0].queue, len(found)) as context:
+            return self.connections.add_many(with_context(found, context))
 
     @property
     def aio(self) -> AioApp:

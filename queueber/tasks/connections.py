@@ -74,9 +74,13 @@ class Connections:
         """Return the headers that carry the context of the present trace; none without OpenTelemetry."""
         return telemetry.context_headers() if is_traced() else {}
 
-    def publishing(self, queue: str) -> AbstractContextManager[Mapping[str, bytes]]:
-        """Trace an add to *queue*, if OpenTelemetry is installed; the headers that carry the context are entered."""
-        return telemetry.publishing(queue, server=_server_of(self.url)) if is_traced() else _UNTRACED
+    def publishing(self, queue: str, messages: int = 1) -> AbstractContextManager[Mapping[str, bytes]]:
+        """
+        Trace the adding of *messages* items to *queue*, if OpenTelemetry is installed.
+
+        The headers that carry the context are entered.
+        """
+        return telemetry.publishing(queue, messages, server=_server_of(self.url)) if is_traced() else _UNTRACED
 
     def sync(self) -> sync.Client:
         """Return the blocking client."""

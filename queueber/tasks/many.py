@@ -6,12 +6,13 @@ Adds of many calls at once, in one commit: `Tasks.add_many`, and its twins for a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from attrs import frozen
 
 from queueber.client_core.arguments import elements, instance
+from queueber.client_core.items import with_headers
 from queueber.errors import InvalidRequest
 from queueber.tasks.connections import Connections
 from queueber.tasks.task import Added, ToAdd
@@ -43,6 +44,18 @@ def checked_calls(connections: Connections, calls: Iterable[ToAdd]) -> list[ToAd
     return found
 
 
+def with_context(calls: list[ToAdd], context: Mapping[str, bytes]) -> list[ToAdd]:
+    """
+    Return *calls*, whose items carry the headers *context* of the span that adds them.
+
+    Raises:
+        InvalidRequest: the headers of an item exceed a limit.
+    """
+    if not context:
+        return calls
+    return [call._replace(item=with_headers(call.item, context)) for call in calls]
+
+
 @frozen
 class AioApp:
     """`add_many` as a coroutine for asyncio."""
@@ -54,8 +67,8 @@ class AioApp:
         found = checked_calls(self._connections, calls)
         if not found:
             return []
-        with self._connections.publishing(found[0].queue):
-            return await self._connections.add_many_aio(found)
+        with self._connections.publishing(found[0].queue, len(found)) as context:
+            return await self._connections.add_many_aio(with_context(found, context))
 
 
 @frozen
@@ -71,5 +84,5 @@ class TxApp:
         found = checked_calls(self._connections, calls)
         if not found:
             return succeed([])
-        with self._connections.publishing(found[0].queue):
-            return self._connections.add_many_tx(found)
+        with self._connections.publishing(found[0].queue, len(found)) as context:
+            return self._connections.add_many_tx(with_context(found, context))

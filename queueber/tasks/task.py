@@ -83,8 +83,8 @@ class Producer(Protocol):
         """Return the headers that carry the context of the present trace."""
         ...
 
-    def publishing(self, queue: str) -> AbstractContextManager[Mapping[str, bytes]]:
-        """Trace an add to *queue*; the headers that carry the context are entered."""
+    def publishing(self, queue: str, messages: int = 1) -> AbstractContextManager[Mapping[str, bytes]]:
+        """Trace the adding of *messages* items to *queue*; the headers that carry the context are entered."""
         ...
 
     def add(self, call: ToAdd) -> Added:
@@ -133,7 +133,8 @@ class Adder(Generic[P]):
         Raises:
             InvalidRequest: the arguments do not fit, cannot be encoded, or exceed a limit.
         """
-        return self.prepare(args, kwargs)
+        # `add_many` adds the context of the span that sends it.
+        return self.prepare(args, kwargs, {})
 
     @property
     def aio(self) -> AioAdder[P]:

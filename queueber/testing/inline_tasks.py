@@ -64,9 +64,9 @@ class Inline:
         """Return the headers that carry the context of the present trace."""
         return self._producer.context()
 
-    def publishing(self, queue: str) -> AbstractContextManager[Any]:
+    def publishing(self, queue: str, messages: int = 1) -> AbstractContextManager[Any]:
         """Trace an add, as the app does."""
-        return self._producer.publishing(queue)
+        return self._producer.publishing(queue, messages)
 
     def add(self, call: ToAdd) -> Added:
         """Run *call*, and all steps that follow."""
