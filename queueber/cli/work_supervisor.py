@@ -8,13 +8,13 @@ states of a process:
 |---|---|---|---|---|---|
 | WAITING | | | GONE | STARTING at once | STARTING when its wait is over |
 | STARTING | RUNNING | WAITING; with status 1 BROKEN | ENDING, signalled | ENDING, signalled | |
-| RUNNING | | WAITING; refused BROKEN | ENDING, signalled | ENDING, signalled | |
+| RUNNING | | WAITING; refused before any poll BROKEN | ENDING, signalled | ENDING, signalled | |
 | ENDING | | STARTING, or after a stop GONE | ENDING, signalled | | forced when its time is over, then killed |
 | BROKEN | | | GONE | STARTING | |
 
 Status 1 before a process was ready means that it cannot start, for a reason that it has printed.  If no process was
 ready before, everything ends with that status; with ``--reload`` the next change of a file tries again.  A process that
-the server refuses before its first poll is treated likewise if no process has polled before: others would fare alike.
+the server refuses is treated likewise if no process has polled before: the server would refuse the others, too.
 A RUNNING process that says that it ends in order to be replaced is ENDING.  A second signal forces all, and a third
 kills them.  A process takes two SIGTERM for one.
 """
@@ -48,7 +48,7 @@ EXIT_ERROR: Final = 1
 
 EXIT_REFUSED: Final = 78
 """
-The server, or another program at its address, refuses the worker before its first poll: a restart would not help.
+The server, or another program at its address, refuses the worker before its first poll: a restart rarely helps.
 
 ``EX_CONFIG`` of sysexits.
 """
@@ -220,7 +220,7 @@ class Supervisor:
             self._spawn(slot, now)
         elif before is State.STARTING and status == EXIT_ERROR and (self.reload or not self.was_ready):
             self._cannot_start(slot, EXIT_ERROR, "", now)
-        elif slot.refusal and (self.reload or not self.has_polled):
+        elif slot.refusal and not self.has_polled:
             self._cannot_start(slot, EXIT_REFUSED, f"no worker can poll: {slot.refusal}", now)
         else:
             self._died(slot, f"{slot.name} ended: {slot.refusal or how}", now)

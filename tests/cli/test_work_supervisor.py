@@ -344,3 +344,16 @@ def test_a_refusal_while_a_program_is_written_waits_for_its_next_change():
     assert driver.said == [f"no worker can poll: {REFUSAL}; waiting for a change of a file"]
     driver.supervisor.changed(["shop.py"], driver.now)
     assert driver.actions() == [Spawn(0), Spawn(1)]
+
+
+def test_a_refusal_after_a_poll_is_tried_again_while_a_program_is_written_too():
+    driver = running(2, reload=True)
+    driver.supervisor.polled()
+    assert refused(driver, 0) == []
+    assert driver.said == [f"worker 1 (process 1001) ended: {REFUSAL}; another starts in 0.5 s"]
+    assert driver.after(0.5) == [Spawn(0)]
+    driver.ready(0)
+    # A change of a file does not wait.
+    refused(driver, 0)
+    driver.supervisor.changed(["shop.py"], driver.now)
+    assert driver.actions() == [Spawn(0), Send(1, signal.SIGTERM)]
