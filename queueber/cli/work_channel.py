@@ -4,7 +4,7 @@ The words between a worker process and its supervisor, over a pair of sockets.
 The worker sends the lines ``ready``, ``polled`` after its first answered poll, ``refused REASON`` when it ends before
 that because the server refuses it, and ``ending SECONDS REASON`` when it ends within that time in order to be replaced.
 Whatever the supervisor sends means: end at once.  When it is gone, however it ended, the worker stops as if by SIGTERM:
-none goes on alone.
+no worker process goes on without its supervisor.
 """
 
 import os
@@ -33,7 +33,7 @@ class WorkerEnd:
         """Process number *slot*, from 0, with a connected socket, in *session*."""
         self.slot = slot
         self.session = session
-        """That of the processes with this number; one runs at a time."""
+        """The session shared by the successive processes of this slot; one runs at a time."""
 
         self._connection = connection
 
