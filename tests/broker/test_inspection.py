@@ -408,6 +408,15 @@ class TestItems:
 
         assert [item.contents for each in harness.distribute() for item in each.items] == [b"x"]
 
+    def test_an_item_that_is_rescheduled_is_not_had_before(self, harness, control):
+        (item_id,) = harness.add(b"x")
+        harness.submit(control.reschedule(harness.queue, looked_up(harness, item_id), harness.now + 9, harness.now))
+        harness.now += 8
+
+        assert harness.take(5)[0] == []
+        harness.now += 1
+        assert harness.take(5)[0] == [b"x"]
+
     def test_an_item_that_is_rescheduled_to_its_old_due_is_claimed_once_after_a_crash(self, harness, control):
         (item_id,) = harness.add(b"x", delay=50)
         for due in (harness.now + 9, harness.now + 50):

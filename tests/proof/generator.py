@@ -29,8 +29,11 @@ QUEUES = ("default", "mail", "\N{SNOWMAN}", "jobs/nightly")
 ALL_QUEUES = (*QUEUES, habits.LIMITED, habits.ONCE, habits.PURGED)
 DELAYS = ((0.7, 0.0, 0.0), (0.95, 0.01, 0.3), (1.0, 0.3, 1.5))
 SIZES = ((0.9, 100), (0.99, 3_000), (1.0, 70_000))
-BACKLOG_ITEMS = 250
-"""Of one queue: its producers wait while it has more."""
+BACKLOG_ITEMS = {"mail": 1_000, "jobs/nightly": 250}
+"""Producers of a queue wait while it has more items."""
+
+SHORT_BACKLOG = 40
+"""Of the others: an item that becomes ready too early is noticed only if it is delivered early, too."""
 
 QUIET_SECONDS = 0.3
 
@@ -91,7 +94,7 @@ class Generator:
                 calls.add(client.add(contents, delays))
                 self.backlog[client.queue] += count
             await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
-            while self.backlog[client.queue] > BACKLOG_ITEMS and not client.gone:  # noqa: ASYNC110
+            while self.backlog[client.queue] > BACKLOG_ITEMS.get(client.queue, SHORT_BACKLOG) and not client.gone:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
 
     async def work(self, client):
