@@ -22,6 +22,10 @@ def test_the_first_program_of_the_readme_works(reader):
     assert (ROOT / "README.md").read_text().index("```python") < 1_000
 
 
+def test_the_readme_leads_to_a_running_worker(reader):
+    assert reader.follow("README.md", "Get started") == (["thumbnails.py"], 2)
+
+
 def test_what_is_printed_is_compared(reader):
     with pytest.raises(AssertionError, match="echo"):
         reader.run("echo cat", "dog\n")
