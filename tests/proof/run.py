@@ -28,6 +28,9 @@ PROOF_TIMEOUT_SECONDS = SECONDS_PER_HOUR / 2
 SOAK_TIMEOUT_SECONDS = 3 * SECONDS_PER_HOUR
 """The time limit of one script.  Scripts with a given duration have this in addition."""
 
+FAILED_CHARACTERS = 4_000
+"""How much of a failed script's output is printed once more at the end: its failures are its last lines."""
+
 
 @frozen
 class Script:
@@ -124,6 +127,8 @@ class Runner:
     soak: bool = False
     sums: dict[str, Sum] = field(factory=dict)
     running: set = field(factory=set, init=False)
+    failed: list[str] = field(factory=list, init=False)
+    """The ends of the outputs of scripts that failed."""
 
     def run(self, asked, jobs):
         """Run *jobs* scripts at once, each given with its arguments and its timeout."""
@@ -159,11 +164,15 @@ class Runner:
             status = 1
         self.running.discard(process)
         seconds = time.monotonic() - began
-        print(f"\n--- {script.path.name} {' '.join(words)}  ({seconds:.0f} s)\n{said}", end="", flush=True)
+        head = f"\n--- {script.path.name} {' '.join(words)}  ({seconds:.0f} s)\n"
+        print(f"{head}{said}", end="", flush=True)
+        if status:
+            self.failed.append(head + said[-FAILED_CHARACTERS:])
         return script, said, status, seconds
 
     def end(self, began):
-        """Print the table; return the status."""
+        """Print the failures once more, where a log that was cut still has them, and the table; return the status."""
+        print(*self.failed, sep="", end="")
         print("\n| Part | n | Failures | Rate at most | Voids | s | |\n|---|--:|--:|--:|--:|--:|---|")
         for name, each in self.sums.items():
             print(each.row(name))

@@ -153,6 +153,16 @@ def test_a_script_that_fails_makes_the_whole_fail(run, tmp_path, capfd):
     assert "RUNS FAILED" in capfd.readouterr().out
 
 
+def test_failures_are_printed_again_before_the_table(run, tmp_path, capfd):
+    (tmp_path / "good.py").write_text(f"print({GOOD!r})")
+    (tmp_path / "bad.py").write_text("print('first' + 5_000 * '.'); print('FAILED: lost'); raise SystemExit(1)")
+    ended(run, tmp_path, "bad", "good")
+    again, _, table = capfd.readouterr().out.rpartition("| Part |")
+    assert [again.count(each) for each in ("first", "FAILED: lost", GOOD)] == [1, 2, 1]
+    assert again.endswith("FAILED: lost\n\n")
+    assert "| good |" in table
+
+
 def test_a_script_that_hangs_is_ended_and_makes_the_whole_fail(run, tmp_path, capfd, monkeypatch):
     """Allow the script any time until its first output."""
     has_spoken = tmp_path / "has spoken"
