@@ -1,6 +1,7 @@
 """The judgement of a server's behaviour after a disk error; void runs are not counted."""
 
 from collections import Counter
+from itertools import cycle
 from pathlib import Path
 from random import Random
 
@@ -53,6 +54,26 @@ def test_the_file_of_a_call_that_took_long_stands_where_it_began():
         "17 101.0 <... fdatasync resumed>) = -1 EIO (Input/output error) (INJECTED)\n"
     )
     assert injection.first_in(output, 0.0) == Came(101.0, LOG)
+
+
+class InterruptedClocks:
+    """Clocks 1,000 s apart, read by a process that is interrupted for 50 ms after every fourth reading."""
+
+    def __init__(self):
+        self.now = 5_000.0
+        self.pauses = cycle([1e-6, 0.05, 1e-6, 1e-6])
+
+    def monotonic(self):
+        self.now += next(self.pauses)
+        return self.now
+
+    def time(self):
+        return self.monotonic() - 1_000.0
+
+
+def test_an_interruption_between_two_readings_does_not_move_the_fault(monkeypatch):
+    monkeypatch.setattr(injection, "time", InterruptedClocks())
+    assert injection.between_clocks() == pytest.approx(1_000.0, abs=1e-4)
 
 
 def test_a_server_that_ends_and_says_why_is_right():
