@@ -1,11 +1,11 @@
 """
 Task libraries next to each other: the same no-op task, one after the other, each figure with a fresh broker.
 
-For every library and broker: tasks a second of one and of four worker
-processes, from tasks that were added before the workers start; the time from
-an add to the start of the task with an idle worker; the memory of a worker;
-and what a `kill -9` of a worker with all its processes costs, when another
-one is started at once.
+For every library and broker: tasks a second that one program adds, one at a
+time; tasks a second of one and of four worker processes, from tasks that were
+added before the workers start; the time from an add to the start of the task
+with an idle worker; the memory of a worker; and what a `kill -9` of a worker
+with all its processes costs, when another one is started at once.
 
 `make .bench-tasks/.ready` installs the libraries, each in an environment of its
 own.  A library or broker that is not installed is reported as missing.
@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -37,11 +37,20 @@ from servers import Failed, Missing, running  # noqa: E402
 THROUGHPUT_SECONDS = 40
 """Workers that have not run all tasks by then are measured by what they ran."""
 
+RUN_SECONDS, TASKS_MAX = 5, 30_000
+"""A fast library gets as many tasks as it runs in this time, so that the starts of its processes do not count."""
+
+ADDERS = 4
+"""Programs that add the tasks of a run whose adds are not measured."""
+
 COMEBACK_SECONDS = 60
 """A task that has not been started again by then counts as not back."""
 
 LATENCY_TASKS, LATENCY_INTERVAL = 200, 0.1
 """A tenth of a second is longer than any of the libraries takes for a task, so that the worker is idle at each add."""
+
+MEASURED_MIN = 4
+"""The least number of tasks that a rate is taken from."""
 
 LONG_SECONDS = 3.0
 SHORT_TASKS = 50
@@ -110,6 +119,11 @@ class Bench:
         program = [str(self.subject.python), str(APPS / f"{self.subject.app}_app.py")]
         self.run([*program, str(count), str(interval), str(pause), *self.subject.add])
 
+    def fill(self, count):
+        """Add *count* tasks with several programs at once."""
+        with ThreadPoolExecutor(ADDERS) as pool:
+            list(pool.map(self.add, [count // ADDERS] * ADDERS))
+
     def start(self, processes):
         """Start workers with this number of processes."""
         command = self.subject.command(self.subject.worker, processes=processes, broker=self.url)
@@ -158,23 +172,43 @@ class Bench:
 
 
 def throughput(bench, processes, count):
-    """Tasks added and run in a second; the run begins when a twentieth of the tasks have run."""
+    """Tasks run in a second, of *count*, a multiple of `ADDERS`."""
     bench.begin(f"throughput-{processes}")
+    bench.fill(count)
+    found = ran(bench, processes, count)
+    return {"run": rate(found, processes), "unfinished": count - len(found)}
+
+
+def one_by_one(bench, count):
+    """Tasks added in a second by one program, and run by one process."""
+    bench.begin("one by one")
     bench.add(count)
+    found = ran(bench, 1, count)
+    added = sorted(record[1] for record in found)
+    return {"run": rate(found, 1), "add": (len(added) - 1) / (added[-1] - added[0]) * 1e9}
+
+
+def ran(bench, processes, count):
+    """Run *count* tasks that were added; return their records."""
     bench.start(processes)
     try:
         found = bench.wait(lambda records: len(records) >= count, THROUGHPUT_SECONDS)
     finally:
         bench.stop()
-    ends = sorted(record[2] for record in found)[len(found) // 20 :]
-    added = sorted(record[1] for record in found)
-    if len(ends) < 2:
+    if len(found) < MEASURED_MIN:
         raise Failed(f"{len(found)} of {count} tasks ran: {bench.log.read_text(errors='replace')[-800:]}")
-    return {
-        "run": (len(ends) - 1) / (ends[-1] - ends[0]) * 1e9,
-        "add": (len(added) - 1) / (added[-1] - added[0]) * 1e9,
-        "unfinished": count - len(found),
-    }
+    return found
+
+
+def rate(found, processes):
+    """Return the starts a second, from when each process has started a task, and a twentieth of all tasks has."""
+    starts = sorted((record[2], record[3]) for record in found)
+    seen, warm = set(), 0
+    while len(seen) < processes and warm < len(starts) // 2:
+        seen.add(starts[warm][1])
+        warm += 1
+    measured = [at for at, _ in starts[max(warm, len(starts) // 20) :]]
+    return (len(measured) - 1) / (measured[-1] - measured[0]) * 1e9
 
 
 def latency(bench, count):
@@ -236,18 +270,28 @@ def measure(library, broker, count, scratch, *, kill):
     if not library.python.exists():
         raise Missing(f"{library.app} is not installed: make .bench-tasks/.ready")
     found = {"library": library.name, "broker": broker}
-    figures = {
-        "throughput1": partial(throughput, processes=1, count=count),
-        "throughput4": partial(throughput, processes=4, count=count),
-        "latency": partial(latency, count=min(count, LATENCY_TASKS)),
-    }
-    if kill:
-        figures["killed"] = killed
-    for name, figure in figures.items():
+
+    def take(name, figure, *arguments):
         # A slow library leaves tasks over, which the next figure must not meet.
         with running(broker, scratch) as (port, _):
-            found[name] = figure(Bench(library, broker, port, scratch))
+            found[name] = figure(Bench(library, broker, port, scratch), *arguments)
+
+    take("one by one", one_by_one, count)
+    enough = max(count, min(TASKS_MAX, int(RUN_SECONDS * found["one by one"]["run"]))) // ADDERS * ADDERS
+    for processes in (1, 4):
+        take(f"throughput{processes}", throughput, processes, enough)
+    take("latency", latency, min(count, LATENCY_TASKS))
+    if kill:
+        take("killed", killed)
     return found
+
+
+def median(runs):
+    """Return several runs as one: each figure is the median of the runs that have it."""
+    (first, *_) = runs
+    if isinstance(first, dict):
+        return {name: median([each[name] for each in runs if name in each]) for name in first}
+    return statistics.median(runs) if isinstance(first, int | float) else first
 
 
 COLUMNS = (
@@ -265,44 +309,56 @@ HEAD = f"| {' | '.join(COLUMNS)} |\n|---|---|{'--:|' * (len(COLUMNS) - 2)}"
 
 
 def row(figures):
-    one, four, wait, kill = (figures.get(each) for each in ("throughput1", "throughput4", "latency", "killed"))
+    add, one, four, wait, kill = map(figures.get, ("one by one", "throughput1", "throughput4", "latency", "killed"))
     back = "" if kill is None else "not in 60 s" if kill["seconds"] is None else f"{kill['seconds']:.1f} s"
     return (
-        f"| {figures['library']} | {figures['broker']} | {one['add']:,.0f} | {one['run']:,.0f} | {four['run']:,.0f} |"
+        f"| {figures['library']} | {figures['broker']} | {add['add']:,.0f} | {one['run']:,.0f} | {four['run']:,.0f} |"
         f" {wait['p50']:.1f} | {wait['p99']:.1f} | {wait['memory'] / 2**20:,.0f} | {back} |"
     )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", type=int, default=3_000, help="how many tasks a throughput is taken from [3000]")
+    parser.add_argument("--tasks", type=int, default=3_000, help="how many tasks are added one at a time [3000]")
     parser.add_argument("--only", action="append", metavar="NAME", help="only libraries with this in their names")
     parser.add_argument("--broker", action="append", metavar="NAME", help="only this broker")
+    parser.add_argument("--repeats", type=int, default=1, help="measure all so often, and report medians [1]")
     parser.add_argument("--without-kill", action="store_true", help="kill no worker, which takes a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
     args = parser.parse_args()
-    found, failed = [], False
-    print(HEAD, flush=True)
-    for library in LIBRARIES:
-        for broker in library.brokers:
-            if args.only and not any(each in library.name for each in args.only):
-                continue
-            if args.broker and broker not in args.broker:
-                continue
-            with tempfile.TemporaryDirectory(prefix="bench-tasks-", dir=os.curdir) as scratch:
-                try:
-                    figures = measure(library, broker, args.tasks, Path(scratch).resolve(), kill=not args.without_kill)
-                except Missing as why:
-                    print(f"{library.name} with {broker}: {why}", file=sys.stderr)
-                except (Failed, subprocess.SubprocessError) as why:
-                    failed = True
-                    print(f"{library.name} with {broker}: {why}", file=sys.stderr)
-                else:
-                    found.append(figures)
-                    print(row(figures), flush=True)
+    runs, failed = {}, False
+    for repeat in range(args.repeats):
+        print(HEAD, flush=True)
+        for library, broker in asked_for(args):
+            try:
+                with tempfile.TemporaryDirectory(prefix="bench-tasks-", dir=os.curdir) as scratch:
+                    kill = not args.without_kill and not repeat
+                    figures = measure(library, broker, args.tasks, Path(scratch).resolve(), kill=kill)
+            except Missing as why:
+                print(f"{library.name} with {broker}: {why}", file=sys.stderr)
+            except (Failed, subprocess.SubprocessError) as why:
+                failed = True
+                print(f"{library.name} with {broker}: {why}", file=sys.stderr)
+            else:
+                runs.setdefault((library.name, broker), []).append(figures)
+                print(row(figures), flush=True)
+    found = [median(each) for each in runs.values()]
+    if args.repeats > 1:
+        print(f"medians of {args.repeats}\n{HEAD}", *map(row, found), sep="\n")
     if args.json:
         args.json.write_text(json.dumps(found, indent=1))
     sys.exit(failed)
+
+
+def asked_for(args):
+    """Return each library with each of its brokers that the command line asks for."""
+    return [
+        (library, broker)
+        for library in LIBRARIES
+        if not args.only or any(each in library.name for each in args.only)
+        for broker in library.brokers
+        if not args.broker or broker in args.broker
+    ]
 
 
 if __name__ == "__main__":
