@@ -38,7 +38,10 @@ EXAMPLES_MAX = 5
 ID_BYTES = 16
 DELAY_SECONDS_MAX = Limits().delay_ms / MS_PER_SECOND
 BUSY = "the storage engine has to catch up first"
-"""The one reason for `overloaded` under so small a load: tiny write buffers."""
+"""The one reason for `overloaded` under so small a load and with a good disk: tiny write buffers."""
+
+UNREADABLE = "cannot be read at the moment"
+"""The reason of every call that had to read a file of the database and could not."""
 
 
 class Verdict(StrEnum):
@@ -239,8 +242,14 @@ class Judge:
                 return max(call.delays, default=0.0) > DELAY_SECONDS_MAX
             return isinstance(call, Remove | Extend) and len(call.lease) != ID_BYTES
         if call.kind == Kind.OVERLOADED:
-            return (isinstance(call, Add) or (isinstance(call, Settle) and call.contents)) and BUSY in call.why
+            adds = isinstance(call, Add) or (isinstance(call, Settle) and call.contents)
+            return (adds and BUSY in call.why) or (UNREADABLE in call.why and self.after_fault(call))
         return call.kind == Kind.DISCONNECTED and self.away(call.ended)
+
+    def after_fault(self, call):
+        """Return whether the server that answered *call* had met a fault of the disk by then."""
+        begin = max((crash.down for crash in self.history.crashes if crash.down <= call.invoked), default=-inf)
+        return any(begin <= fault <= call.ended for fault in self.history.faults)
 
     def judge_breaks(self):
         """Find connections that the server ended while it ran, and that no newer one has replaced."""

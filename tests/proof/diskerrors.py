@@ -197,6 +197,8 @@ class Epoch:
             down = now - NOTICED_SECONDS if by_itself else now
             # Under strace an end takes longer.
         status, came = server.kill(), injection.came()
+        if came is not None:
+            self.history.faults.append(came.at - CLOCKS_SECONDS)
         if load:
             await over(load)
         if self.down is None:

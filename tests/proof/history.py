@@ -287,6 +287,9 @@ class History:
     ends: dict[int, float] = field(factory=dict)
     """When each connection that is over ended, by its number, as its client saw it."""
 
+    faults: list[float] = field(factory=list)
+    """When the disk failed at a system call of the server."""
+
     settings: dict[str, dict[str, float]] = field(factory=dict)
     """
     The settings of queues that were configured before anything else.
@@ -359,6 +362,7 @@ class History:
                 "drained": self.drained,
                 "breaks": [[each.at, each.why, each.connection] for each in self.breaks],
                 "ends": list(self.ends.items()),
+                "faults": self.faults,
                 "settings": self.settings,
                 "connections": self.connections,
             }
@@ -388,7 +392,8 @@ def load(path):
             history.crashes = [Crash(*each) for each in values["crashes"]]
             history.breaks = [Break(*each) for each in values["breaks"]]
             history.ends = dict(values["ends"])
-            history.drained, history.settings = values["drained"], values["settings"]
+            history.drained, history.faults = values["drained"], values["faults"]
+            history.settings = values["settings"]
             history.connections = values["connections"]
             continue
         history.calls.append(_made(kind, values))

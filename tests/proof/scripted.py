@@ -144,11 +144,11 @@ def gone(connection, at):
     return connection, at
 
 
-def history(*found, drained=1_000.0, **settings):
-    """Return a history of calls, crashes, breaks and ends of connections, with settings of the queue."""
+def history(*found, drained=1_000.0, faults=(), **settings):
+    """Return a history of calls, crashes, breaks, ends of connections and faults, with settings of the queue."""
     crashes = [each for each in found if isinstance(each, Crash)]
     breaks = [each for each in found if isinstance(each, Break)]
     ends = dict(each for each in found if isinstance(each, tuple))
     calls = [each for each in found if not isinstance(each, Crash | Break | tuple)]
     calls.sort(key=lambda call: call.invoked)
-    return History(calls, crashes, drained, breaks, ends, {"q": settings})
+    return History(calls, crashes, drained, breaks, ends, list(faults), {"q": settings})

@@ -8,7 +8,7 @@ from checker import Verdict, check
 from history import Break, Crash, Extend, load
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted import REFUSED, UNKNOWN, add, extend, history, poll, refused, remove
+from scripted import REFUSED, UNKNOWN, add, extend, history, operate, poll, refused, remove
 from test_laws import FALSE
 from tiny import BUGS, history_of
 
@@ -357,11 +357,26 @@ def test_a_wrong_queue_is_found_out(bug):
     assert NAMES[bug] in found, found
 
 
+UNREADABLE = "the item cannot be read at the moment; the server's log says why"
+
+
+@pytest.mark.parametrize(
+    ("fault", "crash", "has_cause"),
+    [(2.0, None, True), (4.0, None, False), (2.0, Crash(2.2, 2.8), False), (2.5, Crash(2.2, 2.8), True)],
+    ids=["before it", "after it", "of an earlier server", "of this server's start"],
+)
+def test_only_a_server_that_has_met_a_fault_may_be_unable_to_read(fault, crash, has_cause):
+    call = refused(operate(3.0, "kick", "a", result=""), Kind.OVERLOADED, UNREADABLE)
+    found = check(history(call, *([crash] if crash else []), faults=[fault]))
+    assert (Verdict.REFUSED not in found.wrong) is has_cause, found.examples
+
+
 def test_a_history_survives_being_saved(tmp_path):
     path = tmp_path / "history"
     made = history_of(random.Random(7), 60, "ends leases early")
     made.crashes.append(Crash(1.0, 2.0))
     made.breaks.append(Break(3.0, "closed"))
+    made.faults.append(4.0)
     made.save(path)
-    assert check(load(path)) == check(made)
+    assert (check(load(path)), load(path).faults) == (check(made), [4.0])
     assert check(made).wrong[Verdict.CUT_OFF] == 1
