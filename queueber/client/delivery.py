@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -128,6 +128,18 @@ if TYPE_CHECKING:
         """The batch of a poll without a limit to its wait, for type checkers: its context is an item, never None."""
 
         async def __aenter__(self) -> Item: ...
+
+    class _FilledBatchAwaitable(Awaitable[FilledBatch]):
+        """The first base of `UnlimitedPoll`: pyright awaits by base classes, and mypy by `__await__`."""
+
+    class UnlimitedPoll(_FilledBatchAwaitable, Deferred[Batch]):
+        """
+        A poll without a limit to its wait, for type checkers: a `Deferred[Batch]` that awaits to a `FilledBatch`.
+
+        A `Deferred[FilledBatch]` would not be a `Deferred[Batch]`: the type of a Deferred's result is invariant.
+        """
+
+        def __await__(self) -> Generator[Deferred[Batch], None, FilledBatch]: ...
 
 
 def _failed(why: QueueberError) -> Deferred[Any]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from typing_extensions import Buffer
 
-    from queueber.client.delivery import FilledBatch
+    from queueber.client.delivery import UnlimitedPoll
     from queueber.client.service import Connector
     from queueber.client.stream import Items
 
@@ -104,7 +104,7 @@ class Queue:
         wait_ms: None = None,
         session: Buffer | SessionRef = b"",
         timeout_ms: int | None = None,
-    ) -> Deferred[FilledBatch]: ...
+    ) -> UnlimitedPoll: ...
 
     @overload
     def poll(

@@ -75,6 +75,7 @@ def first_line(function):
 def results(function):
     """Return the annotated results, of each overload, without the way in which they are waited for."""
     texts = [str(each.__annotations__.get("return")) for each in typing.get_overloads(function) or [function]]
+    texts = ["FilledBatch" if text == "UnlimitedPoll" else text for text in texts]
     return [re.sub(r"^(?:Deferred|Coroutine)\[(.*)\]$", r"\1", text) for text in texts]
 
 

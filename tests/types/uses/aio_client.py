@@ -1,6 +1,7 @@
 """Uses of `queueber.aio` in strict mode, with assertions about their types."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from typing import assert_type
 
 from queueber.aio import (
@@ -61,6 +62,20 @@ async def contexts(mail: Queue) -> None:
                 assert_type((await each.fail("no picture", delay_ms=5)).outcome, Outcome)
     except LeaseLost as why:
         print(QueueberError.__name__, why.kind)
+
+
+async def batches(mail: Queue, limit: int | None) -> Batch:
+    """Batches of polls without a limit to their wait are a `Batch` like the others."""
+    batch: Batch = await mail.poll(10)
+    batch = await mail.poll(10, wait_ms=0)
+    batch = await mail.poll(10, wait_ms=limit)
+    polls: set[asyncio.Task[Batch]] = {asyncio.create_task(mail.poll()), asyncio.create_task(mail.poll(wait_ms=5))}
+    start: Callable[[], Awaitable[Batch]] = mail.poll
+    for each in await mail.poll(10):
+        assert_type(each, Item)
+    assert_type((await mail.poll()).items[0], Item)
+    print(len(batch), len(await start()), len(polls))
+    return await mail.poll()
 
 
 async def wrong(client: Client, mail: Queue) -> None:

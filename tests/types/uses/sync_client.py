@@ -1,5 +1,6 @@
 """Uses of `queueber.sync` in strict mode, with assertions about their types."""
 
+from collections.abc import Callable
 from typing import assert_type
 
 from queueber.sync import Batch, Client, Item, Items, Outcome, Queue, Session, connect, new_item
@@ -25,6 +26,19 @@ def right(lost: list[bytes]) -> None:
         with mail.items(prefetch=10) as items:
             assert_type(items, Items)
             assert_type(next(items), Item)
+
+
+def batches(mail: Queue, limit: int | None) -> Batch:
+    """Batches of polls without a limit to their wait are a `Batch` like the others."""
+    batch: Batch = mail.poll(10)
+    batch = mail.poll(10, wait_ms=0)
+    batch = mail.poll(10, wait_ms=limit)
+    start: Callable[[], Batch] = mail.poll
+    for each in mail.poll(10):
+        assert_type(each, Item)
+    assert_type(mail.poll().items[0], Item)
+    print(len(batch), len(start()))
+    return mail.poll()
 
 
 def wrong(client: Client, mail: Queue) -> None:
