@@ -200,7 +200,7 @@ class Client:
         """
         return await self._connector.call(self._calls.ping(), timeout_ms)
 
-    def session(self, grace_ms: int = GRACE_MS_DEFAULT, *, on_lost: Callable[[bytes], None] | None = None) -> Session:
+    def session(self, grace_ms: int = GRACE_MS_DEFAULT, *, on_lost: Callable[[bytes], object] | None = None) -> Session:
         """
         Return a session that is attached to each connection, and pinged, until it is closed.
 

@@ -37,6 +37,7 @@ class QueueControl:
         self._connector = connector
         self._calls = ControlCalls(queue)
         self.name = queue
+        """The queue's name."""
 
     def __repr__(self) -> str:
         return f"<QueueControl {self.name}>"

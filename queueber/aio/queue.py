@@ -31,7 +31,8 @@ class Queue:
     `NotConnected` if the call was not sent, `OutcomeUnknown` if the connection
     was lost during the call, `CallTimedOut` if it exceeded its time limit,
     `InvalidRequest` if an argument is invalid.  A call whose task is cancelled
-    takes effect all the same, unless it is a poll: that leaves nothing leased.
+    takes effect all the same, unless it was not sent or is a poll: that leaves
+    nothing leased.
 
     *timeout_ms* is the time limit of the call, from the call to its answer,
     including the wait of a poll; None selects that of `connect`.

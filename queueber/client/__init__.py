@@ -15,6 +15,9 @@ checks and the connection's rules are those of `client_core`; this package knows
 Twisted.  Start reading at `connect`, then `service` and `protocol`.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from queueber.api import (
     Action,
     AddTo,
@@ -37,6 +40,11 @@ from queueber.client_core.options import Tls
 from queueber.client_core.queue_calls import GIVE_BACK_MS
 from queueber.values import ControlOutcome, ItemState
 
+if TYPE_CHECKING:
+    from queueber.client.session import Session
+    from queueber.client.stream import Items
+    from queueber.client_core.kept_session import SessionState
+
 __all__ = [
     "GIVE_BACK_MS",
     "Action",
@@ -49,6 +57,7 @@ __all__ = [
     "DeliveryFacts",
     "Item",
     "ItemState",
+    "Items",
     "LeaseLost",
     "NewItem",
     "NotConnected",
@@ -58,9 +67,31 @@ __all__ = [
     "Queue",
     "ReplyTooLong",
     "ServerLimits",
+    "Session",
+    "SessionState",
     "Settled",
     "Settlement",
     "Tls",
     "connect",
     "new_item",
 ]
+
+if not TYPE_CHECKING:
+    # Type checkers would take every name for one that a module with `__getattr__` has.
+
+    _MODULES = {
+        "Items": "queueber.client.stream",
+        "Session": "queueber.client.session",
+        "SessionState": "queueber.client_core.kept_session",
+    }
+    """The modules of classes that the command line, which does without Twisted, does not use."""
+
+    def __getattr__(name: str) -> type:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found: type = getattr(import_module(_MODULES[name]), name)
+        globals()[name] = found
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_MODULES})

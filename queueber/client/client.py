@@ -29,7 +29,8 @@ class Client:
     """
     A client of one server, over one connection that is re-established whenever it is lost.
 
-    Calls made without a connection wait for the next.  Close the client at the end.
+    Calls made without a connection wait for the next.  As a context manager it
+    closes itself.
     """
 
     def __init__(self, connector: Connector, queue: str | None = None) -> None:
@@ -112,8 +113,8 @@ class Client:
         arguments are those of `Queue.poll`.
 
         Returns:
-            Fires with the queue's name, empty without items, and the batch.  Settle its items on that queue, or on the
-            default queue.  Fails with `Unimplemented` on a server that is older than this method.
+            Fires with the queue's name, empty without items, and the batch.  Fails with `Unimplemented` on a server
+            that is older than this method.
         """
         return self._start(
             lambda: self._calls.poll_any(queues, n, lease_ms=lease_ms, wait_ms=wait_ms, strict=strict, session=session),
@@ -128,7 +129,8 @@ class Client:
 
         Polls with the session then give leases that last as long as it is attached, and end when it has been detached
         for *grace_ms*, 10 s to 7 days; 0 means 30 s.  After a reconnection, attach it again.  Send `ping` at least
-        every quarter of the shorter of the grace and the response's `silence`.
+        every quarter of the shorter of the grace and the response's `silence`.  A session of `Client.session` does
+        all of that by itself.
 
         Returns:
             Fires with the leases that the session still has, none if it is attached to this connection already.  If
@@ -146,7 +148,7 @@ class Client:
         """
         return self._start(self._calls.ping, timeout_ms)
 
-    def session(self, grace_ms: int = GRACE_MS_DEFAULT, *, on_lost: Callable[[bytes], None] | None = None) -> Session:
+    def session(self, grace_ms: int = GRACE_MS_DEFAULT, *, on_lost: Callable[[bytes], object] | None = None) -> Session:
         """
         Return a session that is attached to each connection, and pinged, until it is closed.
 
@@ -181,6 +183,6 @@ class Client:
 
         Returns:
             Fires when the connection is closed.  Calls in flight fail with `OutcomeUnknown`, waiting ones with
-            `NotConnected`.
+            `NotConnected`.  Answers to what returns items to their queues are waited for, up to 5 s.
         """
         return self._connector.close()

@@ -46,10 +46,11 @@ def connect(
             endpoint object.
         tls: TLS on top of the address.
         limits: bounds that replace the server's: `frame_bytes` in both directions, `segments`, `traversal_factor` and
-            `exports`.  By default a message may be as long as the server accepts.
+            `exports`.  By default a message may be as long as the server accepts; the client asks for that limit
+            before it sends the first message longer than 64 KiB.
         attempts: failed attempts to connect after which a waiting call fails; None waits without a limit.
-        retry_policy: returns the seconds to wait after a given number of failed attempts, such as connections that
-            ended before they were of use.
+        retry_policy: returns the seconds to wait after a given number of failed attempts.  A connection that ends
+            before it was of use counts as a failed attempt.
         timeout_ms: the time limit of every call, from the call to its answer; None for no limit.  The wait of a poll
             is added to it.  Polls without a limit to their wait, backups and checks have no time limit.
         resend_adds: give every add a request id, so that it is sent again after its connection was lost, and adds

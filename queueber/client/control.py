@@ -35,12 +35,13 @@ class QueueControl:
 
     def __init__(self, connector: Connector, queue: str) -> None:
         """Created by `Client.control`."""
-        self._queue = queue
         self._start = connector.start
         self._calls = ControlCalls(queue)
+        self.name = queue
+        """The queue's name."""
 
     def __repr__(self) -> str:
-        return f"<QueueControl {self._queue}>"
+        return f"<QueueControl {self.name}>"
 
     def stats(self, *, exact: bool = False) -> Deferred[QueueCounts]:
         """

@@ -24,14 +24,12 @@ T = TypeVar("T")
 @define(eq=False, repr=False)
 class Item(Delivered):
     """
-    One item under a lease, and the ways to settle it.
+    One delivered item, and the ways in which it leaves its lease.
 
-    As a context manager it settles itself: success removes it, an exception
-    fails it with its text and goes on, a cancellation defers it.  That takes at
-    most 10 s.  An item that was settled inside is left as it is, and so is one
-    in a process that was forked meanwhile.
-
-    The methods are those of `Queue`, with the item's id and lease.
+    As a context manager it settles the item at the end of the block: success removes it, an exception fails it with
+    the exception's text and goes on, and a cancellation returns it uncounted.  Nothing happens if a method of the
+    item has settled it already, or in a process that was forked meanwhile.  Success raises `LeaseLost` if the lease
+    has ended.  The end of the block takes at most 10 s.
     """
 
     _queue: Queue = field(kw_only=True)
@@ -108,7 +106,8 @@ class Batch(DeliveredBatch[Item]):
     """
     The result of one poll: items under one lease, or none.
 
-    A batch of one, or none, is a context manager that enters its item, or None.
+    As a context manager it is its only item, or None without items.  Entering a batch of several items raises
+    `InvalidRequest`: enter each of its items.
     """
 
     async def __aenter__(self) -> Item | None:

@@ -32,7 +32,9 @@ class Queue:
     `queueber.errors.QueueberError`: the error that the server returned,
     `NotConnected` if the call was not sent, `OutcomeUnknown` if the connection
     was lost during the call, `CallTimedOut` if it exceeded its time limit,
-    `InvalidRequest` if an argument is invalid.
+    `InvalidRequest` if an argument is invalid.  A call whose Deferred is
+    cancelled takes effect all the same, unless it was not sent or is a poll:
+    that leaves nothing leased.
 
     *timeout_ms* is the time limit of the call, from the call to its answer,
     including the wait of a poll; None selects that of `connect`.
@@ -85,7 +87,8 @@ class Queue:
 
         *request_id*, 16 random bytes, stands for this call: one that is sent
         again with it within ten minutes adds nothing and returns the first
-        call's ids.  Use it to repeat a call whose outcome is unknown.
+        call's ids.  The client itself sends such a call again when its
+        connection is lost.
 
         A server that is older than the options of items ignores them.
 
@@ -112,7 +115,7 @@ class Queue:
         n: int = 1,
         *,
         lease_ms: int = LEASE_MS_DEFAULT,
-        wait_ms: int,
+        wait_ms: int | None,
         session: Buffer | SessionRef = b"",
         timeout_ms: int | None = None,
     ) -> Deferred[Batch]: ...
@@ -132,10 +135,10 @@ class Queue:
         If no item is ready, wait up to *wait_ms*: None without a limit, 0 not
         at all.
 
-        With *session*, a session that `Client.attach` has bound to this
-        connection, the lease lasts as long as the session instead.  A server
-        that does not know sessions gives a lease of *lease_ms*: see the
-        batch's `session`.
+        With *session*, of `Client.session` or one that `Client.attach` has
+        bound to this connection, the lease lasts as long as the session
+        instead.  A server that does not know sessions gives a lease of
+        *lease_ms*: see the batch's `session`.
 
         Returns:
             Fires with a `Batch`, empty if the wait ended first; a wait without a

@@ -46,7 +46,7 @@ class Session(KeptSession):
         self,
         connector: Connector,
         grace_ms: int = GRACE_MS_DEFAULT,
-        on_lost: Callable[[bytes], None] | None = None,
+        on_lost: Callable[[bytes], object] | None = None,
     ) -> None:
         """Created by `Client.session`."""
         if on_lost is not None and not callable(on_lost):

@@ -27,12 +27,11 @@ class Items:
     """
     The items of a queue, one by one, without an end; made by `Queue.items`.
 
-    Settle each item, most easily as a context manager.  As a context manager
-    itself, or with `close`, the iteration gives back its stock at the end; so it
-    does when it is no longer referenced.
+    Settle each item, most easily as a context manager.  As a context manager itself, or with `close`, the iteration
+    gives back its stock at the end; so it does when it is no longer referenced.
 
-    A server that is stopping, or has no room for a poll, is asked again after a
-    second.  Any other error of a poll ends the iteration.
+    A server that is stopping, or has no room for a poll, is asked again after a second.  Any other error of a poll is
+    raised.  The iteration may go on after it, and after a cancellation.
     """
 
     def __init__(

@@ -36,7 +36,7 @@ class Item(Delivered):
     As a context manager it settles the item at the end of the block: success removes it, an exception fails it with
     the exception's text and goes on, and an interruption, such as Ctrl-C, returns it uncounted.  Nothing happens if a
     method of the item has settled it already, or in a process that was forked meanwhile.  Success raises `LeaseLost`
-    if the lease has ended.
+    if the lease has ended.  The end of the block takes at most 10 s.
     """
 
     _connector: Connector = field(kw_only=True, repr=False)
@@ -165,7 +165,8 @@ class Items:
         self._calls = calls
         self._poll = partial(calls.poll, lease_ms=lease_ms, session=session)
         self._poll(1)  # checks the arguments
-        self._stock: Prefetch[Item] = Prefetch(prefetch, lease_ms, time.monotonic)
+        held = connector.held if isinstance(session, SessionRef) else None
+        self._stock: Prefetch[Item] = Prefetch(prefetch, lease_ms, time.monotonic, held)
         self._polling: Pending[Batch] | None = None
         self._process = os.getpid()
         self._closed = False
@@ -227,7 +228,8 @@ class Items:
         """
         End the iteration, and give back the items in stock.
 
-        Returns once they are with their queue again; without a connection they come back when their leases end.
+        Returns once they are with their queue again, or after 10 s: without a connection they come back when their
+        leases end.
         """
         if (returning := self._close()) is not None:
             returning.wait()

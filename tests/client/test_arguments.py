@@ -316,6 +316,9 @@ RIGHT = {
 NOT_CALLED = {
     "ControlOutcome",
     "Item",
+    "Items",
+    "Session",
+    "SessionState",
     "LeaseLost",
     "ItemState",
     "Action",

@@ -96,6 +96,7 @@ async def test_a_poll_of_several_queues_takes_from_one(face, url, name):
 async def test_operators_look_and_change(face, server, url, name):
     async with face.client(url) as client:
         control = client.control(name)
+        assert (control.name, client.queue().name, client.default.name) == (name, name, "default")
         first, second, _ = await client.queue().add(b"1", b"2", b"3")
         assert (await control.stats(exact=True)).ready == 3
         assert (await control.configure(max_attempts=3, labels={"team": "a"})).max_attempts == 3

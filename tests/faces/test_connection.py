@@ -175,6 +175,21 @@ async def test_a_kept_session_says_which_leases_are_lost(face, server, url, name
         assert lost == [batch.lease]
 
 
+async def test_a_loop_leaves_out_items_whose_lease_its_session_has_lost(face, server, url, name):
+    lost = []
+    async with face.client(url, retry_policy=soon) as client, client.session(on_lost=lost.append) as session:
+        await client.queue().add(b"1", b"2")
+        items = aiter(client.queue().items(2, session=session))
+        first = await anext(items)
+        assert server.end_lease(first)
+        server.drop_connections()
+        await until(lambda: lost)
+        second = await anext(items)
+        assert (first.losses, second.losses) == (0, 1)
+        assert await second.remove()
+        await items.close()
+
+
 async def test_a_closed_session_names_itself(face, url):
     async with face.client(url) as client:
         async with client.session() as session:

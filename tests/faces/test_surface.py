@@ -103,9 +103,15 @@ def test_connect_takes_the_same(face):
 
 
 def test_the_packages_export_the_same_names():
-    assert set(queueber.aio.__all__) == set(queueber.sync.__all__)
-    # The others would import Twisted, which the command line does without.
-    assert set(queueber.client.__all__) == set(queueber.aio.__all__) - {"Items", "Session", "SessionState"}
+    assert queueber.aio.__all__ == queueber.sync.__all__ == queueber.client.__all__
+
+
+@pytest.mark.parametrize("face", FACES.values(), ids=FACES)
+def test_a_package_has_what_it_exports_and_says_so(face):
+    assert set(face.__all__) <= set(dir(face))
+    assert [name for name in face.__all__ if getattr(getattr(face, name), "__name__", "") != name] == ["GIVE_BACK_MS"]
+    with pytest.raises(AttributeError, match="has no attribute 'Itms'"):
+        _ = face.Itms
 
 
 INTERFACES = {"Queue": "Queue", "Broker": "Client", "QueueControl": "QueueControl", "Admin": "Admin"}
