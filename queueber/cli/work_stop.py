@@ -6,6 +6,9 @@ The end of a worker of ``queueber work``: signals in, stops of the worker out.
 | without a supervisor | no new items; running ones have their grace | ends at once | the process ends, come what may |
 | with a supervisor | the same | nothing: the supervisor decides, and uses `Stopper.force` | the supervisor kills |
 
+When the worker has ended, exit handlers have their time: the first signal leaves it to them, and a second one, or
+`Stopper.force`, ends the process.
+
 Signals are SIGTERM, SIGINT and, without a supervisor, SIGHUP.  Signals in quick succession are one: systemd signals
 each process of a service, in addition to the supervisor's signal, and ``timeout`` signals its child and then the whole
 group.
@@ -59,14 +62,15 @@ class Stopper:
         *,
         supervised: bool,
         leave: Callable[[], None],
+        exit_now: Callable[[], None],
         later: Later = later,
         seconds: Callable[[], float] = monotonic,
     ) -> None:
         """
         Give handlers *grace* seconds.
 
-        *leave* ends the process under a handler that goes on.  *later* calls a function after some seconds, and
-        *seconds* is a monotonic clock.
+        *leave* ends the process under a handler that goes on, and *exit_now* one whose end has begun, without more time
+        for exit handlers.  *later* calls a function after some seconds, and *seconds* is a monotonic clock.
         """
         self._worker = worker
         self._grace = grace
@@ -74,10 +78,11 @@ class Stopper:
         self._later = later
         self._seconds = seconds
         self._leave = leave
+        self._exit_now = exit_now
         self._signalled: float | None = None
         """When the last signal came."""
 
-        self._draining = False
+        self._draining = self._ended = False
         self.forced = False
         """Whether the worker was ended at once."""
 
@@ -90,7 +95,7 @@ class Stopper:
         """Process a signal."""
         now = self._seconds()
         before, self._signalled = self._signalled, now
-        if before is None:
+        if before is None and not self._ended:
             LOG.info("%s: no new items; running ones have %g s to end", name, self._grace)
             if self._draining:
                 # A second stop would end them at once.
@@ -98,16 +103,23 @@ class Stopper:
             else:
                 self._worker.stop(self._grace)
                 self._end_after(self._grace + END_SECONDS)
-        elif now - before >= SAME_SECONDS and not self._supervised:
-            LOG.info("%s again: running items go back now", name)
+        elif before is not None and now - before >= SAME_SECONDS and not self._supervised:
+            if not self._ended:
+                LOG.info("%s again: running items go back now", name)
             self.force()
 
     def force(self) -> None:
-        """End the worker at once: its items go back, and no attempt is counted."""
+        """End the worker at once: its items go back, and no attempt is counted.  If it has ended, end the process."""
+        # Has no effect before that.
+        self._exit_now()
         if not self.forced:
             self.forced = True
             self._worker.stop(0)
             self._end_after(FORCED_SECONDS)
+
+    def worker_ended(self) -> None:
+        """Note that the worker has ended, and that threads and exit handlers have their time."""
+        self._ended = True
 
     def _end_after(self, seconds: float) -> None:
         # A handler that never returns would keep the process, whose items are elsewhere by then.

@@ -86,7 +86,7 @@ def run_worker(options: WorkOptions, reporter: Reporter, supervisor: WorkerEnd |
         reporter.banner(options.target or shlex.join(options.command), worker.server, worker.queues)
     guard = ExitGuard("a handler or a thread does not end; the process does")
     leave = partial(guard.arm, EXIT_STOPPED, threads=0)
-    stopper = Stopper(worker, options.grace, supervised=supervisor is not None, leave=leave)
+    stopper = Stopper(worker, options.grace, supervised=supervisor is not None, leave=leave, exit_now=guard.exit_now)
     stopper.take_charge()
     with schedule:
         if supervisor is not None:
@@ -125,6 +125,7 @@ async def _run(
             guard.arm(status, threads=HURRIED_SECONDS, handlers=HURRIED_SECONDS)
         else:
             guard.arm(status, threads=THREADS_SECONDS)
+        stopper.worker_ended()
     return status
 
 

@@ -10,6 +10,8 @@ of these may last for ever.  An `ExitGuard` ends the process in time, and runs a
 | ARMED | | CANCELLED | MAIN | OWN: runs the exit handlers, flushes, exits | |
 | MAIN, OWN | | | | | flushes, exits |
 
+`exit_now` flushes and exits in each state but IDLE and CANCELLED.
+
 Nothing cancels an exit handler: one that never ends holds up those that were registered before it.
 """
 
@@ -35,11 +37,14 @@ class ExitGuard:
     """The watch over the exit of this process, once it is armed."""
 
     def __init__(self, why: str) -> None:
-        """Log *why* when the process is ended under a thread that goes on."""
+        """Log *why*, unless it is empty, when the process is ended under a thread that goes on."""
         self._why = why
         self._status = 0
         self._timers: list[threading.Timer] = []
-        self._cancelled = False
+        self._armed = threading.Lock()
+        """Held, once and for all, from `arm` on, which several threads may call."""
+
+        self._cancelled = self._leaving = False
         self._turn = threading.Lock()
         """Held, once and for all, by the thread that runs the exit handlers, and for a moment by `cancel`."""
 
@@ -48,19 +53,34 @@ class ExitGuard:
         Exit with *status* unless the interpreter ends by itself.
 
         Its threads have *threads* seconds to end, and then exit handlers *handlers* seconds.  Has no effect when it is
-        called again, or after `cancel`.
+        called again, or after `cancel`.  If no thread can be started, that is logged, and nothing bounds these times.
         """
-        if self._timers or self._cancelled:
+        if self._cancelled or not self._armed.acquire(blocking=False):
             return
         self._status = status
         # The last to be registered is the first to be called.
         atexit.register(self._main_exits)
-        # All are started now, because an interpreter that is ending starts no threads.
-        self._timers = [
-            self._after(threads, self._run_handlers),
-            self._after(threads + handlers, self._give_up),
-            self._after(threads + handlers + FLUSH_SECONDS, self._exit),
-        ]
+        try:
+            # All are started now, because an interpreter that is ending starts no threads.  The last resort is first.
+            self._after(threads + handlers + FLUSH_SECONDS, self._exit)
+            self._after(threads + handlers, self._give_up)
+            self._after(threads, self._run_handlers)
+        except RuntimeError as why:
+            LOG.warning("the end of the process is not watched: %s", why)
+
+    def exit_now(self) -> None:
+        """
+        Flush standard output, and exit: threads and exit handlers have no more time.
+
+        When it is called again meanwhile, it does not wait for the flush.  Has no effect before `arm` or after
+        `cancel`.  Safe in a signal handler.
+        """
+        if self._cancelled or not self._armed.locked():
+            return
+        if self._leaving:
+            self._exit()
+        self._leaving = True
+        self._flush_and_exit()
 
     def cancel(self) -> None:
         """Undo `arm`.  Has no effect once the exit handlers have begun: the process ends after them."""
@@ -74,12 +94,12 @@ class ExitGuard:
         finally:
             self._turn.release()
 
-    @staticmethod
-    def _after(seconds: float, act: Callable[[], None]) -> threading.Timer:
-        timer = threading.Timer(seconds, act)
+    def _after(self, seconds: float, act: Callable[[], None]) -> None:
+        # A timer may go off, or be made, while `cancel` runs.
+        timer = threading.Timer(seconds, lambda: None if self._cancelled else act())
         timer.daemon = True
         timer.start()
-        return timer
+        self._timers.append(timer)
 
     def _main_exits(self) -> None:
         """Leave the exit handlers to the thread that has begun with them.  The first of them."""
@@ -92,7 +112,8 @@ class ExitGuard:
                 # While this timer went off.
                 self._turn.release()
                 return
-            LOG.error("%s", self._why)
+            if self._why:
+                LOG.error("%s", self._why)
             atexit._run_exitfuncs()  # noqa: SLF001  (as `multiprocessing` does)
             self._flush_and_exit()
 

@@ -353,12 +353,20 @@ class Keeper:
             self._runner.close()
         if self._attachment is not None:
             self._attachment.close()
-        threading.Thread(target=self._close, args=(action.error,), name="queueber closing", daemon=True).start()
+        try:
+            threading.Thread(target=self._close, args=(action.error,), name="queueber closing", daemon=True).start()
+        except RuntimeError:
+            # The system has no more threads: the end of the connection is not waited for.
+            self._io.close()
+            self._on_end(action.error)
 
     def _close(self, error: Exception | None) -> None:
         """Close the connection, in a thread of its own, and report the end."""
         # It sends what is pending, and waits for the answer to a cancelled poll, whose items go back.
         closing = threading.Thread(target=self._connector.close, name="queueber closing", daemon=True)
-        closing.start()
-        closing.join(CLOSE_SECONDS)
+        try:
+            closing.start()
+            closing.join(CLOSE_SECONDS)
+        except RuntimeError:
+            self._io.close()
         self._on_end(error)

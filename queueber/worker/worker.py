@@ -43,6 +43,9 @@ THREADS = min(32, (os.cpu_count() or 1) + 4)
 LEFT_SECONDS = 3.0
 """The time that `run` has to return after the end, before the process is ended under a handler that never returns."""
 
+AGAIN_SECONDS = 0.5
+"""The time after a signal in which another one does not end the process at once: some programs signal twice."""
+
 
 class Worker:
     """
@@ -131,7 +134,9 @@ class Worker:
         self._stops: list[float] = []
         """The stops that were asked for before the worker ran."""
 
-        self._signalled = False
+        self._signalled: float | None = None
+        """When the last signal came, while it runs."""
+
         self._exit = ExitGuard("a handler blocks the event loop; the process ends")
         """Ends the process when `run` does not return.  All its items are settled by then."""
 
@@ -297,7 +302,7 @@ class Worker:
                 self._watch.close()
                 if self._page is not None:
                     threading.Thread(target=self._page.close, daemon=True).start()
-                if self._signalled:
+                if self._signalled is not None:
                     self._exit.arm(0, threads=LEFT_SECONDS)
                 on_end(error)
 
@@ -326,15 +331,19 @@ class Worker:
             return
 
         def on_signal(number: int, _: object) -> None:
+            now = monotonic()
+            before, self._signalled = self._signalled, now
+            if before is not None and now - before >= AGAIN_SECONDS:
+                # If the worker has ended under a handler that goes on.
+                self._exit.exit_now()
             LOG.info("%s: the worker stops", signal.Signals(number).name)
-            self._signalled = True
             self.stop()
 
         before = {each: signal.signal(each, on_signal) for each in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
         finally:
-            self._signalled = False
+            self._signalled = None
             self._exit.cancel()
             for each, handler in before.items():
                 signal.signal(each, handler)

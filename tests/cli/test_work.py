@@ -404,6 +404,30 @@ def test_what_a_program_prints_until_its_end_arrives(work, stuck, processes):
     assert "killed" not in work.log()
 
 
+ENDING = """
+import atexit, os, threading
+from shop import HERE, note
+
+def stand():
+    (HERE / f"ending {os.getpid()}").touch()
+    threading.Event().wait()
+
+atexit.register(stand)
+"""
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_second_signal_ends_exit_handlers(work, processes):
+    (work.folder / "ending.py").write_text(ENDING)
+    process = work.start("ending:note", "--processes", processes)
+    work.logged("connected; taking items", int(processes))
+    process.send_signal(signal.SIGTERM)
+    until(lambda: len(list(work.folder.glob("ending *"))) == int(processes))
+    time.sleep(SAME_SECONDS)
+    assert work.stop(process) == 0
+    assert "does not end" not in work.log()
+
+
 def test_a_terminal_that_is_closed_stops_a_worker_without_a_supervisor(work):
     process = work.start("shop:patiently")
     work.add("a")

@@ -1,5 +1,6 @@
 """The end of a worker by signals, with a worker that records its stops."""
 
+import logging
 import signal
 
 import pytest
@@ -14,9 +15,10 @@ class Fake:
 
     def __init__(self, *, supervised=False):
         self.now = 100.0
+        self.ended = False
         self.stops = []
         self.calls = []
-        self.left = False
+        self.left = self.exited = False
         self.stopper = Stopper(
             self,
             GRACE,
@@ -24,6 +26,7 @@ class Fake:
             later=lambda seconds, act: self.calls.append((self.now + seconds, act)),
             seconds=lambda: self.now,
             leave=self.leave,
+            exit_now=self.exit_now,
         )
 
     def stop(self, grace=None):
@@ -31,6 +34,14 @@ class Fake:
 
     def leave(self):
         self.left = True
+
+    def exit_now(self):
+        """Exit, as a guard does that is armed: when the worker has ended."""
+        self.exited = self.ended
+
+    def end(self):
+        self.ended = True
+        self.stopper.worker_ended()
 
     def signal(self, after=1.0):
         self.now += after
@@ -107,6 +118,44 @@ def test_a_signal_shortens_the_time_of_a_process_that_is_replaced(supervised):
     assert supervised.stops == [600.0]
     supervised.advance(1)
     assert supervised.stops == [600.0, 0]
+
+
+def test_a_second_signal_after_the_worker_has_ended_ends_the_process(alone):
+    """Threads and exit handlers of the program may go on for seconds."""
+    alone.signal()
+    assert not alone.exited
+    alone.end()
+    alone.signal(after=0.2)
+    assert not alone.exited
+    alone.signal(after=0.5)
+    assert alone.exited
+
+
+def test_a_third_signal_ends_a_process_whose_worker_was_ended_at_once(alone):
+    alone.signal()
+    alone.signal()
+    alone.end()
+    assert not alone.exited
+    alone.signal()
+    assert alone.exited
+
+
+def test_the_first_signal_after_a_worker_has_ended_by_itself_leaves_exit_handlers_their_time(alone, caplog):
+    caplog.set_level(logging.INFO)
+    alone.end()
+    alone.signal()
+    assert (alone.stops, alone.exited, caplog.messages) == ([], False, [])
+    alone.signal()
+    assert (alone.exited, caplog.messages) == (True, [])
+
+
+def test_only_the_supervisor_ends_a_process_whose_worker_has_ended(supervised):
+    supervised.signal()
+    supervised.end()
+    supervised.signal()
+    assert not supervised.exited
+    supervised.stopper.force()
+    assert supervised.exited
 
 
 @pytest.fixture

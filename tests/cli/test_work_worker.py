@@ -26,9 +26,11 @@ class Supervisor:
 
 def run(worker, supervisor):
     """Run *worker*; return the status, with which the guard was armed, too."""
-    armed = []
+    armed, ended = [], []
+    stopper = SimpleNamespace(forced=False, worker_ended=lambda: ended.append(None))
     guard = SimpleNamespace(arm=lambda status, **_: armed.append(status))
-    status = asyncio.run(_run(worker, None, supervisor, SimpleNamespace(forced=False), guard))
+    status = asyncio.run(_run(worker, None, supervisor, stopper, guard))
+    assert ended == [None]
     assert armed == [status]
     return status
 

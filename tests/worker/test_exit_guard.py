@@ -148,3 +148,56 @@ print("goes on")
 """)
     assert (status, errors) == (0, [])
     assert printed == ["goes on", "first registered, last called"]
+
+
+NO_THREADS = """
+def start(thread):
+    raise RuntimeError("can't start new thread")
+
+threading.Thread.start = start
+"""
+
+
+def test_without_another_thread_a_process_ends_as_it_would():
+    status, printed, errors, _ = ends(f"""
+{NO_THREADS}
+guard.arm(7, threads=60)
+guard.arm(7, threads=60)
+print("buffered")
+sys.exit(3)
+""")
+    assert (status, errors) == (3, ["the end of the process is not watched: can't start new thread"])
+    assert printed == ["buffered", "first registered, last called"]
+
+
+@pytest.mark.parametrize("threads", [0.1, 60], ids=["own", "main"])
+def test_the_time_of_exit_handlers_can_be_ended(threads):
+    """Also while a thread of the guard runs them, because another thread of the program goes on."""
+    status, printed, errors, seconds = ends(f"""
+import os, signal
+signal.signal(signal.SIGTERM, lambda *_: guard.exit_now())
+
+def handler():
+    print("called")
+    os.kill(os.getpid(), signal.SIGTERM)
+    stuck.wait()
+
+atexit.register(handler)
+if {threads} < 1:
+    threading.Thread(target=stuck.wait).start()
+guard.arm(7, threads={threads}, handlers=60)
+""")
+    assert (status, printed) == (7, ["called"])
+    assert errors == (["a thread does not end"] if threads < 1 else [])
+    assert seconds < 30
+
+
+@pytest.mark.parametrize("before", ["", "guard.arm(7, threads=60); guard.cancel()"], ids=["idle", "cancelled"])
+def test_a_process_whose_exit_has_not_begun_does_not_exit(before):
+    status, printed, errors, _ = ends(f"""
+{before}
+guard.exit_now()
+print("goes on")
+""")
+    assert (status, errors) == (0, [])
+    assert printed == ["goes on", "first registered, last called"]

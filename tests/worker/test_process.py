@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from queueber.sync import connect
+from queueber.worker.worker import AGAIN_SECONDS
 from tests.process.certificates import Authority
 from tests.support.server_process import Server
 from tests.worker.conftest import until
@@ -404,6 +405,18 @@ class TestSignals:
         assert status == 0
         # A loop that a handler blocks is given three more seconds.
         assert ended - signalled < (6 if (handler, contents) == ("loop", b"never") else 2.5)
+
+    def test_a_signal_after_the_end_ends_a_process_whose_loop_is_blocked(self, queue, work):
+        worker = work("loop", grace=60)
+        queue.add(b"never")
+        worker.line("begin never")
+        while worker.process.poll() is None:
+            worker.send(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                worker.process.wait(AGAIN_SECONDS + 0.1)
+        assert worker.ends()[0] == 0
+        assert items_left(queue) == [(b"never", 1)]
+        assert "the process ends" not in worker.text()
 
     def test_a_signal_reaches_a_worker_whose_loop_is_blocked(self, queue, work):
         worker = work("loop", grace=0, concurrency=1, prefetch=2)

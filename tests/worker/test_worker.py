@@ -418,6 +418,23 @@ class TestEnds:
         with pytest.raises(InvalidRequest, match="was run before"):
             worker.run()
 
+    @pytest.mark.parametrize("started", [0, 1], ids=["none", "one"])
+    def test_a_worker_ends_though_the_system_has_no_thread_for_its_end(self, server, work, monkeypatch, started):
+        """One thread closes the connection, and another waits for that."""
+        start, closing = threading.Thread.start, []
+
+        def no_more(thread):
+            if thread.name == "queueber closing":
+                closing.append(thread)
+                if len(closing) > started:
+                    raise RuntimeError("can't start new thread")
+            start(thread)
+
+        with work(print) as worker:
+            until(lambda: worker.health.connected)
+            monkeypatch.setattr(threading.Thread, "start", no_more)
+        assert len(closing) == started + 1
+
     def test_a_worker_whose_first_poll_is_refused_raises_the_error(self, server):
         worker = Worker(server.url("work"), print, lease=8 * 86_400, telemetry=False)
         with pytest.raises(InvalidRequest, match="691,200,000 ms; the limit is 604,800,000"):
