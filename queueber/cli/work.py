@@ -22,6 +22,7 @@ from queueber.cli.work_options import (
     worker_options,
 )
 from queueber.cli.work_report import Reporter, log_to
+from queueber.client_core.address import PORT_MAX
 
 STOP_EXTRA_SECONDS: Final = 25.0
 """Time beyond its grace that a process has to end: it cancels handlers, sends results, and runs exit handlers."""
@@ -85,6 +86,11 @@ def _work_options(server: ServerSelection, given: dict[str, Any]) -> WorkOptions
         click.UsageError: they contradict each other, or one is missing.
     """
     command, target = given["command"], given["target"]
+    port, processes = given["http_port"], given["processes"]
+    if port is None and given["http_host"] is not None:
+        raise click.UsageError("--http-host needs --http-port.")
+    if port is not None and port + processes - 1 > PORT_MAX:
+        raise click.UsageError(f"--http-port {port} with {processes} processes needs ports above {PORT_MAX}.")
     if command is not None and target:
         raise click.UsageError(f"Give {target} or a command after --, not both.")
     if not command and not target:
@@ -101,7 +107,7 @@ def _work_options(server: ServerSelection, given: dict[str, Any]) -> WorkOptions
         command=command or (),
         url=url,
         url_given=url_given,
-        processes=given["processes"],
+        processes=processes,
         queues=queues,
         settings={name: given[name] for name in WORKER_SETTINGS if given[name] is not None},
         grace=given["grace"],

@@ -1,8 +1,9 @@
 """
 The words between a worker process and its supervisor, over a pair of sockets.
 
-The worker sends the lines ``ready``, ``polled`` after its first answered poll, ``refused REASON`` when it ends before
-that because the server refuses it, and ``ending SECONDS REASON`` when it ends within that time in order to be replaced.
+The worker sends the lines ``ready``, ``polled`` after its first answered poll, and ``ending SECONDS REASON`` when it
+ends within that time in order to be replaced.  It sends ``refused REASON`` when it ends before the first answered poll
+because the server refuses it, or before it is ready because its health page cannot listen.
 Whatever the supervisor sends means: end at once.  When it is gone, however it ended, the worker stops as if by SIGTERM:
 no worker process goes on without its supervisor.
 """

@@ -10,7 +10,7 @@ from attrs import field, frozen
 
 from queueber.cli.arguments import PATH, seconds
 from queueber.cli.server_options import ADDRESS_DEFAULT, ServerSelection
-from queueber.client_core.address import TcpAddress
+from queueber.client_core.address import PORT_MAX, TcpAddress
 from queueber.client_core.address import parse as parse_address
 from queueber.client_core.url import target_of
 from queueber.units import MIB, MS_PER_SECOND, Unit, counted, parse
@@ -29,6 +29,7 @@ WORKER_SETTINGS: Final = (
     "lease",
     "liveness_file",
     "http_port",
+    "http_host",
 )
 """The options that are arguments of `queueber.worker.Worker`."""
 
@@ -85,15 +86,6 @@ class WorkOptions:
     scheduler: bool = True
     verbose: bool = False
     limit: Limit = Limit()
-
-    def settings_of(self, slot: int) -> dict[str, Any]:
-        """Return the settings of process number *slot*, from 0: several share no file and no port."""
-        found = dict(self.settings)
-        if self.processes > 1 and "liveness_file" in found:
-            found["liveness_file"] = f"{found['liveness_file']}.{slot + 1}"
-        if "http_port" in found:
-            found["http_port"] += slot
-        return found
 
 
 def url_of(server: ServerSelection, url: str | None) -> tuple[str, bool]:
@@ -208,12 +200,22 @@ worker_options = _options(
         show_default=True,
         help="Time for running items to end after a signal.",
     ),
-    click.option("--liveness-file", type=PATH, metavar="PATH", help="A file to touch while the worker gets on."),
+    click.option(
+        "--liveness-file",
+        type=PATH,
+        metavar="PATH",
+        help="A file to touch while the worker gets on; PATH.1, PATH.2 and so on with --processes.",
+    ),
     click.option(
         "--http-port",
-        type=click.IntRange(1, 65_535),
+        type=click.IntRange(1, PORT_MAX),
         metavar="PORT",
-        help="A port of this machine for a page with the health of the worker.",
+        help="A port for a page with the health of the worker; the next ones with --processes.",
+    ),
+    click.option(
+        "--http-host",
+        metavar="HOST",
+        help="The address of that page, instead of 127.0.0.1, for probes of other machines.",
     ),
     click.option("--no-scheduler", is_flag=True, help="Do not add the items of periodic tasks."),
 )

@@ -13,8 +13,10 @@ states of a process:
 | BROKEN | | | GONE | STARTING | |
 
 Status 1 before a process was ready means that it cannot start, for a reason that it has printed.  If no process was
-ready before, everything ends with that status; with ``--reload`` the next change of a file tries again.  A process that
-the server refuses is treated likewise if no process has polled before: the server would refuse the others, too.
+ready before, everything ends with that status; with ``--reload`` the next change of a file tries again.  A process
+whose health page cannot listen is treated likewise if none of its slot was ready before: its port is its own, and
+others may be ready.  So is a process that the server refuses if no process has polled before: the server would refuse
+the others, too.
 A RUNNING process that says that it ends in order to be replaced is ENDING.  A second signal forces all, and a third
 kills them.  A process takes two SIGTERM for one.
 """
@@ -131,8 +133,11 @@ class Slot:
     deaths: int = 0
     """In a row."""
 
+    was_ready: bool = False
+    """Whether any process of it was ever ready."""
+
     refusal: str = ""
-    """Why the server refuses the process, which is about to end."""
+    """Why the process, which is about to end, cannot begin, or why the server refuses it."""
 
     @property
     def name(self) -> str:
@@ -152,9 +157,6 @@ class Supervisor:
     slots: list[Slot] = field(init=False)
     actions: list[Action] = field(factory=list, init=False)
     """Taken, in order, by the caller."""
-
-    was_ready: bool = field(default=False, init=False)
-    """Whether any process was ever ready."""
 
     has_polled: bool = field(default=False, init=False)
     """Whether a poll of any process was ever answered."""
@@ -190,7 +192,7 @@ class Supervisor:
         slot = self.slots[number]
         if slot.state is State.STARTING:
             slot.state = State.RUNNING
-        self.was_ready = True
+        slot.was_ready = True
         for other in self.slots:
             if other.state is State.WAITING and not other.deaths and not self.stops:
                 self._spawn(other, now)
@@ -200,7 +202,7 @@ class Supervisor:
         self.has_polled = True
 
     def refused(self, number: int, why: str) -> None:
-        """Note that a process, which has never polled, ends because the server refuses it."""
+        """Note why a process, which has never polled, ends: it cannot begin, or the server refuses it."""
         self.slots[number].refusal = why
 
     def ending(self, number: int, why: str, seconds: float, now: float) -> None:
@@ -218,9 +220,9 @@ class Supervisor:
             slot.state = State.GONE
         elif before is State.ENDING:
             self._spawn(slot, now)
-        elif before is State.STARTING and status == EXIT_ERROR and (self.reload or not self.was_ready):
-            self._cannot_start(slot, EXIT_ERROR, "", now)
-        elif slot.refusal and not self.has_polled:
+        elif before is State.STARTING and status == EXIT_ERROR and self._is_mistake(slot):
+            self._cannot_start(slot, EXIT_ERROR, slot.refusal, now)
+        elif before is State.RUNNING and slot.refusal and not self.has_polled:
             self._cannot_start(slot, EXIT_REFUSED, f"no worker can poll: {slot.refusal}", now)
         else:
             self._died(slot, f"{slot.name} ended: {slot.refusal or how}", now)
@@ -267,6 +269,13 @@ class Supervisor:
 
     def _send_all(self, states: set[State], number: signal.Signals) -> None:
         self.actions += [Send(slot.number, number) for slot in self.slots if slot.state in states]
+
+    def _is_mistake(self, slot: Slot) -> bool:
+        """Return whether a process that has ended before it was ready shows that no other attempt would do better."""
+        if slot.refusal:
+            # Another program may have taken the port of a process that died.
+            return not slot.was_ready
+        return self.reload or not any(each.was_ready for each in self.slots)
 
     def _cannot_start(self, slot: Slot, status: int, why: str, now: float) -> None:
         if not self.reload:

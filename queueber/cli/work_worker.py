@@ -81,7 +81,7 @@ def run_worker(options: WorkOptions, reporter: Reporter, supervisor: WorkerEnd |
         click.ClickException: the target cannot be used.
         QueueberError: an option cannot be used.
     """
-    worker, schedule = make_worker(options, 0 if supervisor is None else supervisor.slot)
+    worker, schedule = _begin(options, supervisor)
     if supervisor is None or not supervisor.slot:
         reporter.banner(options.target or shlex.join(options.command), worker.server, worker.queues)
     guard = ExitGuard("a handler or a thread does not end; the process does")
@@ -100,6 +100,23 @@ def run_worker(options: WorkOptions, reporter: Reporter, supervisor: WorkerEnd |
         status = asyncio.run(_run(worker, session, supervisor, stopper, guard))
     if status:
         sys.exit(status)
+
+
+def _begin(options: WorkOptions, supervisor: WorkerEnd | None) -> tuple[Worker, AbstractContextManager[object]]:
+    """
+    Return the worker and its scheduler, as `make_worker`, once its health can be seen.
+
+    Ends the process if its port cannot be listened on, and a supervisor prints the reason.
+    """
+    worker, schedule = make_worker(options)
+    try:
+        worker.show_health(supervisor.slot if supervisor is not None and options.processes > 1 else None)
+    except InvalidRequest as why:
+        if supervisor is None:
+            raise
+        supervisor.send(REFUSED, one_line(str(why)))
+        sys.exit(EXIT_ERROR)
+    return worker, schedule
 
 
 async def _run(
@@ -129,17 +146,15 @@ async def _run(
     return status
 
 
-def make_worker(options: WorkOptions, slot: int = 0) -> tuple[Worker, AbstractContextManager[object]]:
+def make_worker(options: WorkOptions) -> tuple[Worker, AbstractContextManager[object]]:
     """
     Return the worker that *options* describe, and the scheduler of periodic tasks, which does nothing without any.
-
-    It is number *slot* of several, from 0.
 
     Raises:
         click.ClickException: the target cannot be used.
         QueueberError: an option cannot be used.
     """
-    settings = options.settings_of(slot)
+    settings = dict(options.settings)
     if options.verbose:
         settings |= _hooks()
     if options.command:

@@ -1,5 +1,5 @@
 """
-Liveness: whether a worker gets on, as an answer and a file; `health_page` has the page.
+Liveness: whether a worker gets on, as an answer and a file; `health_page` has the page, and `probes` shows both.
 
 A worker gets on while its polls are answered.  One whose places are all taken
 does not poll, and gets on while its handlers end, its loop turns and the server
@@ -9,6 +9,7 @@ that a probe compares it with the clock.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from pathlib import Path
@@ -106,11 +107,6 @@ class Watch:
                 "all %d handlers have been running for %.0f s; max_runtime would end them", engine.running, busy
             )
 
-    def close(self) -> None:
-        """Remove the file."""
-        if self._file is not None:
-            self._file.remove()
-
 
 def judge(engine: Engine, now: float, *, connected: bool) -> tuple[bool, str]:
     """Return whether the worker gets on, and why not, or what it does."""
@@ -154,11 +150,16 @@ class LivenessFile:
         Create the file at *path* or use the one that is there.
 
         Raises:
-            InvalidRequest: it cannot be written.
+            InvalidRequest: it cannot be written, or is a folder.
         """
         self._path = Path(path)
         self._touched: float | None = None
+        self._reported: float | None = None
+        """When the log last said that it cannot be written."""
+
         try:
+            if self._path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
             self._path.touch()
         except OSError as why:
             raise InvalidRequest(f"liveness_file cannot be written: {reason(why)}") from None
@@ -171,8 +172,10 @@ class LivenessFile:
         try:
             self._path.touch()
         except OSError as why:
-            LOG.warning("the liveness file cannot be written: %s", reason(why))
+            if self._reported is None or now - self._reported >= QUIET_SECONDS:
+                self._reported = now
+                LOG.warning("the liveness file cannot be written: %s", reason(why))
 
     def remove(self) -> None:
-        """Remove the file: the worker has ended."""
+        """Remove the file: the worker has ended.  Raises `OSError` if that cannot be done."""
         self._path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What probes look at: a worker's liveness file and its health page, from its start to its end."""
+"""The liveness file and the health page of a worker, which probes look at, from its start to its end."""
 
 from __future__ import annotations
 

@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import evolve
 
+from queueber.client_core.address import PORT_MAX
 from queueber.client_core.arguments import identifier
+from queueber.client_core.errors import NotConnected
 from queueber.client_core.kept_session import GRACE_MS_MAX, GRACE_MS_MIN
-from queueber.errors import InvalidRequest
+from queueber.errors import InvalidRequest, QueueberError
 from queueber.sync.connector import Connector
 from queueber.worker.attachment import Upkeep
 from queueber.worker.exit_guard import ExitGuard
 from queueber.worker.handling import LOG, After, Before, Handler, Handling
 from queueber.worker.keeper import Keeper
-from queueber.worker.liveness import NOT_STARTED, Health, LivenessFile, Watch, health_of
+from queueber.worker.liveness import NOT_STARTED, Health, Watch, health_of
 from queueber.worker.policy import ENDING_SECONDS, SETTLE_SECONDS, Policy
+from queueber.worker.probes import Probes
 from queueber.worker.queues import Resolved, resolve
 from queueber.worker.runners import Runner, ThreadRunner
 from queueber.worker.telemetry import Telemetry, installed
@@ -30,8 +33,6 @@ from queueber.worker.verdicts import checked_seconds, span_of
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
-
-    from queueber.worker.health_page import HealthPage
 
 CONCURRENCY_MAX = 100_000
 COROUTINES = 100
@@ -76,9 +77,9 @@ class Worker:
             function may return an awaitable or, in Twisted, a Deferred.
         before: functions that are called with the item before the handler.
         after: functions that are called with the item, the verdict and the exception or None after it.
-        liveness_file: a file that is touched while the worker gets on, and removed at its end.
-        http_port: a port for a page with the worker's health; 0 for any free one.
-        http_host: the address of that port.
+        liveness_file: a file that is touched while the worker runs and gets on, and removed at its end.
+        http_port: a port for a page with the worker's health while it runs; 0 for any free one.
+        http_host: the address of that port, of IPv4 or IPv6; empty for all of this machine.
         telemetry: whether to make OpenTelemetry spans and metrics; by default if `opentelemetry-api` is installed.
         trace_parent: make the span of a handler a child of the span that sent the item, instead of linking them.
     """
@@ -127,8 +128,8 @@ class Worker:
         self._grace = checked_seconds("grace", grace)
         self._telemetry = _telemetry(self._resolved, telemetry, parent=trace_parent)
         self._handler, self._before, self._after = handler, tuple(before), tuple(after)
-        self._watch = Watch(None if liveness_file is None else LivenessFile(liveness_file))
-        self._page = None if http_port is None else self._show_health(http_port, http_host)
+        port = None if http_port is None else _number("http_port", http_port, 0, PORT_MAX)
+        self._probes = Probes(lambda: self.health, liveness_file, port, http_host)
         self._keeper: Keeper | None = None
         self._lock = threading.Lock()
         self._stops: list[float] = []
@@ -161,8 +162,8 @@ class Worker:
 
     @property
     def http_address(self) -> tuple[str, int] | None:
-        """The host and port of the health page; None without one."""
-        return None if self._page is None else self._page.address
+        """The host and port of the health page; None before the worker runs, after its end, and without a page."""
+        return self._probes.address
 
     @property
     def server(self) -> str:
@@ -186,6 +187,24 @@ class Worker:
 
     # ---- to run
 
+    def show_health(self, slot: int | None = None) -> None:
+        """
+        Listen at the port of the health page, and create the liveness file, as the worker does when it runs.
+
+        For a supervisor of processes, which learns in this way that a port is taken before the worker connects.  Has no
+        effect when it is called again.
+
+        Args:
+            slot: the number of this process, from 0, among several of the same worker.  Each has its page at the port
+                after that of the process before it, or at any free one if `http_port` is 0, and a file whose name ends
+                with its number from 1: ``alive.1``.
+
+        Raises:
+            InvalidRequest: the port cannot be listened on, or the file cannot be written.
+        """
+        with self._lock:
+            self._probes.show(slot)
+
     def run(self) -> None:
         """
         Run until a stop, and block meanwhile.
@@ -194,7 +213,8 @@ class Worker:
         handlers go back without an attempt counted.
 
         Raises:
-            InvalidRequest: the server refused the first poll.
+            InvalidRequest: the server refused the first poll, the port of the health page cannot be listened on, or the
+                liveness file cannot be written.
             Unimplemented: the server is too old for it.
             NotConnected: the peer is no server of Queueber, or it refuses this client.
         """
@@ -232,7 +252,7 @@ class Worker:
                 Leases of an earlier one end at once, and not `session_grace` after its end.
 
         Raises:
-            InvalidRequest: *session* is not 16 bytes, or the server refused the first poll.
+            InvalidRequest: *session* is not 16 bytes, or as for `run`.
             Unimplemented: the server is too old for it.
             NotConnected: the peer is no server of Queueber, or it refuses this client.
         """
@@ -258,13 +278,17 @@ class Worker:
         from queueber.worker.twisted_runner import CANCELLED, TwistedRunner, end_in  # noqa: PLC0415
 
         ended, on_end = end_in(reactor, self.stop)
-        keeper = self._make_keeper(on_end)
-        runner: Runner = (
-            ThreadRunner(self._handling(()), keeper, self._policy.concurrency)
-            if self._threads
-            else TwistedRunner(self._handling((CANCELLED,)), keeper, reactor)
-        )
-        self._begin(keeper, runner)
+        try:
+            keeper = self._make_keeper(on_end)
+            runner: Runner = (
+                ThreadRunner(self._handling(()), keeper, self._policy.concurrency)
+                if self._threads
+                else TwistedRunner(self._handling((CANCELLED,)), keeper, reactor)
+            )
+            self._begin(keeper, runner)
+        except QueueberError as why:
+            # Not raised: the reactor would wait at its stop for a worker that has not begun.
+            on_end(why)
         return ended
 
     def stop(self, grace: float | None = None) -> None:
@@ -281,12 +305,6 @@ class Worker:
 
     # ---- parts
 
-    def _show_health(self, port: int, host: str) -> HealthPage:
-        # Imported here, because the HTTP server takes long to import.
-        from queueber.worker.health_page import HealthPage  # noqa: PLC0415
-
-        return HealthPage(lambda: self.health, port, host)
-
     def _handling(self, cancelled: tuple[type[BaseException], ...]) -> Handling:
         return Handling(self._handler, self._before, self._after, self._telemetry, cancelled)
 
@@ -295,13 +313,16 @@ class Worker:
         with self._lock:
             if self._keeper is not None:
                 raise InvalidRequest("the worker was run before; make another one")
-            # Its calls wait as long as there is no connection, and have no time limit.
-            connector = Connector(evolve(target, options=evolve(target.options, attempts=None, timeout_ms=None)))
+            try:
+                # Its calls wait as long as there is no connection, and have no time limit.
+                connector = Connector(evolve(target, options=evolve(target.options, attempts=None, timeout_ms=None)))
+                self._probes.show()
+            except InvalidRequest:
+                self._probes.close()
+                raise
 
             def ended(error: Exception | None) -> None:
-                self._watch.close()
-                if self._page is not None:
-                    threading.Thread(target=self._page.close, daemon=True).start()
+                self._probes.close()
                 if self._signalled is not None:
                     self._exit.arm(0, threads=LEFT_SECONDS)
                 on_end(error)
@@ -312,14 +333,18 @@ class Worker:
                 self._policy,
                 self._upkeep,
                 session=session,
-                watch=self._watch,
+                watch=Watch(self._probes.file),
                 telemetry=self._telemetry,
                 on_end=ended,
             )
             return self._keeper
 
     def _begin(self, keeper: Keeper, runner: Runner) -> None:
-        keeper.start(runner)
+        try:
+            keeper.start(runner)
+        except NotConnected:
+            self._probes.close()
+            raise
         for seconds in self._stops:
             keeper.stop(seconds)
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
@@ -308,6 +309,71 @@ def test_an_error_in_the_module_is_printed_once_and_is_the_end(work, processes):
     assert traceback == "Traceback (most recent call last):"
     assert last == "queueber: the module broken cannot be imported: ZeroDivisionError: division by zero"
     assert work.log().count("Traceback") == 1
+
+
+# The health page
+
+
+PAGED = """
+import os
+from queueber.worker import Worker
+import shop
+
+worker = Worker(os.environ["SERVER"], shop.note, queues=["paged"], http_port={port}, liveness_file="alive")
+"""
+
+
+def two_ports():
+    """Return a socket at the second of two ports, and the first one, which is free."""
+    while True:
+        second = socket.create_server(("127.0.0.1", 0))
+        first = second.getsockname()[1] - 1
+        with suppress(OSError), socket.create_server(("127.0.0.1", first)):
+            return second, first
+        second.close()
+
+
+def page(port):
+    """Return the health on a page; None as long as there is none."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=TIMEOUT_SECONDS) as answer:
+            return json.load(answer)
+    except (OSError, ValueError):
+        return None
+
+
+OF_THE_WORKER = ["paged:worker"]
+BY_OPTION = ["shop:note", "--queue", "paged", "--liveness-file", "alive", "--http-port"]
+
+
+@pytest.mark.parametrize("arguments", [OF_THE_WORKER, BY_OPTION], ids=["worker", "option"])
+def test_each_process_has_a_page_and_a_file_of_its_own(work, arguments):
+    second, port = two_ports()
+    second.close()
+    (work.folder / "paged.py").write_text(PAGED.format(port=port))
+    given = [*arguments, str(port)] if arguments is BY_OPTION else arguments
+    process = work.start(*given, "--processes", "2", queue=False)
+    for each in (port, port + 1):
+        until(lambda each=each: (found := page(each)) and found["polls"] + found["connected"])
+        work.logged(f"worker {each - port + 1}: the health page is at port {each} of 127.0.0.1")
+    assert sorted(each.name for each in work.folder.glob("alive*")) == ["alive.1", "alive.2"]
+    assert work.stop(process) == 0
+    assert list(work.folder.glob("alive*")) == []
+    assert "ended:" not in work.log()
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_port_that_is_taken_is_the_end(work, processes):
+    """The second process finds its port taken after the first one has begun."""
+    second, port = two_ports()
+    with second:
+        number = port + 1 if processes == "1" else port
+        (work.folder / "paged.py").write_text(PAGED.format(port=number))
+        process = work.start("paged:worker", "--processes", processes, queue=False)
+        assert process.wait(TIMEOUT_SECONDS) == 1
+    reason = f"http_port {port + 1} of 127.0.0.1 cannot be listened on: Address already in use"
+    assert work.log().splitlines()[-1].endswith(reason)
+    assert work.log().count(reason) == 1
 
 
 # A worker that cannot poll

@@ -1,6 +1,5 @@
 """The options of `queueber work`, and one sentence for each mistake."""
 
-import os
 import sys
 
 import click
@@ -92,6 +91,7 @@ NOTHING = "Give MODULE:OBJECT, or a command after --."
         ([f"{SHOP}:handle", "--queue", "x", "--concurrency", "100001"], "concurrency is 100001; it must be a whole"),
         ([f"{SHOP}:handle", "--queue", "x", "--queue", "x"], "queues has 'x' twice"),
         ([f"{SHOP}:handle", "--queue", "x", "--http-port", "70000"], "Invalid value for '--http-port'"),
+        ([f"{SHOP}:handle", "--queue", "x", "--http-host", "::"], "--http-host needs --http-port."),
     ],
     ids=lambda value: None if isinstance(value, str) else " ".join(value) or "nothing",
 )
@@ -128,6 +128,15 @@ def test_the_queues_of_a_worker(folder):
     assert made("handle", url="queueber://127.0.0.1:1/a%20b").queues == "a b"
     assert made("handle", "mail", url="queueber://127.0.0.1:1/images").queues == "mail"
     assert made("app", url="queueber://127.0.0.1:1/images").queues == "high, of-the-app"
+
+
+def test_the_page_may_be_for_other_machines(folder):
+    worker = made("handle", "mail", settings={"http_port": 0, "http_host": "0.0.0.0"})
+    worker.show_health()
+    assert worker.http_address[0] == "0.0.0.0"
+    worker.stop()
+    worker.run()
+    assert worker.http_address is None
 
 
 def test_a_server_that_is_named_takes_the_place_of_that_of_an_app(folder):
@@ -175,10 +184,6 @@ def test_the_work_after_which_a_process_is_replaced():
     assert Limit().reached(10**9, 10**12) == ""
 
 
-def test_several_processes_do_not_share_a_file_or_a_port(folder):
-    """A worker with a page listens only when it runs, so the port is the argument."""
-    settings = {"liveness_file": folder / "alive", "http_port": 8_000}
-    options = WorkOptions(target=f"{SHOP}:handle", queues=["x"], processes=2, settings=settings)
-    assert options.settings_of(1) == {"liveness_file": os.fspath(folder / "alive.2"), "http_port": 8_001}
-    alone = WorkOptions(target=f"{SHOP}:handle", queues=["x"], settings=settings)
-    assert alone.settings_of(0) == settings
+def test_the_ports_of_all_processes_are_below_the_limit(folder):
+    given = [f"{SHOP}:handle", "--queue", "x", "--http-port", "65535", "--processes"]
+    assert mistake(*given, "2") == "--http-port 65535 with 2 processes needs ports above 65535."

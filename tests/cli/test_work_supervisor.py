@@ -299,6 +299,54 @@ def test_reload_with_only_broken_processes_ends_at_a_signal():
     assert driver.signalled(signal.SIGINT) == [End(0)]
 
 
+TAKEN = "http_port 8001 of 127.0.0.1 cannot be listened on: Address already in use"
+
+
+def not_begun(driver, slot):
+    """End a process that was never ready and has said why."""
+    driver.supervisor.refused(slot, TAKEN)
+    return driver.exited(slot, 1, "exit status 1")
+
+
+def test_a_port_that_is_taken_ends_everything_with_the_reason():
+    """Each process has a port of its own: the first may be ready, and have polled."""
+    driver = Driver(3)
+    driver.actions()
+    driver.ready(0)
+    driver.supervisor.polled()
+    assert not_begun(driver, 1) == [Send(0, signal.SIGTERM), Send(2, signal.SIGTERM)]
+    assert driver.exited(0) == []
+    assert driver.exited(2, -15, "killed by SIGTERM") == [End(1)]
+    assert driver.said == [TAKEN]
+
+
+def test_the_port_of_the_only_process_ends_everything_too():
+    driver = Driver(1)
+    driver.actions()
+    assert not_begun(driver, 0) == [End(1)]
+    assert driver.said == [TAKEN]
+
+
+@pytest.mark.parametrize("reload", [False, True])
+def test_a_port_that_was_taken_while_its_process_was_replaced_may_become_free(reload):
+    driver = running(2, reload=reload)
+    driver.exited(1, -9, "killed by SIGKILL")
+    assert driver.after(0.5) == [Spawn(1)]
+    assert not_begun(driver, 1) == []
+    assert driver.said[1:] == [f"worker 2 (process 1003) ended: {TAKEN}; another starts in 1 s"]
+    assert driver.after(1) == [Spawn(1)]
+    assert driver.ready(1) == []
+
+
+def test_a_port_that_is_taken_while_a_program_is_written_waits_for_its_next_change():
+    driver = Driver(1, reload=True)
+    driver.actions()
+    assert not_begun(driver, 0) == []
+    assert driver.said == [f"{TAKEN}; waiting for a change of a file"]
+    driver.supervisor.changed(["shop.py"], driver.now)
+    assert driver.actions() == [Spawn(0)]
+
+
 REFUSAL = "lease is 8 d; the limit is 7 d"
 
 
