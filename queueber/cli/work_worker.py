@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 import click
 
+from queueber.cli.commands import EXIT_INTERRUPTED
 from queueber.cli.work_channel import ENDING, POLLED, READY, REFUSED, WorkerEnd
 from queueber.cli.work_command import CommandHandler
 from queueber.cli.work_options import Limit, WorkOptions, queue_in
@@ -40,7 +41,7 @@ THREADS_SECONDS: Final = 4.0
 """Time for threads of the program to end, once the worker has ended."""
 
 HURRIED_SECONDS: Final = 2.0
-"""This time, and that of exit handlers, after a second signal."""
+"""This time, and that of exit handlers, after a second signal, and if the worker could not begin."""
 
 LEAVE_SECONDS: Final = THREADS_SECONDS + HANDLERS_SECONDS + FLUSH_SECONDS
 """Time for the process to end, once the worker has ended."""
@@ -108,14 +109,22 @@ def _begin(options: WorkOptions, supervisor: WorkerEnd | None) -> tuple[Worker, 
 
     Ends the process if its port cannot be listened on, and a supervisor prints the reason.
     """
-    worker, schedule = make_worker(options)
+    before = set(threading.enumerate())
     try:
-        worker.show_health(supervisor.slot if supervisor is not None and options.processes > 1 else None)
-    except InvalidRequest as why:
-        if supervisor is None:
-            raise
-        supervisor.send(REFUSED, one_line(str(why)))
-        sys.exit(EXIT_ERROR)
+        worker, schedule = make_worker(options)
+        try:
+            worker.show_health(supervisor.slot if supervisor is not None and options.processes > 1 else None)
+        except InvalidRequest as why:
+            if supervisor is None:
+                raise
+            supervisor.send(REFUSED, one_line(str(why)))
+            sys.exit(EXIT_ERROR)
+    except BaseException as why:
+        if not all(each.daemon for each in set(threading.enumerate()) - before):
+            # Threads of the module, which may never end.  The guard prints nothing: the reason is the last line.
+            status = EXIT_INTERRUPTED if isinstance(why, KeyboardInterrupt) else EXIT_ERROR
+            ExitGuard("").arm(status, threads=HURRIED_SECONDS, handlers=HURRIED_SECONDS)
+        raise
     return worker, schedule
 
 

@@ -311,6 +311,27 @@ def test_an_error_in_the_module_is_printed_once_and_is_the_end(work, processes):
     assert work.log().count("Traceback") == 1
 
 
+WITH_A_THREAD = """
+import threading
+threading.Thread(target=threading.Event().wait).start()
+"""
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("1 / 0", "the module broken cannot be imported: ZeroDivisionError: division by zero"),
+        ("number = 5", "the module broken has no app"),
+    ],
+)
+def test_a_thread_of_a_module_that_cannot_be_used_does_not_hold_the_process(work, processes, text, reason):
+    (work.folder / "broken.py").write_text(WITH_A_THREAD + text)
+    process = work.start("broken:app", "--processes", processes)
+    assert process.wait(TIMEOUT_SECONDS) == 1
+    assert work.log().splitlines()[-1] == f"queueber: {reason}"
+
+
 # The health page
 
 
