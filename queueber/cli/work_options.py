@@ -46,7 +46,7 @@ class Limit:
         """Return why a process that has processed *items* and has this much *memory* is replaced; empty: it is not."""
         if self.items and items >= self.items:
             return counted(items, "item")
-        # One that is too large from the start does some work all the same.
+        # A process that is too large from the start processes some items all the same.
         if self.memory and memory >= self.memory and items:
             return f"{memory / MIB:,.0f} MiB of memory"
         return ""
@@ -61,25 +61,25 @@ class WorkOptions:
 
     command: Sequence[str] = ()
     folder: Path = field(factory=Path.cwd)
-    """Where modules are looked for first."""
+    """The directory in which modules are looked up first."""
 
     url: str = ADDRESS_DEFAULT
     """The server."""
 
     url_given: bool = False
-    """Whether the user named a server: it takes the place of that of a `Tasks`."""
+    """Whether the user named a server: it overrides the server of a `Tasks`."""
 
     processes: int = 1
     """The number of processes like this one."""
 
     queues: Sequence[str] = ()
-    """Those that were named, not in the URL."""
+    """The names given with `--queue`, without the queue of the URL."""
 
     settings: Mapping[str, Any] = field(factory=dict)
-    """Those of `WORKER_SETTINGS` that were given."""
+    """The values of the `WORKER_SETTINGS` that were given."""
 
     grace: float = GRACE_SECONDS
-    """Time for running items to end after a signal, also those of a `Worker`."""
+    """Time for running items to end after a signal.  Overrides that of a `Worker`."""
 
     defer_seconds: float = DEFER_SECONDS
     discard_output: bool = False
@@ -99,7 +99,7 @@ def url_of(server: ServerSelection, url: str | None) -> tuple[str, bool]:
     if url is not None:
         if server.addr != ADDRESS_DEFAULT or tls is not None:
             raise click.UsageError(
-                "--url has the address and the options of TLS: --addr and --tls cannot be given too."
+                "--url contains the address and the TLS options: --addr and --tls cannot be given as well."
             )
         return url, True
     if tls is None:
@@ -147,7 +147,9 @@ def limit_of(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
         except ValueError:
             number = 0
         if not number:
-            raise click.BadParameter(f"{value!r} is neither a number of items, as 10000, nor a size, as 512MiB.")
+            raise click.BadParameter(
+                f"{value!r} is neither a number of items, such as 10000, nor a size, such as 512MiB."
+            )
         if kind in found:
             raise click.BadParameter(f"{value} is a second limit of the same kind.")
         found[kind] = number
@@ -179,18 +181,16 @@ worker_options = _options(
         "--concurrency",
         type=click.IntRange(1),
         metavar="N",
-        help="Items at a time in each process; by default 1 command, 100 coroutines, or as many threads "
-        "as processors and 4 more.",
+        help="Items at a time in each process; by default 1 command, 100 coroutines, or 4 threads more than "
+        "there are processors, at most 32.",
     ),
-    click.option("--prefetch", type=click.IntRange(0), metavar="N", help="Items to hold in store besides."),
-    click.option(
-        "--max-runtime", callback=_seconds, metavar="SECONDS", help="Time after which an item that is worked on fails."
-    ),
+    click.option("--prefetch", type=click.IntRange(0), metavar="N", help="Items to fetch in advance."),
+    click.option("--max-runtime", callback=_seconds, metavar="SECONDS", help="Time after which a running item fails."),
     click.option(
         "--lease",
         callback=_lease,
         metavar="SECONDS|session",
-        help="Length of leases, which are extended; by default they last as long as the worker: session.",
+        help="Length of leases, which are then extended; by default a session keeps them while the worker lives.",
     ),
     click.option(
         "--grace",
@@ -204,7 +204,7 @@ worker_options = _options(
         "--liveness-file",
         type=PATH,
         metavar="PATH",
-        help="A file to touch while the worker gets on; PATH.1, PATH.2 and so on with --processes.",
+        help="A file to touch while the worker makes progress; PATH.1, PATH.2 and so on with --processes.",
     ),
     click.option(
         "--http-port",
@@ -237,7 +237,7 @@ process_options = _options(
         metavar="ITEMS|SIZE",
         help="Replace a process after this number of items, or at a size such as 512MiB; may be given for both.",
     ),
-    click.option("--reload", is_flag=True, help="Start anew when a Python file in the working directory changes."),
+    click.option("--reload", is_flag=True, help="Restart when a Python file in the working directory changes."),
 )
 
 command_options = _options(
@@ -246,7 +246,7 @@ command_options = _options(
         "defer_seconds",
         callback=_seconds,
         metavar="SECONDS",
-        help=f"Time after which an item comes back whose command exits with 75; by default {DEFER_SECONDS:g}.",
+        help=f"Time after which an item is retried whose command exited with 75; by default {DEFER_SECONDS:g}.",
     ),
     click.option("--discard-output", is_flag=True, help="Drop the output of commands; errors are kept with items."),
 )
