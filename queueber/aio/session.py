@@ -76,7 +76,7 @@ class Session(KeptSession):
 
     def _check_process(self) -> None:
         if self._process != os.getpid():
-            raise InvalidRequest("session belongs to the process from which this one was forked; it must be made here")
+            raise InvalidRequest("session belongs to the process from which this one was forked; make one here")
 
     def on_connected(self, connection: ClientConnection) -> None:
         """Attach the session, which two processes must not share, in its own one.  Part of `ConnectionUser`."""
@@ -124,7 +124,9 @@ class Session(KeptSession):
         await asyncio.wait((done,), timeout=EXIT_MS / MS_PER_SECOND)
         if not done.done():
             done.set_result(None)
-            raise CallTimedOut(f"no answer within {EXIT_MS:,} ms: the session's items may go back or not", sent=True)
+            raise CallTimedOut(
+                f"no answer within {EXIT_MS:,} ms: the session's items may be returned or not", sent=True
+            )
         if isinstance(outcome := done.result(), QueueberError):
             raise outcome
 

@@ -82,7 +82,7 @@ def time_limit(ctx: click.Context, parameter: click.Parameter, value: str | None
     """
     limit = seconds(ctx, parameter, value)
     if limit == 0:
-        raise click.BadParameter("0 is no time for an answer.")
+        raise click.BadParameter("0 is too short for an answer.")
     return limit
 
 

@@ -60,7 +60,7 @@ def place(_: click.Context, __: click.Parameter, value: str) -> bytes:
     try:
         return bytes.fromhex(value)
     except ValueError:
-        raise click.BadParameter(f"{value!r} is not a place: hexadecimal digits.") from None
+        raise click.BadParameter(f"{value!r} is not a place; it must be hexadecimal digits.") from None
 
 
 async def listed(ask: Callable[[T | None, int], Awaitable[Listed[T]]], limit: int | None) -> tuple[list[T], bool]:

@@ -53,7 +53,7 @@ def top(server: ServerSelection, prefix: str, interval: int, limit: int, as_json
     resume a queue after a question; h lists the keys.  --json prints a line per sample, and needs no terminal.
     """
     if not interval:
-        raise click.BadParameter("0 leaves no time between two questions.", param_hint="--interval")
+        raise click.BadParameter("0 is too short.", param_hint="--interval")
     if as_json:
         _print_samples(server, prefix, limit, interval, timeout)
     else:

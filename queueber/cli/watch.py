@@ -34,7 +34,7 @@ def watch_options(command: Callable[..., T]) -> Callable[..., T]:
         if interval is not None and not watch:
             raise click.UsageError("--interval is for --watch only.")
         if interval == 0:
-            raise click.BadParameter("0 leaves no time between two looks.", param_hint="--interval")
+            raise click.BadParameter("0 is too short.", param_hint="--interval")
         return command(interval=(interval or INTERVAL_MS) if watch else None, **more)
 
     return with_interval

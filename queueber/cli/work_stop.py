@@ -105,7 +105,7 @@ class Stopper:
                 self._end_after(self._grace + END_SECONDS)
         elif before is not None and now - before >= SAME_SECONDS and not self._supervised:
             if not self._ended:
-                LOG.info("%s again: running items go back now", name)
+                LOG.info("%s again: running items return to their queues now", name)
             self.force()
 
     def force(self) -> None:

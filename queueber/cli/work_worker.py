@@ -189,7 +189,7 @@ def make_worker(options: WorkOptions) -> tuple[Worker, AbstractContextManager[ob
     if isinstance(found, App):
         return _of_app(found, options, settings)
     if type(found).__module__.startswith("queueber.tasks."):
-        raise click.UsageError(f"{options.target} is one of several tasks: name their Tasks.")
+        raise click.UsageError(f"{options.target} is a single task; give the Tasks app that has it.")
     if isinstance(found, type) or not callable(found):
         kind = f"a class, {found.__name__}" if isinstance(found, type) else f"of the type {type(found).__name__}"
         raise click.ClickException(

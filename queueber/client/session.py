@@ -129,7 +129,7 @@ class Session(KeptSession):
             known; they come back when the client is closed and the grace is over.
         """
         done: Deferred[None] = Deferred()
-        late = CallTimedOut(f"no answer within {EXIT_MS:,} ms: the session's items may go back or not", sent=True)
+        late = CallTimedOut(f"no answer within {EXIT_MS:,} ms: the session's items may be returned or not", sent=True)
         timer = self._connector.clock.callLater(EXIT_MS / MS_PER_SECOND, done.errback, late)
 
         def closed(outcome: object) -> None:

@@ -336,7 +336,7 @@ class ClientConnection:
             return ReplyTooLong(
                 f"the reply is {outcome.content.frame_bytes:,} bytes; the limit is {own:,}, {FROM_ARGUMENT}:"
                 " raise its frame_bytes, or pass no limits to accept what the server sends"
-                + ("; the items of this poll are given back" if call.read_lease is not None else "")
+                + ("; the items of this poll return to their queue" if call.read_lease is not None else "")
             )
         try:
             return call.read(outcome)

@@ -172,7 +172,7 @@ def dead_letters(place: str | DeadLetters | None) -> DeadLetters:
         InvalidRequest: *place* is one of dead items already.
     """
     if isinstance(place, DeadLetters):
-        raise InvalidRequest("dead items have no dead items")
+        raise InvalidRequest("the queue of dead items has no dead items of its own")
     return DeadLetters(place)
 
 

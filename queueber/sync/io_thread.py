@@ -128,7 +128,7 @@ class IoThread:
             InvalidRequest: it is the thread itself, which would wait for ever.
         """
         if get_ident() == self._thread.ident:
-            raise InvalidRequest("a call cannot be waited for in the client's own thread: hand it to another one")
+            raise InvalidRequest("a call that blocks in the client's own thread would wait for ever")
 
     def make(self, pending: Pending[Any]) -> None:
         """Have the thread make the call of *pending*."""

@@ -100,7 +100,7 @@ class Session(SessionRef):
 
     def _check_process(self) -> None:
         if self._io is not self._connector.io():
-            raise InvalidRequest("session belongs to the process from which this one was forked; it must be made here")
+            raise InvalidRequest("session belongs to the process from which this one was forked; make one here")
 
     def hold(self, response: api.PollResponse) -> None:
         """Note the lease in a poll's *response*.  Part of `SessionRef`."""
@@ -137,7 +137,7 @@ class Session(SessionRef):
             self._io.wait_for(self._end)
 
     def _end(self, done: Result[None]) -> None:
-        late = CallTimedOut(f"no answer within {EXIT_MS:,} ms: the session's items may go back or not", sent=True)
+        late = CallTimedOut(f"no answer within {EXIT_MS:,} ms: the session's items may be returned or not", sent=True)
         timer = self._io.timers.call_later(EXIT_MS / MS_PER_SECOND, partial(done.set, late))
 
         def ended(outcome: object) -> None:

@@ -166,11 +166,11 @@ class Tasks:
         timing: Every | Cron | None,
     ) -> Task[..., Any]:
         if isinstance(function, Task):
-            raise InvalidRequest(f"{function!r} is a task already; a second one is made of its function")
+            raise InvalidRequest(f"{function!r} is already a task; decorate its function to make a second one")
         coroutine = is_coroutine_function(function)
         found = checked_task_name(getattr(function, "__name__", "") if name is None else name)
         if found in self._specs:
-            raise InvalidRequest(f"there is a task {found} already; give one of them another name: @app.task(name=…)")
+            raise InvalidRequest(f"there is already a task {found}; give one of them another name: @app.task(name=…)")
         parameters = Parameters(found, function)
         if timing is not None:
             parameters.check((), {})
@@ -255,7 +255,7 @@ class Tasks:
         from queueber.worker import Worker  # noqa: PLC0415  (programs that only add need none)
 
         if not self.queues:
-            raise InvalidRequest(f"{self!r} has no tasks, so that a worker has no queues")
+            raise InvalidRequest(f"{self!r} has no tasks, so a worker would have no queues")
         # A queue of the client, because the worker takes the options of its connection from there.
         return Worker(self.connections.sync().queue(), self.handler, **{"queues": self.queues, **options})
 

@@ -34,7 +34,7 @@ class Compiler:
         Return the codec of *hint*.
 
         Raises:
-            Unsupported: it, or a part of it, stands for no JSON.  The text names it.
+            Unsupported: it, or a part of it, has no form in JSON.  The text names it.
         """
         try:
             known = self._codecs.get(hint)
@@ -64,7 +64,7 @@ class Compiler:
             return found
         kind = get_origin(hint) or hint
         if not isinstance(kind, type):
-            raise Unsupported(f"{hint!r} stands for no JSON")
+            raise Unsupported(f"{hint!r} has no form in JSON")
         return _class_codec(kind, self.compiled)
 
 
@@ -89,7 +89,7 @@ def _class_codec(kind: type, compiled: Compile) -> Codec:
         found = [_Field(each.name, each.alias or each.name) for each in attrs.fields(kind) if each.init]
         return _object(kind, found, compiled)
     raise Unsupported(
-        f"{kind.__module__}.{kind.__qualname__} stands for no JSON; a dataclass, or an attrs or pydantic class, would"
+        f"{kind.__module__}.{kind.__qualname__} has no form in JSON; a dataclass, or an attrs or pydantic class, would"
     )
 
 
@@ -152,7 +152,7 @@ def _object(kind: Any, fields: Sequence[_Field], compiled: Compile) -> Codec:  #
     Return the codec of a class that is made from *fields*.
 
     Raises:
-        Unsupported: the constructor needs more, or a field's type stands for no JSON.
+        Unsupported: the constructor needs more, or a field's type has no form in JSON.
     """
     hints = _hints(kind)
     arguments = {each.argument for each in fields}

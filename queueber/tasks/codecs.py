@@ -56,7 +56,7 @@ class Unfit(Exception):
 
 
 class Unsupported(Exception):
-    """An annotation that stands for no JSON."""
+    """An annotation that has no form in JSON."""
 
 
 @define(eq=False)

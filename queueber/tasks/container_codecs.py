@@ -30,7 +30,7 @@ def builtin_codec(hint: Any, compiled: Compile) -> Codec | None:  # noqa: ANN401
     *compiled* returns the codecs of its parts.
 
     Raises:
-        Unsupported: a part of it stands for no JSON.
+        Unsupported: a part of it has no form in JSON.
     """
     try:
         known = SCALARS.get(hint)

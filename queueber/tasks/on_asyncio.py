@@ -62,7 +62,7 @@ class LoopClients:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            raise InvalidRequest("aio needs a running asyncio loop; there are tx for Twisted, and add") from None
+            raise InvalidRequest("aio needs a running asyncio loop; use tx on Twisted, or add without a loop") from None
         slots = self._slots.get(loop)
         if slots is None:
             slots = self._slots[loop] = asyncio.Semaphore(AT_ONCE)

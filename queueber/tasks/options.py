@@ -188,9 +188,9 @@ def checked_options(
     """
     span = checked_span("delay", delay)
     if span and due is not None:
-        raise InvalidRequest("delay and due are both given; an item becomes due at one moment")
+        raise InvalidRequest("delay and due are both given; give one of them")
     if flag("until_removed", until_removed) and key is None:
-        raise InvalidRequest("until_removed is given without a key, which it is about")
+        raise InvalidRequest("until_removed is given without a key; it has no effect without one")
     due_ms = 0 if due is None else checked_point("due", due)
     expires_ms = 0 if expires is None else checked_point("expires", expires)
     if 0 < expires_ms <= due_ms:

@@ -34,11 +34,9 @@ def is_coroutine_function(function: Callable[..., Any]) -> bool:
         InvalidRequest: it is neither that nor a plain function: a class, a generator, or nothing that can be called.
     """
     if not callable(function):
-        raise InvalidRequest(f"{function!r} is no function; write @app.task, or @app.task(name=…)")
+        raise InvalidRequest(f"{function!r} is not a function; write @app.task, or @app.task(name=…)")
     if isinstance(function, type):
-        raise InvalidRequest(
-            f"{function!r} is a class, whose instances nothing would keep; a task is a function or a coroutine function"
-        )
+        raise InvalidRequest(f"{function!r} is a class; a task is a function or a coroutine function")
     # An object that can be called is as its method; a partial function, as its function.
     kinds = (function, getattr(function, "__call__", None))  # noqa: B004
     if any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in kinds):
@@ -63,7 +61,7 @@ class Parameters:
             self.signature = inspect.signature(function)
         except (ValueError, TypeError):
             raise InvalidRequest(
-                f"task {task}: {function!r} has no signature that Python knows; wrap it in a function with parameters"
+                f"task {task}: {function!r} has no signature to inspect; wrap it in a function with parameters"
             ) from None
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -103,7 +101,7 @@ class Parameters:
         Return checked arguments in a form that the `json` module can write.
 
         Raises:
-            InvalidRequest: one does not fit its annotation, or its annotation stands for no JSON.
+            InvalidRequest: one does not fit its annotation, or its annotation has no form in JSON.
         """
         try:
             return self._converted(args, kwargs, encoding=True)
@@ -170,7 +168,7 @@ class Parameters:
         The codecs by position, the last of them for all further arguments, and by name, "**" for all other names.
 
         Raises:
-            InvalidRequest: an annotation cannot be resolved, or stands for no JSON.
+            InvalidRequest: an annotation cannot be resolved, or has no form in JSON.
         """
         hints, compiler = self._hints(), Compiler()
         positional: list[tuple[str, Codec]] = []

@@ -198,7 +198,7 @@ def decision_of(spec: Spec, item: Any, result: object) -> Decision | None:  # no
         return failure_of(spec, item, result) or result
     if inspect.isgenerator(result) or inspect.isasyncgen(result):
         # It may yield next steps, which a removal would lose.
-        raise TypeError(f"task {spec.name} returned a {type(result).__name__}, which ran nothing; return a list")
+        raise TypeError(f"task {spec.name} returned a {type(result).__name__}, which was never iterated; return a list")
     if inspect.isawaitable(result):
         # Nothing was done yet, and a removal would lose it.
         if inspect.iscoroutine(result):

@@ -90,7 +90,7 @@ class JsonSerializer:
             raise Unrunnable(f'the contents for task {parameters.task} are not {{"args": […], "kwargs": {{…}}}}')
         args, kwargs = found.get("args", []), found.get("kwargs", {})
         if not isinstance(args, list) or not isinstance(kwargs, dict):
-            raise Unrunnable(f"the contents for task {parameters.task} have no array args and object kwargs")
+            raise Unrunnable(f"in the contents for task {parameters.task}, args must be an array and kwargs an object")
         return parameters.decoded(args, kwargs)
 
 

@@ -298,6 +298,6 @@ class Next:
         if not isinstance(task, Adder):
             raise InvalidRequest(f"the task of a Next is {task!r}; it must be a task, or what its options return")
         if task.has_key:
-            raise InvalidRequest(f"Next of task {task.name} has a key; a hand-off is added once anyway")
+            raise InvalidRequest(f"Next of task {task.name} has a key; the next task is added once anyway")
         self.call = task.prepare(args, kwargs)
         """The item to add."""

@@ -198,7 +198,7 @@ class Attachment:
             self._announce()
         if session.state is SessionState.UNSUPPORTED:
             span = self._upkeep.span / MS_PER_SECOND
-            LOG.warning("the server does not know sessions: it gives leases of %g s, which are extended", span)
+            LOG.warning("the server is too old for sessions: leases of %g s are extended instead", span)
             self._probe()
         elif session.state is SessionState.REFUSED:
             if isinstance(session.error, InvalidRequest) and not self._accepted:
@@ -213,7 +213,7 @@ class Attachment:
         def probed(outcome: object) -> None:
             if isinstance(outcome, Unimplemented):
                 self.old_server = True
-                LOG.warning("the server does not know settle: a failure is not counted, and nothing is rejected")
+                LOG.warning("the server is too old for settle: failures are not counted, and nothing is rejected")
             elif isinstance(outcome, QueueberError) and outcome.kind is not Kind.FAILED:
                 self._later(RETRY_SECONDS, self._probe)
                 return

@@ -201,7 +201,7 @@ class Engine:
         if not self._leases.safe(delivery.lease, now):
             self.counts.lost += 1
             delivery.lease.held.discard(delivery)
-            self._log(logging.WARNING, f"item {id_text(delivery.id)} was done after the end of its lease")
+            self._log(logging.WARNING, f"item {id_text(delivery.id)} was done after its lease had ended, too late")
             self._give_up(delivery.lease)
             return
         if state is State.ENDING and (verdict is None or verdict[:2] == (Action.FAIL, None)):
@@ -233,7 +233,7 @@ class Engine:
     def loop_turned(self) -> None:
         """Note that the event loop of the handlers has turned after a `Beat`."""
         if self._loop is not None and self._loop.turned():
-            self._log(logging.WARNING, "the event loop turns again")
+            self._log(logging.WARNING, "the event loop runs again")
 
     def tick(self, now: float) -> None:
         """Do what is due by *now*."""
@@ -342,7 +342,7 @@ class Engine:
 
     def _abandon(self, delivery: Delivery, verdict: Verdict, why: str, now: float) -> None:
         """Settle *delivery* although its handler runs on."""
-        self._log(logging.WARNING, f"item {id_text(delivery.id)} goes back while its handler runs on: {why}")
+        self._log(logging.WARNING, f"item {id_text(delivery.id)} is returned, but its handler is still running: {why}")
         self._settle(delivery, verdict, now)
         self._leave(delivery, why)
 
@@ -371,7 +371,7 @@ class Engine:
                 self._actions.append(ReportStall(loop.standing))
                 self._pause(now)
             case LoopState.STALLED:
-                why = f"the event loop has not turned for {loop.standing:.0f} s"
+                why = f"the event loop has been blocked for {loop.standing:.0f} s"
                 self._pause(now)
                 for delivery in [*self._all.running, *self._all.ending]:
                     self._abandon(delivery, Verdict(Action.FAIL, None, f"{why}: a handler blocks it"), why, now)

@@ -118,7 +118,7 @@ class ExitGuard:
             self._flush_and_exit()
 
     def _give_up(self) -> None:
-        LOG.error("an exit handler does not end; the process does")
+        LOG.error("an exit handler does not end, so the process is ended")
         self._flush_and_exit()
 
     def _flush_and_exit(self) -> None:

@@ -32,20 +32,20 @@ class HealthPage:
         Listen on *port*, 0 for any free one, of *host*, empty for all addresses.
 
         Raises:
-            InvalidRequest: the port cannot be listened on.
+            InvalidRequest: the port cannot be opened.
         """
         page = type("_Page", (_Page,), {"health": staticmethod(health)})
         try:
             self._server = _Server(port, host, page)
         except (OSError, UnicodeError) as why:
-            raise InvalidRequest(f"http_port {port} of {host} cannot be listened on: {reason(why)}") from None
+            raise InvalidRequest(f"http_port {port} of {host} cannot be opened: {reason(why)}") from None
         try:
             threading.Thread(
                 target=self._server.serve_forever, args=(_CLOSE_SECONDS,), name="queueber health", daemon=True
             ).start()
         except RuntimeError as why:
             self._server.server_close()
-            raise InvalidRequest(f"http_port {port} of {host} cannot be listened on: {why}") from None
+            raise InvalidRequest(f"http_port {port} of {host} cannot be opened: {why}") from None
         _pages.add(self)
 
     @property

@@ -342,8 +342,8 @@ class Keeper:
     def _report_stall(self, action: ReportStall) -> None:
         thread = None if self._runner is None else self._runner.loop_thread
         frame = None if thread is None else _current_frames().get(thread)
-        stack = "" if frame is None else "; it stands here:\n" + "".join(traceback.format_stack(frame)[-STACK_LINES:])
-        LOG.log(logging.WARNING, "the event loop has not turned for %.0f s%s", action.seconds, stack)
+        stack = "" if frame is None else ", in this code:\n" + "".join(traceback.format_stack(frame)[-STACK_LINES:])
+        LOG.log(logging.WARNING, "the event loop has been blocked for %.0f s%s", action.seconds, stack)
 
     def _end(self, action: End) -> None:
         self._ended = True

@@ -99,7 +99,7 @@ class Watch:
             self._file.got_on(now)
         if not alive and now - self._reported >= QUIET_SECONDS:
             self._reported = now
-            LOG.error("the worker does not get on: %s", why)
+            LOG.error("the worker makes no progress: %s", why)
         busy = now - max(engine.last_end, engine.last_poll)
         if alive and engine.full and busy >= BUSY_SECONDS and now - self._reported >= BUSY_SECONDS:
             self._reported = now
@@ -114,15 +114,15 @@ def judge(engine: Engine, now: float, *, connected: bool) -> tuple[bool, str]:
     if engine.stopping:
         return True, "stopping"
     if engine.policy.stall is not None and engine.standing >= engine.policy.stall:
-        return False, f"the event loop has not turned for {engine.standing:.0f} s"
+        return False, f"the event loop has been blocked for {engine.standing:.0f} s"
     if engine.abandoned >= engine.policy.concurrency:
-        return False, "all handlers run on without their items: none has ended in its time"
+        return False, "all handlers are still running although their items were given up"
     quiet = since_poll >= QUIET_SECONDS
     if not connected:
         return not quiet, f"not connected; the last poll was answered {since_poll:.0f} s ago"
     if quiet and not engine.full:
-        return False, f"connected, but no poll was answered for {since_poll:.0f} s"
-    return True, "busy: all places are taken" if engine.full else "polling" if engine.polling else "waiting to poll"
+        return False, f"connected, no poll was answered for {since_poll:.0f} s"
+    return True, "busy: all handlers are running" if engine.full else "polling" if engine.polling else "waiting to poll"
 
 
 def health_of(engine: Engine, now: float, *, connected: bool) -> Health:

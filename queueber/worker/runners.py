@@ -83,7 +83,7 @@ class ThreadRunner:
         except RuntimeError as why:
             if not self._threads:
                 raise
-            LOG.warning("handlers wait for %d threads: %s", self._threads, why)
+            LOG.warning("no more threads can be started, handlers share %d: %s", self._threads, why)
         else:
             self._threads += 1
 

@@ -246,7 +246,7 @@ def _harmless() -> Iterator[None]:
     try:
         yield
     except Exception:
-        LOG.exception("traces and metrics have a fault; the work goes on")
+        LOG.exception("traces or metrics failed; the worker continues")
 
 
 class _Meters:

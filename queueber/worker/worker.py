@@ -312,7 +312,7 @@ class Worker:
         target = self._resolved.target
         with self._lock:
             if self._keeper is not None:
-                raise InvalidRequest("the worker was run before; make another one")
+                raise InvalidRequest("the worker has already run; make another one")
             try:
                 # Its calls wait as long as there is no connection, and have no time limit.
                 connector = Connector(evolve(target, options=evolve(target.options, attempts=None, timeout_ms=None)))

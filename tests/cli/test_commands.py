@@ -215,7 +215,7 @@ def test_a_time_limit_of_zero_is_refused(shell):
     result = shell("add", "x", "--timeout", "0")
     assert (result.exit_code, shell.calls) == (1, [])
     assert "'--timeout'" in result.stderr
-    assert result.stderr.endswith(": 0 is no time for an answer.\n")
+    assert result.stderr.endswith(": 0 is too short for an answer.\n")
 
 
 def test_poll_prints_the_lease_and_a_line_for_each_item(shell):

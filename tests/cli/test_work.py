@@ -638,7 +638,7 @@ def test_ctrl_c_on_a_terminal_is_one_signal(work, arguments):
     os.close(terminal)
     assert work.left() == 0
     assert b"queueber work" in shown
-    assert b"go back now" not in shown
+    assert b"return to their queues now" not in shown
 
 
 def test_processes_end_with_their_supervisor(work):

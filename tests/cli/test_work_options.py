@@ -66,7 +66,7 @@ NOTHING = "Give MODULE:OBJECT, or a command after --."
     [
         ([f"{SHOP}:number"], "shop:number is of the type int; it must be a Tasks, a Worker, or a function"),
         ([f"{SHOP}:Path"], "shop:Path is a class, Path; it must be a Tasks, a Worker, or a function"),
-        ([f"{SHOP}:double"], "shop:double is one of several tasks: name their Tasks."),
+        ([f"{SHOP}:double"], "shop:double is a single task; give the Tasks app that has it."),
         ([f"{SHOP}:missing"], "the module shop has no missing; it has worker, app"),
         ([f"{SHOP}:handle"], "Missing option '--queue': a function or a command has no queue of its own."),
         (["--", "true"], "Missing option '--queue': a function or a command has no queue of its own."),

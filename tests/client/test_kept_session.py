@@ -297,7 +297,7 @@ def test_closing_takes_ten_seconds_at_most(joined, joined_client, session):
     joined.server.reactor.pump([1.0] * 9)
     assert not failures
     joined.server.reactor.advance(1)
-    assert "the session's items may go back or not" in str(failures[0].value)
+    assert "the session's items may be returned or not" in str(failures[0].value)
 
 
 def test_many_leases_come_in_pieces(joined, joined_client, session, lost, monkeypatch):

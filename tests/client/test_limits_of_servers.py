@@ -175,7 +175,7 @@ def test_items_that_a_client_may_not_take_are_given_back(network, serve, failure
     found = failure(polling)
     assert isinstance(found, ReplyTooLong)
     assert "raise its frame_bytes" in str(found)
-    assert "the items of this poll are given back" in str(found)
+    assert "the items of this poll return to their queue" in str(found)
     assert success(adding)
     network.peer.turn()
     (settle,) = network.peer.calls()

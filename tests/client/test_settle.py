@@ -120,7 +120,7 @@ def test_dead_items_are_a_queue(network, client, success):
         content = api.write_poll_responses([response])[0]
         assert exchanged(network, api.QUEUE_INTERFACE_ID, api.POLL, content).target == target
         assert success(polling).facts_of(0).death == death
-        with pytest.raises(InvalidRequest, match="dead items have no dead items"):
+        with pytest.raises(InvalidRequest, match="the queue of dead items has no dead items of its own"):
             dead.dead_letters()
     assert repr(client.default.dead_letters()) == "<Queue of the dead items of default>"
     assert repr(dead) == "<Queue of the dead items of mail>"

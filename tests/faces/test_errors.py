@@ -189,7 +189,7 @@ async def test_a_reply_beyond_the_client_s_own_limits(face, server, url, name):
     async with face.client(url) as client:
         await client.queue().add(bytes(200_000))
     async with face.client(url, limits=evolve(DEFAULTS, frame_bytes=100_000)) as client:
-        with pytest.raises(ReplyTooLong, match="the items of this poll are given back"):
+        with pytest.raises(ReplyTooLong, match="the items of this poll return to their queue"):
             await client.queue().poll()
         await until(lambda: [item.state.name for item in server.items(name)] == ["READY"])
 

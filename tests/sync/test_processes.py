@@ -291,7 +291,7 @@ def test_a_call_in_the_client_s_own_thread_is_refused(server, client, queue):
         while not said:
             assert time.monotonic() < deadline
             time.sleep(0.005)
-    assert said == ["a call cannot be waited for in the client's own thread: hand it to another one"]
+    assert said == ["a call that blocks in the client's own thread would wait for ever"]
 
 
 def test_a_client_that_was_not_made_is_dropped_quietly(monkeypatch):

@@ -253,10 +253,10 @@ def test_json_that_does_not_fit_is_refused(hint, value, text):
 @pytest.mark.parametrize(
     ("hint", "text"),
     [
-        (Handle, "test_codecs.Handle stands for no JSON; a dataclass, or an attrs or pydantic class, would"),
-        (list[Handle], "Handle stands for no JSON"),
-        (type[int], "stands for no JSON"),
-        ("x", "'x' stands for no JSON"),
+        (Handle, "test_codecs.Handle has no form in JSON; a dataclass, or an attrs or pydantic class, would"),
+        (list[Handle], "Handle has no form in JSON"),
+        (type[int], "has no form in JSON"),
+        ("x", "'x' has no form in JSON"),
         (Unreadable, "an annotation of Unreadable cannot be resolved: name 'Nowhere' is not defined"),
     ],
     ids=repr,

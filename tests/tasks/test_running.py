@@ -206,7 +206,7 @@ def test_a_next_step_that_cannot_be_encoded_fails_the_task(app):
         (lambda step: (5, step), "TypeError: task first returned next steps together with a int"),
         (
             lambda step: (each for each in [step]),
-            "TypeError: task first returned a generator, which ran nothing",
+            "TypeError: task first returned a generator, which was never iterated",
         ),
     ],
 )
@@ -272,7 +272,10 @@ def test_a_coroutine_that_was_not_awaited_fails_its_item_instead_of_losing_it(ap
         ({"contents": b"[" * 100_000}, "the contents for task note are not JSON: "),
         ({"contents": b"[1]"}, 'the contents for task note are not {"args": […], "kwargs": {…}}'),
         ({"contents": b'{"arguments": [1]}'}, 'the contents for task note are not {"args": […], "kwargs": {…}}'),
-        ({"contents": b'{"args": {"day": 1}}'}, "the contents for task note have no array args and object kwargs"),
+        (
+            {"contents": b'{"args": {"day": 1}}'},
+            "in the contents for task note, args must be an array and kwargs an object",
+        ),
         (
             {"contents": b'{"args": ["2026-01-01", 2]}'},
             "the arguments do not fit task note(day: datetime.date) -> None: too",

@@ -548,13 +548,13 @@ class EndlessSender:
         (endless_later, "is a generator"),
         (partial(endless), "is a generator"),
         (EndlessSender(), "is a generator"),
-        (Sender, "Sender'> is a class, whose instances nothing would keep; a task is a function or a coroutine"),
+        (Sender, "Sender'> is a class; a task is a function or a coroutine"),
         (Node, "Node'> is a class"),
-        ("add", "'add' is no function; write @app.task, or @app.task(name=…)"),
-        (5, "5 is no function"),
-        (classmethod(add), "is no function"),
-        (max, "task name: <built-in function max> has no signature that Python knows; wrap it in a function"),
-        (Tasks(URL).task(add), "<Task add of mail> is a task already; a second one is made of its function"),
+        ("add", "'add' is not a function; write @app.task, or @app.task(name=…)"),
+        (5, "5 is not a function"),
+        (classmethod(add), "is not a function"),
+        (max, "task name: <built-in function max> has no signature that can be inspected; wrap it in a function"),
+        (Tasks(URL).task(add), "<Task add of mail> is already a task; decorate its function to make a second one"),
     ],
     ids=lambda each: each if isinstance(each, str) else type(each).__name__,
 )
@@ -592,7 +592,7 @@ def test_a_worker_has_the_queues_the_handler_and_the_connection_of_its_app(monke
     monkeypatch.setattr("queueber.worker.Worker", lambda *args, **options: made.append((args, options)))
     app = Tasks(URL, timeout_ms=5_000)
     with pytest.raises(
-        InvalidRequest, match=r"<Tasks none of queueber://\S+> has no tasks, so that a worker has no queues"
+        InvalidRequest, match=r"<Tasks none of queueber://\S+> has no tasks, so a worker would have no queues"
     ):
         app.worker()
     app.task(add)
@@ -616,7 +616,7 @@ def test_a_next_step_has_no_key_and_is_a_task():
     task = app.task(add)
     call = Next(task.options(delay=1), 1, 2).call
     assert (call.queue, call.item.delay, contents(call.item)["args"]) == ("mail", 1_000, [1, 2])
-    with pytest.raises(InvalidRequest, match="Next of task add has a key; a hand-off is added once anyway"):
+    with pytest.raises(InvalidRequest, match="Next of task add has a key; the next task is added once anyway"):
         Next(task.options(key="a"), 1)
     with pytest.raises(InvalidRequest, match="the task of a Next is <function add"):
         Next(add, 1)
@@ -653,7 +653,9 @@ def test_deferreds_can_be_awaited():
 def test_an_add_without_a_loop_names_the_other_ways():
     app, _ = app_with_adds()
     adding = app.task(add).aio.add(2, 3)
-    with pytest.raises(InvalidRequest, match="aio needs a running asyncio loop; there are tx for Twisted, and add"):
+    with pytest.raises(
+        InvalidRequest, match="aio needs a running asyncio loop; use tx on Twisted, or add without a loop"
+    ):
         adding.send(None)
 
 

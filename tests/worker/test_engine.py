@@ -432,7 +432,7 @@ class TestLoop:
         scene.engine.loop_turned()
         scene.act()
         assert scene.poll is not None
-        assert "turns again" in scene.logs[-1]
+        assert "runs again" in scene.logs[-1]
 
     def test_a_loop_that_stands_for_long_loses_its_items(self):
         scene = Scene(stall=60, concurrency=2)
@@ -440,7 +440,7 @@ class TestLoop:
         scene.advance(61)
         (settle,) = scene.settles.values()
         assert {each.action for each in settle.entries} == {FAILED}
-        assert "has not turned for 60 s" in settle.entries[0].error
+        assert "has been blocked for 60 s" in settle.entries[0].error
         assert scene.lost == ["a", "b"]
         scene.engine.loop_turned()
         scene.finish("a", "b")

@@ -86,7 +86,7 @@ guard.arm(7, threads=0.2, handlers=0.2)
 print("buffered")
 """)
     assert (status, printed) == (7, ["buffered", "before it"])
-    assert errors[-1] == "an exit handler does not end; the process does"
+    assert errors[-1] == "an exit handler does not end, so the process is ended"
     assert seconds < 30
 
 
@@ -133,7 +133,7 @@ guard.cancel()
 stuck.wait()
 """)
     assert (status, printed) == (7, [])
-    assert errors[-1] == "an exit handler does not end; the process does"
+    assert errors[-1] == "an exit handler does not end, so the process is ended"
     assert seconds < 30
 
 

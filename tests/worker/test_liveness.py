@@ -72,7 +72,7 @@ class TestJudgement:
     def test_a_worker_that_is_connected_and_whose_polls_are_not_answered_does_not(self):
         scene = Scene()
         scene.advance(QUIET_SECONDS)
-        assert verdict(scene) == (False, "connected, but no poll was answered for 60 s")
+        assert verdict(scene) == (False, "connected, no poll was answered for 60 s")
 
     def test_a_worker_without_a_connection_has_a_minute(self):
         scene = Scene()
@@ -85,19 +85,19 @@ class TestJudgement:
         scene = Scene(concurrency=1, prefetch=0)
         scene.deliver("a")
         scene.advance(1_000)
-        assert verdict(scene) == (True, "busy: all places are taken")
+        assert verdict(scene) == (True, "busy: all handlers are running")
 
     def test_a_worker_whose_handlers_were_all_given_up_does_not(self):
         scene = Scene(concurrency=1, prefetch=0, max_runtime=1)
         scene.deliver("a")
         scene.advance(1 + ENDING_SECONDS)
-        assert verdict(scene) == (False, "all handlers run on without their items: none has ended in its time")
+        assert verdict(scene) == (False, "all handlers are still running although their items were given up")
 
     def test_a_worker_whose_loop_stands_does_not(self):
         scene = Scene(stall=30)
         scene.deliver("a")
         scene.advance(31)
-        assert verdict(scene) == (False, "the event loop has not turned for 31 s")
+        assert verdict(scene) == (False, "the event loop has been blocked for 31 s")
 
     def test_a_worker_that_stops_gets_on(self):
         scene = Scene()
@@ -127,7 +127,7 @@ class TestWatch:
             self.look(watch, scene)
         lines = [each.getMessage() for each in caplog.records]
         assert lines == [
-            f"the worker does not get on: connected, but no poll was answered for {seconds} s" for seconds in (60, 120)
+            f"the worker makes no progress: connected, no poll was answered for {seconds} s" for seconds in (60, 120)
         ]
 
     def test_the_log_says_that_no_handler_ends(self, caplog):
@@ -211,7 +211,7 @@ class TestPage:
         page = HealthPage(lambda: NOT_STARTED, 0, "127.0.0.1")
         try:
             port = page.address[1]
-            text = f"http_port {port} of 127.0.0.1 cannot be listened on: Address already in use"
+            text = f"http_port {port} of 127.0.0.1 cannot be opened: Address already in use"
             with pytest.raises(InvalidRequest, match=text):
                 HealthPage(lambda: NOT_STARTED, port, "127.0.0.1")
         finally:
@@ -225,13 +225,13 @@ class TestPage:
             port = found.getsockname()[1]
         with monkeypatch.context() as patched:
             patched.setattr(threading.Thread, "start", fail)
-            with pytest.raises(InvalidRequest, match="cannot be listened on: can't start new thread"):
+            with pytest.raises(InvalidRequest, match="cannot be opened: can't start new thread"):
                 HealthPage(lambda: NOT_STARTED, port, "127.0.0.1")
         HealthPage(lambda: NOT_STARTED, port, "127.0.0.1").close()
 
     def test_a_host_that_is_not_of_this_machine_is_an_error(self):
         for host in ("203.0.113.1", "a" * 64):
-            with pytest.raises(InvalidRequest, match=f"http_port 0 of {host} cannot be listened on"):
+            with pytest.raises(InvalidRequest, match=f"http_port 0 of {host} cannot be opened"):
                 HealthPage(lambda: NOT_STARTED, 0, host)
 
     @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
@@ -296,7 +296,7 @@ class TestBegin:
         path = tmp_path / "alive"
         worker = Worker(server.url("work"), print, http_port=taken.port, liveness_file=path, telemetry=False)
         assert not path.exists()
-        text = f"http_port {taken.port} of 127.0.0.1 cannot be listened on: Address already in use"
+        text = f"http_port {taken.port} of 127.0.0.1 cannot be opened: Address already in use"
         with pytest.raises(InvalidRequest, match=text):
             worker.run()
         assert not path.exists()

@@ -468,14 +468,14 @@ class TestHandlers:
         worker.line("begin never 1")
         # Asked to end after a second, given up after five more.
         worker.line("begin never 2", 30)
-        assert "goes back while its handler runs on" in worker.text()
+        assert "is returned, but its handler is still running" in worker.text()
 
     def test_a_handler_that_blocks_the_loop_loses_its_item_after_the_stall(self, queue, work):
         worker = work("loop", stall=7)
         queue.add(b"never", b"await 0")
         worker.line("begin never 1")
-        worker.line("has not turned for 5 s; it stands here")
+        worker.line("has been blocked for 5 s, in this code")
         other = work("loop", stall=7)
         other.line("begin never 2", 30)
         assert "in work" in worker.text()
-        assert "has not turned for 7 s" in worker.text()
+        assert "has been blocked for 7 s" in worker.text()
