@@ -155,7 +155,7 @@ class Connector:
             future.set_result(outcome)
 
     def _give_back(self, call: Call[Any], outcome: object) -> None:
-        """Return the items of a poll whose caller has gone to their queue."""
+        """Return the items of a poll that was cancelled to their queue."""
         if (returning := undelivered(call, outcome, self.held)) is not None:
             self.start(returning, EXIT_MS, background=True)
 

@@ -30,12 +30,12 @@ T = TypeVar("T")
 @define(eq=False, repr=False)
 class Item(Delivered):
     """
-    One delivered item, and the ways in which it leaves its lease.
+    One delivered item, with methods to settle it.
 
     As a context manager it settles the item at the end of the block: success removes it, an exception fails it with
-    the exception's text and goes on, and a cancellation returns it uncounted.  Nothing happens if a method of the
-    item has settled it already, or in a process that was forked meanwhile.  Success raises `LeaseLost` if the lease
-    has ended.  The end of the block takes at most 10 s.
+    the exception's text and propagates, and a cancellation returns it without counting an attempt.  Has no effect if a
+    method of the item has settled it already, or in a process that was forked later.  If the lease has ended, success
+    raises `LeaseLost`. The end of the block takes at most 10 s.
     """
 
     _connector: Connector = field(kw_only=True, repr=False)
@@ -149,12 +149,12 @@ if TYPE_CHECKING:
 
 class Items:
     """
-    The items of a queue, one by one, without an end; made by `Queue.items`.
+    An endless iteration over the items of a queue; made by `Queue.items`.
 
     Settle each item, most easily as a context manager.  As a context manager itself, or with `close`, the iteration
-    gives back its stock at the end; so it does when it is no longer referenced.
+    returns its prefetched items to the queue at the end, and also when it is no longer referenced.
 
-    A server that is stopping, or has no room for a poll, is asked again after a second.  Any other error of a poll is
+    If the server is stopping or overloaded, the poll is repeated after a second.  Any other error of a poll is
     raised.  The iteration may go on after it, and after a cancellation.
     """
 
@@ -204,7 +204,7 @@ class Items:
         raise StopAsyncIteration
 
     def _start_poll(self) -> asyncio.Future[Batch] | None:
-        """Poll for as many items as the stock lacks, and return the poll; None if enough are here or on their way."""
+        """Poll for as many items as are missing, and return the poll; None if enough are here or on their way."""
         wanted = self._stock.wanted()
         if self._polling is not None or not wanted:
             return None
@@ -214,7 +214,7 @@ class Items:
         return polling
 
     def arrived(self, batch: Batch | None) -> None:
-        """Add *batch* to the stock; None: the poll has failed or was cancelled."""
+        """Add *batch* to the prefetched items; None: the poll has failed or was cancelled."""
         self._polling = None
         if batch is not None:
             self._stock.put(batch)
@@ -229,9 +229,9 @@ class Items:
 
     async def close(self) -> None:
         """
-        End the iteration, and give back the items in stock.
+        End the iteration, and return its prefetched items to the queue.
 
-        Returns once they are with their queue again, or after 10 s: without a connection they come back when their
+        Returns when the server has confirmed that, or after 10 s; without a connection they are redelivered when their
         leases end.
         """
         self._leave_to_parent()

@@ -37,7 +37,7 @@ class Queue:
     *timeout_ms* is the time limit of the call, from the call to its answer,
     including the wait of a poll; None selects that of `connect`.
 
-    Arguments of type `Buffer` may be any object with a buffer: `bytes`,
+    Arguments of type `Buffer` may be any object with the buffer protocol: `bytes`,
     `bytearray`, `memoryview`, `array.array`, `mmap`.  The bytes are copied
     before the method waits.
     """
@@ -89,9 +89,8 @@ class Queue:
         """
         Store all *items*, made with `new_item`, or none.
 
-        *request_id*, 16 random bytes, stands for this call: one that is sent
-        again with it within ten minutes adds nothing and returns the first
-        call's ids.  The client itself sends such a call again when its
+        *request_id*, 16 random bytes, identifies this call: if it is sent again with the same id within ten minutes, it
+        adds nothing and returns the ids of the first call.  The client itself sends such a call again when its
         connection is lost.
 
         A server that is older than the options of items ignores them.
@@ -146,8 +145,7 @@ class Queue:
 
         Returns:
             A `Batch`, empty if the wait ended first; a wait without a limit does
-            not.  Cancelling the task ends the wait; items that were already
-            sent go back.
+            not.  Cancelling the task ends the wait; items that were already sent return to the queue.
         """
         call = self._calls.poll(n, lease_ms=lease_ms, wait_ms=wait_ms, session=session)
         return await self._connector.call(call, timeout_ms)
@@ -179,9 +177,9 @@ class Queue:
         timeout_ms: int | None = None,
     ) -> api.SettleResponse:
         """
-        End leases on items in any way, in the order of *entries*, and add items in the same commit.
+        Settle items, in the order of *entries*, and add items in the same commit.
 
-        On the default queue this settles items of all queues.  With *adds*, or
+        On the default queue, *entries* may be of any queues.  With *adds*, or
         if *all_or_nothing*, an entry that is not `Outcome.DONE` refuses the
         whole call, and `changed` is False.
 
@@ -207,8 +205,8 @@ class Queue:
         """
         Return the item *item_id* to the queue and count a failure, with *error*, at most 4 KiB.
 
-        It becomes due after *delay_ms*, or after the queue's backoff.  If that
-        was its last attempt, it is among the dead items.
+        It becomes due after *delay_ms*, or after the queue's backoff.  If that was its last attempt, it becomes a dead
+        item.
 
         Returns:
             The outcome.  Raises as `settle` does.
@@ -252,10 +250,10 @@ class Queue:
         self, prefetch: int = 0, *, lease_ms: int = LEASE_MS_DEFAULT, session: Buffer | SessionRef = b""
     ) -> Items:
         """
-        Return an iteration over the queue's items, which waits for the next one.
+        Return an endless iteration over the queue's items, which waits for each item.
 
-        Up to *prefetch* items, at most 1,000, are polled for in advance; their leases run from then on.  An item whose
-        lease has ended in stock is left out.
+        Up to *prefetch* items, at most 1,000, are polled for in advance; their leases run from then on.  A prefetched
+        item whose lease has ended is skipped.
 
             async with queue.items(10) as items:
                 async for item in items:

@@ -31,9 +31,8 @@ class Session(KeptSession):
     """
     A session, kept over reconnections until it is closed; made by `Client.session`.
 
-    Pass it to polls: their leases last as long as the session, without upkeep.
-    As a context manager it waits until it is attached, and gives back at its end
-    what is left of its leases.
+    Pass it to polls: their leases last as long as the session, without being extended.
+    Entering it as a context manager waits until it is attached; leaving returns the items that are not settled.
 
     On a server that does not know sessions its `state` is `UNSUPPORTED`, and
     batches have leases with a deadline: see their `session`.
@@ -104,11 +103,11 @@ class Session(KeptSession):
 
     async def close(self) -> None:
         """
-        Give back what is left of the session's leases, and do not attach it again.
+        Return the unsettled items of the session's leases, and do not attach it again.
 
         Raises:
-            QueueberError: it is not known whether its items are with their queues again; they come back when the client
-                is closed and the grace is over.
+            QueueberError: it is not known whether its items have returned to their queues; they are redelivered when
+                the client is closed and the grace is over.
         """
         if self._process != os.getpid():
             return

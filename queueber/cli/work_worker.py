@@ -107,7 +107,7 @@ def _begin(options: WorkOptions, supervisor: WorkerEnd | None) -> tuple[Worker, 
     """
     Return the worker and its scheduler, as `make_worker`, once its health can be seen.
 
-    Ends the process if its port cannot be listened on, and a supervisor prints the reason.
+    Ends the process if its port cannot be opened, and a supervisor prints the reason.
     """
     before = set(threading.enumerate())
     try:

@@ -29,8 +29,7 @@ class Client:
     """
     A client of one server, over one connection that is re-established whenever it is lost.
 
-    Calls made without a connection wait for the next.  As a context manager it
-    closes itself.
+    Calls made without a connection wait for one.  Leaving it as a context manager closes it.
     """
 
     def __init__(self, connector: Connector, queue: str | None = None) -> None:
@@ -72,7 +71,7 @@ class Client:
 
     def control(self, queue: str) -> QueueControl:
         """
-        Return the control of the queue named *queue*, to look into it and to change it.
+        Return an object with the methods for operators of the queue named *queue*.
 
         Raises:
             InvalidRequest: the name is invalid.
@@ -141,10 +140,10 @@ class Client:
 
     def ping(self, *, timeout_ms: int | None = None) -> Deferred[list[bytes]]:
         """
-        Show the server that this client lives.
+        Show the server that this client is alive.
 
         Returns:
-            Fires with the session leases that have ended otherwise since the last ping.
+            Fires with the session leases that the server has ended since the last ping.
         """
         return self._start(self._calls.ping, timeout_ms)
 
@@ -153,7 +152,7 @@ class Client:
         Return a session that is attached to each connection, and pinged, until it is closed.
 
         Pass it to polls: their leases last as long as the session, and *grace_ms*, 10 s to 7 days, longer than a lost
-        connection.  *on_lost* is called with each lease that ends in another way while it is held.
+        connection.  *on_lost* is called with each lease that ends before its items are settled.
 
             async with client.session() as session:
                 batch = await queue.poll(session=session)
@@ -183,6 +182,6 @@ class Client:
 
         Returns:
             Fires when the connection is closed.  Calls in flight fail with `OutcomeUnknown`, waiting ones with
-            `NotConnected`.  Answers to what returns items to their queues are waited for, up to 5 s.
+            `NotConnected`.  The client waits up to 5 s until the server has confirmed returned items.
         """
         return self._connector.close()

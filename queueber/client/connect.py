@@ -36,7 +36,7 @@ def connect(
     """
     Return a client of the server at *url* and start connecting.
 
-    The other arguments count before the URL's parameters of the same names.
+    The other arguments take precedence over the URL's parameters of the same names.
 
     Args:
         reactor: the Twisted reactor to use.
@@ -50,11 +50,11 @@ def connect(
             before it sends the first message longer than 64 KiB.
         attempts: failed attempts to connect after which a waiting call fails; None waits without a limit.
         retry_policy: returns the seconds to wait after a given number of failed attempts.  A connection that ends
-            before it was of use counts as a failed attempt.
+            within 10 s without an answer counts as one.
         timeout_ms: the time limit of every call, from the call to its answer; None for no limit.  The wait of a poll
             is added to it.  Polls without a limit to their wait, backups and checks have no time limit.
-        resend_adds: give every add a request id, so that it is sent again after its connection was lost, and adds
-            nothing twice.  It costs the server one more row for each call, for ten minutes.
+        resend_adds: give every add a request id, so that it is sent again after its connection was lost, and still adds
+            only once.  It costs the server one more row for each call, for ten minutes.
 
     Raises:
         InvalidRequest: an argument or a parameter is of the wrong type or out of range, or *tls* cannot be used.

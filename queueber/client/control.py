@@ -1,4 +1,4 @@
-"""Looking into a queue and changing it, for operators."""
+"""The methods for operators: looking into a queue, and changing it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 class QueueControl:
     """
-    One queue, for operators; no method leases an item.
+    The methods for operators of one queue.  None of them leases an item.
 
     Methods return Deferreds, as those of queues do.  All fail with
     `Unimplemented` on a server that is older than this interface.
@@ -60,8 +60,8 @@ class QueueControl:
         """
         Change the settings with these names, the fields of `QueueSettings`, and return all.
 
-        Those whose names are in *reset* go back to the server's default.  `labels` may be a mapping.  Fails with
-        `InvalidRequest` for an unknown name, or a value that cannot be had; nothing is changed then.
+        Settings named in *reset* get the server's default again.  `labels` may be a mapping.  Fails with
+        `InvalidRequest` for an unknown name, or an invalid value; nothing is changed then.
         """
         return self._start(lambda: self._calls.configure(reset=reset, **changes))
 
@@ -102,7 +102,7 @@ class QueueControl:
         return self._start(lambda: self._calls.purge(dead=dead))
 
     def pause(self, *, adds: bool = False, polls: bool = True) -> Deferred[None]:
-        """Refuse *adds*, or hand out nothing to *polls*, until `resume`."""
+        """Refuse *adds*, or deliver nothing to *polls*, until `resume`."""
         return self._start(lambda: self._calls.pause(adds=adds, polls=polls))
 
     def resume(self, *, adds: bool = True, polls: bool = True) -> Deferred[None]:
@@ -129,7 +129,7 @@ class QueueControl:
         return self._start(lambda: self._calls.leases(after=after, limit=limit))
 
     def end_lease(self, lease: Buffer) -> Deferred[bool]:
-        """End the lease with this handle or id now, as if it had run out; return whether there was one."""
+        """End the lease with this handle or id now, as if it had expired; return whether there was one."""
         return self._start(lambda: self._calls.end_lease(lease))
 
     def delete(self, *, force: bool = False) -> Deferred[ControlOutcome]:

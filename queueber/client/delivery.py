@@ -24,12 +24,12 @@ T = TypeVar("T")
 @define(eq=False, repr=False)
 class Item(Delivered):
     """
-    One delivered item, and the ways in which it leaves its lease.
+    One delivered item, with methods to settle it.
 
     As a context manager it settles the item at the end of the block: success removes it, an exception fails it with
-    the exception's text and goes on, and a cancellation returns it uncounted.  Nothing happens if a method of the
-    item has settled it already, or in a process that was forked meanwhile.  Success raises `LeaseLost` if the lease
-    has ended.  The end of the block takes at most 10 s.
+    the exception's text and propagates, and a cancellation returns it without counting an attempt.  Has no effect if a
+    method of the item has settled it already, or in a process that was forked later.  If the lease has ended, success
+    raises `LeaseLost`. The end of the block takes at most 10 s.
     """
 
     _queue: Queue = field(kw_only=True)

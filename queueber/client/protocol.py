@@ -71,7 +71,7 @@ class ClientProtocol(Protocol):
         self._connection: ClientConnection | None = None
         self._reading = False
         self._finishing = False
-        """Whether the client is closed, and only what goes back is waited for."""
+        """Whether the client is closed, and waits only until returned items are confirmed."""
 
         self._timer: IDelayedCall | None = None
         """For the handshake, the next flush, or the close."""
@@ -147,7 +147,7 @@ class ClientProtocol(Protocol):
 
     def close(self) -> None:
         """
-        Send the remaining bytes, and close once all items that go back are with their queues again.
+        Send the remaining bytes, and close once the server has confirmed all returned items.
 
         That takes at most `CLOSE_SECONDS`.
         """

@@ -96,7 +96,7 @@ class Connector:
     """
     A connection to one server, re-established whenever it is lost.
 
-    Calls made without a connection wait for the next.
+    Calls made without a connection wait for one.
     """
 
     def __init__(

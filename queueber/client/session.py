@@ -34,9 +34,8 @@ class Session(KeptSession):
     """
     A session, kept over reconnections until it is closed; made by `Client.session`.
 
-    Pass it to polls: their leases last as long as the session, without upkeep.
-    As a context manager it waits until it is attached, and gives back at its end
-    what is left of its leases.
+    Pass it to polls: their leases last as long as the session, without being extended.
+    Entering it as a context manager waits until it is attached; leaving returns the items that are not settled.
 
     On a server that does not know sessions its `state` is `UNSUPPORTED`, and
     batches have leases with a deadline: see their `session`.
@@ -107,7 +106,7 @@ class Session(KeptSession):
         Wait until the server has attached the session, or does not know sessions.
 
         Returns:
-            Fails with the server's refusal, or as any call does without a connection.
+            Fails if the server refuses the session, or as any call does without a connection.
         """
         done: Deferred[None] = Deferred()
         self._waiting.append(done)
@@ -122,11 +121,11 @@ class Session(KeptSession):
 
     def close(self) -> Deferred[None]:
         """
-        Give back what is left of the session's leases, and do not attach it again.
+        Return the unsettled items of the session's leases, and do not attach it again.
 
         Returns:
-            Fires when its items are with their queues again, within 10 s.  Fails with a `QueueberError` if that is not
-            known; they come back when the client is closed and the grace is over.
+            Fires when its items are back in their queues, within 10 s.  Fails with a `QueueberError` if that is not
+            known; they are redelivered when the client is closed and the grace is over.
         """
         done: Deferred[None] = Deferred()
         late = CallTimedOut(f"no answer within {EXIT_MS:,} ms: the session's items may be returned or not", sent=True)

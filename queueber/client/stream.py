@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 class Items:
     """
-    The items of a queue, one by one, without an end; made by `Queue.items`.
+    An endless iteration over the items of a queue; made by `Queue.items`.
 
     Settle each item, most easily as a context manager.  As a context manager itself, or with `close`, the iteration
-    gives back its stock at the end; so it does when it is no longer referenced.
+    returns its prefetched items to the queue at the end, and also when it is no longer referenced.
 
-    A server that is stopping, or has no room for a poll, is asked again after a second.  Any other error of a poll is
+    If the server is stopping or overloaded, the poll is repeated after a second.  Any other error of a poll is
     raised.  The iteration may go on after it, and after a cancellation.
     """
 
@@ -48,7 +48,7 @@ class Items:
         self._polling: Deferred[None] | None = None
         self._retry: IDelayedCall | None = None
         self._waiting: Deferred[None] | None = None
-        """Fires when the stock has grown, or fails with the error of a poll."""
+        """Fires when items have arrived, or fails with the error of a poll."""
 
         self._error: Failure | None = None
         """The error of a poll for which no call of `__anext__` waited."""
@@ -85,7 +85,7 @@ class Items:
             self._polling.cancel()
 
     def _poll(self) -> None:
-        """Poll for as many items as the stock lacks, unless a poll is under way or will be repeated."""
+        """Poll for as many items as are missing, unless a poll is under way or will be repeated."""
         wanted = self._stock.wanted()
         if self._polling is not None or self._retry is not None or not wanted or self._closed:
             return
@@ -97,7 +97,7 @@ class Items:
             self._polling = done
 
     def arrived(self, batch: Batch) -> None:
-        """Add *batch* to the stock."""
+        """Add *batch* to the prefetched items."""
         self._polling = None
         self._stock.put(batch)
         self._wake()
@@ -126,11 +126,11 @@ class Items:
 
     def close(self) -> Deferred[None]:
         """
-        End the iteration, and give back the items in stock.
+        End the iteration, and return its prefetched items to the queue.
 
         Returns:
-            Fires when they are with their queue again, or after 10 s: without a connection they come back when their
-            leases end.
+            Fires when the server has confirmed that, or after 10 s; without a connection they are redelivered when
+            their leases end.
         """
         self._closed = True
         if self._retry is not None and self._retry.active():

@@ -80,7 +80,7 @@ class BrokerCalls(Generic[B]):
         return Call(None, api.BROKER_INTERFACE_ID, api.ATTACH, content, api.read_attach_response)
 
     def ping(self) -> Call[list[bytes]]:
-        """Show the server that this client lives; return the session leases that have ended otherwise."""
+        """Show the server that this client is alive; return the session leases that it has ended."""
         content = api.write_ping_request()
         return Call(None, api.BROKER_INTERFACE_ID, api.PING, content, api.read_ping_response)
 

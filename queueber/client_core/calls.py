@@ -20,13 +20,13 @@ class Resend(IntEnum):
     """Whether a call may be sent again after its connection was lost.  `NEVER` is false."""
 
     NEVER = 0
-    """Sending it again could do harm, or its second answer could mislead."""
+    """Sending it again could do harm, or its second answer could be wrong."""
 
     WITHIN_WINDOW = 1
     """The server recognises the call by its request id, for ten minutes."""
 
     ALWAYS = 2
-    """The call changes nothing that its repetition would change again; items of a lost poll come back by themselves."""
+    """Repeating the call changes nothing more; the items of a lost poll are redelivered."""
 
 
 class Call(NamedTuple, Generic[T]):
@@ -49,7 +49,7 @@ class Call(NamedTuple, Generic[T]):
     """
 
     wait_ms: int | None = 0
-    """How long the server may wait before it answers, besides its work; None for no limit."""
+    """How long the server may wait before it starts to answer; None for no limit."""
 
     resend: Resend = Resend.NEVER
 

@@ -265,8 +265,8 @@ class ClientConnection:
         """
         End the wait for the answer of *pending*, a call in the state HELD or SENT.
 
-        The wait of a poll ends at the server, too, and items that were already sent go back.  Any other call that was
-        sent takes effect all the same.
+        The wait of a poll ends at the server, too, and items that were already sent return to the queue.  Any other
+        call that was sent takes effect all the same.
         """
         question = pending.question
         if pending.state is PendingState.HELD:

@@ -68,7 +68,7 @@ class ControlCalls:
         return self._call(types.SETTINGS, None)
 
     def configure(self, *, reset: Iterable[str] = (), **changes: Any) -> Call[QueueSettings]:  # noqa: ANN401
-        """Change the settings with these names, put those in *reset* back to the server's default, and return all."""
+        """Change the settings with these names, reset those in *reset* to the server's default, and return all."""
         settings = QueueSettings(**{name: _setting(name, value) for name, value in changes.items()})
         request = ConfigureRequest(names=list(changes), settings=settings, reset=_reset(reset))
         return self._call(types.CONFIGURE, request)
@@ -114,7 +114,7 @@ class ControlCalls:
         return self._call(types.PURGE, flag("dead", dead))
 
     def pause(self, *, adds: bool = False, polls: bool = True) -> Call[None]:
-        """Refuse adds, or hand out nothing to polls."""
+        """Refuse adds, or deliver nothing to polls."""
         return self._call(types.PAUSE, PauseRequest(adds=flag("adds", adds), polls=flag("polls", polls)))
 
     def resume(self, *, adds: bool = True, polls: bool = True) -> Call[None]:

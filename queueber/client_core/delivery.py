@@ -1,7 +1,7 @@
 """
 Items that a poll has delivered, and how leaving the context of one settles it.
 
-The faces add the methods that settle an item, in their own way of waiting.
+Each client adds the methods that settle an item, in its own way of waiting.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Delivered:
 
     polled: PolledItem
     lease: bytes
-    """The id of the lease, 16 bytes, which permits to settle the item.  Keep it secret."""
+    """The id of the lease, 16 bytes, the right to settle the item.  Keep it secret."""
 
     facts: DeliveryFacts = _NO_FACTS
     settled: bool = False
@@ -86,7 +86,7 @@ class Delivered:
 
     @property
     def losses(self) -> int:
-        """Earlier leases on the item that ended by themselves."""
+        """Earlier leases on the item that expired."""
         return self.facts.losses
 
     @property
@@ -116,7 +116,7 @@ class DeliveredBatch(Generic[I]):
     """Items in the order in which they became due; empty if the wait ended first."""
 
     lease: bytes = field(default=b"", repr=False)
-    """The lease's id, 16 bytes, which permits to remove and extend; empty without items.  Keep it secret."""
+    """The lease's id, 16 bytes, the right to remove and extend; empty without items.  Keep it secret."""
 
     deadline: WallMs = _NO_DEADLINE
     """
@@ -129,7 +129,7 @@ class DeliveredBatch(Generic[I]):
     """Whether the lease lasts as long as the session of the poll.  False from a server that does not know sessions."""
 
     facts: Sequence[DeliveryFacts] = field(default=(), repr=False)
-    """Facts of the items in the same places; fewer if those of the rest are all defaults.  `facts_of` fills them up."""
+    """Facts of the items, in the same order.  Trailing facts that are all defaults are left out; use `facts_of`."""
 
     def facts_of(self, place: int) -> DeliveryFacts:
         """Return the facts of the item at *place*: failures, losses, last error, headers and the like."""
@@ -165,7 +165,7 @@ def exit_for(error: BaseException | None, cancelled: tuple[type[BaseException], 
     Return how a context that ends with *error*, or without one, settles its item.
 
     Success removes.  An exception fails, with its text.  Exceptions of the types *cancelled*, and those that end a
-    program, defer: the work was not done, and is not to blame.
+    program, defer, because the work did not fail.
     """
     if error is None:
         return Exit(Action.REMOVE)
@@ -196,7 +196,7 @@ def items_of(response: PollResponse, make: Callable[[PolledItem, bytes, Delivery
 
 
 def lease_lost(item: Delivered) -> LeaseLost:
-    """Return the error of a context that has ended with success after the lease on *item*."""
+    """Return the error of a context that ended without an exception after the lease on *item* had ended."""
     return LeaseLost(
         f"the lease on item {id_text(item.id)} ended before it was removed: another worker may get it, or has it"
     )

@@ -28,7 +28,8 @@ class CallTimedOut(QueueberError):
     """
     The call exceeded its time limit.
 
-    `sent` says whether it may have taken effect.  A poll is cancelled, and items that were already sent go back.
+    `sent` says whether it may have taken effect.  A poll is cancelled, and items that were already sent return to the
+    queue.
     """
 
     kind = Kind.DISCONNECTED
@@ -43,7 +44,7 @@ class ReplyTooLong(QueueberError):
     """
     The reply exceeds the `frame_bytes` of this client's own limits.
 
-    The call took effect, except for a poll, whose items go back.
+    The call took effect, except for a poll, whose items return to the queue.
     """
 
 

@@ -42,11 +42,11 @@ def new_item(
         contents: its bytes.
         delay_ms: the time from the add until it becomes due.
         due_ms: when it becomes due, in milliseconds since the Unix epoch by the server's clock; 0: after the delay.
-        expires_ms: when it expires if it was not delivered, likewise; 0: never.  The server refuses a moment that has
-            passed.
+        expires_ms: when it expires if it has not been delivered, likewise; 0: never.  The server refuses a time that
+            has passed.
         headers: at most 64, with at most 4 KiB of names and values together; delivered with the item.
         dedup_key: at most 255 bytes.  A second item with this key is not added within the queue's window.
-        until_removed: the key counts for as long as the item exists, instead of for the window.
+        until_removed: the key is remembered as long as the item exists, instead of for the window.
 
     Raises:
         InvalidRequest: an argument is of the wrong type or exceeds a limit.

@@ -263,8 +263,8 @@ class KeptSession(SessionRef):
         """
         Give back the leases that the program still holds, and do not attach again.
 
-        *on_done* is called with None or with a `QueueberError`: then the items come back after the grace, when the
-        connection is lost.
+        *on_done* is called with None or with a `QueueberError`: then the items are redelivered after the grace, when
+        the connection is lost.
         """
         if self.state is SessionState.CLOSED:
             on_done(None)

@@ -1,9 +1,8 @@
 """
-Items in stock for an iteration over a queue, without I/O.
+Prefetched items of an iteration over a queue, without I/O.
 
 An iteration polls for the next items while its program works on the present
-one.  An item whose lease ended in stock is not handed out: the server has given
-it to another worker, or will.
+one.  A prefetched item whose lease has ended is not returned: the server has given it to another worker, or will.
 """
 
 from collections import deque
@@ -22,18 +21,18 @@ I = TypeVar("I", bound=Delivered)  # noqa: E741  (an item)
 PREFETCH_MAX: Final = 1_000
 
 _LEFT: Final = 0.9
-"""The part of a lease that is counted on: it began before its reply arrived."""
+"""The part of a lease in which an item is used: the lease began before its reply arrived."""
 
 RETRY_SECONDS: Final = 1.0
 """The wait after a poll that failed for a passing reason."""
 
 
 class Prefetch(Generic[I]):
-    """The stock of one iteration."""
+    """The prefetched items of one iteration."""
 
     def __init__(self, count: int, lease_ms: int, clock: Callable[[], float], held: HeldLeases | None = None) -> None:
         """
-        Keep up to *count* items in stock, with leases of *lease_ms*.  *clock* returns monotonic seconds.
+        Prefetch up to *count* items, with leases of *lease_ms*.  *clock* returns monotonic seconds.
 
         *held* are the client's session leases, if the polls name a kept session.
 
@@ -41,7 +40,7 @@ class Prefetch(Generic[I]):
             InvalidRequest: *count* is not 0 to 1,000.
         """
         self.count = integer("prefetch", count, 0, PREFETCH_MAX, "items")
-        """The most items in stock; 0: each is polled for when it is asked for."""
+        """The most items to prefetch; 0: each is polled for when it is asked for."""
 
         self._lease_seconds = lease_ms / MS_PER_SECOND
         self._clock = clock
@@ -50,7 +49,7 @@ class Prefetch(Generic[I]):
         """Items, and the ends of their leases; None for a session lease."""
 
     def wanted(self) -> int:
-        """Return the number of items to poll for now; 0 for no poll.  An empty stock wants one at least."""
+        """Return the number of items to poll for now, at least 1 if there are none; 0 for no poll."""
         if len(self._stock) > self.count // 2:
             return 0
         return max(self.count - len(self._stock), 0 if self._stock else 1)
@@ -70,12 +69,12 @@ class Prefetch(Generic[I]):
         return None
 
     def give_back(self) -> list[Settlement]:
-        """Empty the stock, and return the entries of a `settle` that returns its items to their queue."""
+        """Drop all items, and return the entries of a `settle` that returns them to their queue."""
         entries = [Settlement(item.lease, item.id, Action.DEFER) for item, _ in self._stock]
         self._stock.clear()
         return entries
 
 
 def passes(error: QueueberError) -> bool:
-    """Return whether an iteration goes on after *error* of a poll: the server is stopping, or has no room now."""
+    """Return whether an iteration repeats a poll after *error*: the server is stopping or overloaded."""
     return isinstance(error, Stopping | Overloaded)

@@ -134,7 +134,7 @@ class QueueCalls(Generic[B]):
     def settle(
         self, *entries: Settlement, adds: Iterable[AddTo] = (), all_or_nothing: bool = False
     ) -> Call[api.SettleResponse]:
-        """End leases on items in any way, in the order of *entries*, and add items in the same commit."""
+        """Settle items, in the order of *entries*, and add items in the same commit."""
         checked = checked_settlements(entries)
         content = settle_content(checked, adds, all_or_nothing=all_or_nothing)
         read = self._held.after_settle(checked, api.read_settle_response)

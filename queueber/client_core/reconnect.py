@@ -10,13 +10,11 @@ connection may have carried, where that is safe.  The driver connects:
 | could not connect | `attempt_failed` | waits for `retry_delay`, and connects |
 | loses the transport | `end` of the connection | waits for `retry_delay`, and connects |
 
-A poll, a read and an add with a request id, in flight when the connection is
-lost, are sent again over the next one; so they are if the server answers that it
-is stopping.  The server recognises an add by its
-request id for ten minutes.  Later, or if the server is too old for request ids or
-its age is not known yet, the add is not sent again, and its outcome is unknown.  A
-call has as many attempts again, unless the connection was of no use.  All other
-calls in flight fail: only the caller knows whether repeating
+A poll, a read and an add with a request id that are in flight when the connection is lost, or that the server refuses
+because it is stopping, are sent again over the next one.  The server recognises an add by its request id for ten
+minutes.  Later, or if the server is too old for request ids or its age is not known yet, the add is not sent again, and
+its outcome is unknown.  A call may then use all its attempts again, unless the connection ended within 10 s without an
+answer.  All other calls in flight fail: only the caller knows whether repeating
 them does harm.
 
 Functions that are called with an outcome may make calls, cancel them and close
@@ -50,8 +48,8 @@ def backoff(random: Callable[[], float]) -> Callable[[int], float]:
     """
     Return the default policy: the seconds to wait after a given number of failed attempts.
 
-    *random* returns numbers from 0 to 1; they take away up to a half, so that clients of a server that was restarted
-    do not come back together.
+    *random* returns numbers from 0 to 1; they take away up to a half, so that the clients of a restarted server do not
+    all reconnect together.
     """
 
     def delay(failed: int) -> float:
@@ -121,7 +119,7 @@ class Link:
         """Calls to which the server answered that it is stopping.  They wait for the next connection."""
 
         self._failed_attempts = 0
-        """Attempts since the last connection that was of use.  One that ends at once was not."""
+        """Attempts since the last connection that answered a call, or lasted for 10 s."""
 
         self._connected_at = 0.0
         self._of_use = False
@@ -173,7 +171,7 @@ class Link:
 
     def close(self) -> None:
         """
-        Accept no further calls, and fail those that wait for a connection.
+        Accept no further calls, and fail the calls that wait for a connection.
 
         Close the transport then, once the connection is not `settling` any more, and within a bounded time.  Calls in
         flight fail when it is lost.

@@ -1,5 +1,5 @@
 """
-Reasons for which a connection never carried a call, as text.
+The texts of errors of a connection that never carried a call.
 
 A call is known not to have been carried out if the TLS handshake failed, if the
 server refused the client's certificate, or if the peer is not a Queueber

@@ -5,7 +5,7 @@ The URL of a queue: the server's address, the queue's name, and options as param
     queueber+tls://HOST:PORT/QUEUE?ca=/etc/queueber/ca.pem
     queueber+unix:///PATH/TO/SOCKET?queue=QUEUE
 
-The port is 9090 unless it is given.  Parts are percent-encoded, and the name of
+The default port is 9090.  Parts are percent-encoded, and the name of
 a queue may contain slashes.  The other forms of an address have no options:
 ``HOST:PORT``, ``[IPv6]:PORT``, ``unix:PATH`` and Twisted's endpoint strings.
 """
@@ -158,7 +158,7 @@ def _parameters(query: str) -> dict[str, str]:
 
 
 def _options(scheme: str, parameters: Mapping[str, str], arguments: Mapping[str, Any]) -> Options:
-    """Return the options in *parameters*, and in *arguments*, which count first."""
+    """Return the options in *parameters*, and in *arguments*, which take precedence."""
     found: dict[str, Any] = {}
     for name, convert in _CONVERTERS.items():
         if name in parameters:

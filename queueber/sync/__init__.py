@@ -9,9 +9,8 @@ A client of Queueber for programs that block: scripts, threads, Django and Flask
         with mail.poll() as item:
             print(item.contents)
 
-Any thread may use a client, and so may a process that was forked from that of the
-client.  Knows no event loop; names, arguments, results and errors are those of
-`queueber.client` and `queueber.aio`.  Start at `client` for the surface, then
+Any thread may use a client, and so may a forked process.  Knows no event loop; names, arguments, results and errors are
+those of `queueber.client` and `queueber.aio`.  Start at `client` for the surface, then
 `connector` for threads and processes, and `io_thread` for the connection.
 """
 

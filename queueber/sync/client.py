@@ -40,7 +40,7 @@ def connect(
     """
     Return a client of the server at *url*, which connects with its first call.
 
-    The other arguments count before the URL's parameters of the same names.
+    The other arguments take precedence over the URL's parameters of the same names.
 
     Args:
         url: ``queueber://HOST:PORT/QUEUE``, ``queueber+tls://…`` or ``queueber+unix:///PATH?queue=QUEUE``, with options
@@ -51,11 +51,11 @@ def connect(
             before it sends the first message longer than 64 KiB.
         attempts: failed attempts to connect after which a waiting call fails; None waits without a limit.
         retry_policy: returns the seconds to wait after a given number of failed attempts.  A connection that ends
-            before it was of use counts as a failed attempt.
+            within 10 s without an answer counts as one.
         timeout_ms: the time limit of every call, from the call to its answer; None for no limit.  The wait of a poll
             is added to it.  Polls without a limit to their wait, backups and checks have no time limit.
-        resend_adds: give every add a request id, so that it is sent again after its connection was lost, and adds
-            nothing twice.  It costs the server one more row for each call, for ten minutes.
+        resend_adds: give every add a request id, so that it is sent again after its connection was lost, and still adds
+            only once.  It costs the server one more row for each call, for ten minutes.
 
     Raises:
         InvalidRequest: an argument or a parameter is of the wrong type or out of range, or *tls* cannot be used.
@@ -76,9 +76,8 @@ class Client:
     """
     A client of one server, over one connection that is re-established whenever it is lost.
 
-    Calls made without a connection wait for the next.  As a context manager it
-    closes itself.  Threads may share it.  In a process that was forked from
-    that of the client it makes a connection of its own.
+    Calls made without a connection wait for one.  Leaving it as a context manager closes it.  Threads may share it.  In
+    a forked process it opens a connection of its own.
     """
 
     def __init__(self, connector: Connector, queue: str | None = None) -> None:
@@ -122,7 +121,7 @@ class Client:
 
     def control(self, queue: str) -> QueueControl:
         """
-        Return the control of the queue named *queue*, to look into it and to change it.
+        Return an object with the methods for operators of the queue named *queue*.
 
         Raises:
             InvalidRequest: the name is invalid.
@@ -193,10 +192,10 @@ class Client:
 
     def ping(self, *, timeout_ms: int | None = None) -> list[bytes]:
         """
-        Show the server that this client lives.
+        Show the server that this client is alive.
 
         Returns:
-            The session leases that have ended otherwise since the last ping.
+            The session leases that the server has ended since the last ping.
         """
         return self._connector.call(self._calls.ping(), timeout_ms)
 
@@ -205,7 +204,7 @@ class Client:
         Return a session that is attached to each connection, and pinged, until it is closed.
 
         Pass it to polls: their leases last as long as the session, and *grace_ms*, 10 s to 7 days, longer than a lost
-        connection.  *on_lost* is called with each lease that ends in another way while it is held: in the client's own
+        connection.  *on_lost* is called with each lease that ends before its items are settled: in the client's own
         thread, so it must not block.
 
             with client.session() as session:
@@ -223,8 +222,8 @@ class Client:
         """
         Send pending calls, close the connection and do not reconnect.  Further calls of `close` have no effect.
 
-        Calls in flight fail with `OutcomeUnknown`, waiting ones with `NotConnected`.  Answers to what returns items to
-        their queues are waited for, up to 5 s.
+        Calls in flight fail with `OutcomeUnknown`, waiting ones with `NotConnected`.  The client waits up to 5 s until
+        the server has confirmed returned items.
         """
         self._connector.close()
 

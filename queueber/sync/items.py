@@ -31,12 +31,12 @@ T = TypeVar("T")
 @define(eq=False, repr=False)
 class Item(Delivered):
     """
-    One delivered item, and the ways in which it leaves its lease.
+    One delivered item, with methods to settle it.
 
-    As a context manager it settles the item at the end of the block: success removes it, an exception fails it with
-    the exception's text and goes on, and an interruption, such as Ctrl-C, returns it uncounted.  Nothing happens if a
-    method of the item has settled it already, or in a process that was forked meanwhile.  Success raises `LeaseLost`
-    if the lease has ended.  The end of the block takes at most 10 s.
+    As a context manager it settles the item at the end of the block: success removes it, an exception fails it with the
+    exception's text and propagates, and an interruption, such as Ctrl-C, returns it without counting an attempt.
+    Has no effect if a method of the item has settled it already, or in a process that was forked later.  If the lease
+    has ended, success raises `LeaseLost`.  The end of the block takes at most 10 s.
     """
 
     _connector: Connector = field(kw_only=True, repr=False)
@@ -142,12 +142,13 @@ if TYPE_CHECKING:
 
 class Items:
     """
-    The items of a queue, one by one, without an end; made by `Queue.items`.
+    An endless iteration over the items of a queue; made by `Queue.items`.
 
     Settle each item, most easily as a context manager.  As a context manager itself, or with `close`, the iteration
-    gives back its stock at the end; so it does when it is no longer referenced.  One thread at a time may use it.
+    returns its prefetched items to the queue at the end, and also when it is no longer referenced.  One thread at a
+    time may use it.
 
-    A server that is stopping, or has no room for a poll, is asked again after a second.  Any other error of a poll is
+    If the server is stopping or overloaded, the poll is repeated after a second.  Any other error of a poll is
     raised.  The iteration may go on after it, and after an interruption.
     """
 
@@ -197,7 +198,7 @@ class Items:
         raise StopIteration
 
     def _start_poll(self) -> Pending[Batch] | None:
-        """Poll for as many items as the stock lacks, and return the poll; None if enough are here or on their way."""
+        """Poll for as many items as are missing, and return the poll; None if enough are here or on their way."""
         wanted = self._stock.wanted()
         if self._polling is not None or not wanted:
             return None
@@ -205,7 +206,7 @@ class Items:
         return self._polling
 
     def _collect(self) -> None:
-        """Move the items of a poll that has ended to the stock."""
+        """Add the items of a poll that has ended."""
         polling = self._polling
         if polling is not None and polling.is_set:
             self._polling = None
@@ -213,7 +214,7 @@ class Items:
                 self._stock.put(polling.result(), polling.set_at)
 
     def _cancel(self) -> None:
-        """Cancel the poll in progress.  Items that it has brought meanwhile go back."""
+        """Cancel the poll in progress.  Items that it has delivered meanwhile return to the queue."""
         polling, self._polling = self._polling, None
         if polling is not None:
             self._connector.abandon(polling)
@@ -226,16 +227,16 @@ class Items:
 
     def close(self) -> None:
         """
-        End the iteration, and give back the items in stock.
+        End the iteration, and return its prefetched items to the queue.
 
-        Returns once they are with their queue again, or after 10 s: without a connection they come back when their
+        Returns when the server has confirmed that, or after 10 s; without a connection they are redelivered when their
         leases end.
         """
         if (returning := self._close()) is not None:
             returning.wait()
 
     def _close(self) -> Pending[SettleResponse] | None:
-        """Close, and return the call that gives back the stock; None if that is empty."""
+        """Close, and return the call that returns the prefetched items; None if there are none."""
         self._leave_to_parent()
         self._closed = True
         self._cancel()

@@ -33,10 +33,9 @@ class Session(SessionRef):
     """
     A session, kept over reconnections until it is closed; made by `Client.session`.
 
-    Pass it to polls: their leases last as long as the session, without upkeep.
-    As a context manager it waits until it is attached, and gives back at its end
-    what is left of its leases.  The client's own thread sends its pings: they
-    stop only while the interpreter's lock is held.
+    Pass it to polls: their leases last as long as the session, without being extended.
+    Entering it as a context manager waits until it is attached; leaving returns the items that are not settled.  The
+    client's own thread sends its pings: they stop only while the interpreter's lock is held.
 
     On a server that does not know sessions its `state` is `UNSUPPORTED`, and
     batches have leases with a deadline: see their `session`.
@@ -126,11 +125,11 @@ class Session(SessionRef):
 
     def close(self) -> None:
         """
-        Give back what is left of the session's leases, and do not attach it again.
+        Return the unsettled items of the session's leases, and do not attach it again.
 
         Raises:
-            QueueberError: it is not known whether its items are with their queues again; they come back when the client
-                is closed and the grace is over.
+            QueueberError: it is not known whether its items have returned to their queues; they are redelivered when
+                the client is closed and the grace is over.
         """
         # In a child process the session is that of the parent, and after the client's end there is none.
         if self._connector.is_in_use(self._io):

@@ -70,12 +70,12 @@ class Tasks:
         Return an app without tasks.
 
         Args:
-            url: of the server, `queueber://host:port/queue`; the queue is that of tasks that name none.
+            url: the server and the default queue of tasks, `queueber://host:port/queue`.
             queues: more queues for the workers, for adds with `options(queue=…)`.
-            serializer: of arguments; JSON by default.
+            serializer: converts arguments to contents and back; JSON by default.
             also_reads: other serializers whose items the workers accept, while a program changes from one to another.
-            resend_adds: send an add whose reply was lost again, and add nothing twice; the URL's parameter of this name
-                does not count.  Without it such an add fails with `OutcomeUnknown`.
+            resend_adds: send an add again whose reply was lost; it still adds only once.  The URL's parameter of this
+                name is ignored.  Without it such an add fails with `OutcomeUnknown`.
             connect: other options of `connect`.
 
         Raises:
@@ -130,12 +130,13 @@ class Tasks:
 
         Args:
             function: the function, if the decorator has no other arguments.
-            name: stands in the items, by default the function's own; must not change while items are in a queue.
+            name: the name that items carry, by default the function's own.  It must not change while items are in a
+                queue.
             queue: by default that of the app's URL.
             priority: "high" and "low" are queues of their own, named `QUEUE.high` and `QUEUE.low`.
-            max_attempts: deliveries after which the item is rejected; None leaves that to the queue's settings.
+            max_attempts: deliveries after which the item is rejected; with None the queue's settings apply.
             backoff: the wait after a failure: the seconds of the first one, a `Backoff`, or a function of the number of
-                failures; None leaves that to the queue's settings.
+                failures; with None the queue's settings apply.
             every: the interval in seconds, from 1, or a timedelta.
             cron: fire at these times, for example `*/5 * * * *`.
             tz: the time zone of *cron*, UTC by default.
@@ -271,8 +272,8 @@ class Tasks:
 
         Args:
             ahead: seconds by which firings are added before their time.
-            catch_up: seconds for which a firing is added late, because no scheduler ran or the server was away.  More
-                than the default needs a longer `dedup_window_ms` of the queues.
+            catch_up: seconds for which a firing is added late, because no scheduler ran or the server could not be
+                reached.  More than the default needs a longer `dedup_window_ms` of the queues.
             clock: returns seconds since the Unix epoch.
 
         Raises:

@@ -24,10 +24,10 @@ CONTENT_TYPE_HEADER: Final = "content-type"
 OWN_HEADERS: Final = (TASK_HEADER, CONTENT_TYPE_HEADER)
 
 PRIORITIES: Final[tuple[Priority, ...]] = get_args(Priority)
-"""From the first to the last to be worked on."""
+"""From the highest to the lowest."""
 
 WEIGHTS: Final[Mapping[Priority, int]] = {"high": 100, "normal": 10, "low": 1}
-"""Shares of a worker, while items of all priorities are ready."""
+"""The weights of the priorities' queues, while all have ready items."""
 
 ATTEMPTS_MAX: Final = (1 << 32) - 1
 BACKOFF_CAP_SECONDS: Final = 3_600
@@ -99,7 +99,7 @@ class Backoff:
     """
     Waits after failures: *base* seconds, doubled with each failure up to *cap*; a random part of that is waited.
 
-    The random part keeps tasks that failed together from coming back together.
+    The random part keeps tasks that failed together from being retried together.
     """
 
     base: float

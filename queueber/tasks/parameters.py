@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 NESTING_MAX: Final = 100
 """
-Lists and objects in one another, in an argument.
+The deepest nesting of lists and objects in an argument.
 
 Each takes some calls of Python to convert, and a worker's stack is to have room for what a program's stack had.
 """
@@ -23,7 +23,7 @@ NOT_NESTED: Final = f"no deeper than {NESTING_MAX} lists or objects in one anoth
 
 
 class Unrunnable(Exception):
-    """An item that no attempt will run.  The text is one sentence, for the item's last error."""
+    """An item that cannot be run.  The text becomes the item's last error."""
 
 
 def is_coroutine_function(function: Callable[..., Any]) -> bool:
@@ -66,7 +66,7 @@ class Parameters:
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """
-        Check that the function can be called so.
+        Check that the function can be called with these arguments.
 
         Raises:
             InvalidRequest: it cannot.
@@ -78,7 +78,7 @@ class Parameters:
 
     def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """
-        Check that the function can be called so.
+        Check that the function can be called with these arguments.
 
         Raises:
             TypeError: it cannot.
@@ -109,7 +109,7 @@ class Parameters:
             raise InvalidRequest(self.why_unfit(why)) from None
 
     def why_unfit(self, why: Unfit) -> str:
-        """Return the sentence about the argument at whose path *why* is."""
+        """Return the error text for the argument at whose path *why* is."""
         return one_line(f"argument {why.path} of task {self.task} is {why.described}; it must be {why.wanted}")
 
     def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

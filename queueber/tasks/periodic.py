@@ -1,7 +1,7 @@
 """
 Times at which periodic tasks fire: intervals, and cron expressions in a time zone.
 
-Both depend on the clock alone, so all schedulers agree on them without a word:
+Both depend on the clock alone, so all schedulers agree on them without communicating:
 an interval counts from the Unix epoch, not from the start of the program.
 """
 

@@ -1,9 +1,8 @@
 """
-Running tasks: a worker's handler for the items that tasks have added.
+A worker's handler for the items that tasks have added.
 
-An item that no attempt can run is rejected, with one sentence that says why: it
-goes to the dead items, from which it can be moved back once the program knows
-its task.  Results are not kept.
+An item that cannot be run is rejected with the reason: it becomes a dead item, and can be moved back once the program
+knows its task.  Results are not kept.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 The firings of an app's periodic tasks, without I/O: time comes in, firings to add come out.
 
 Each firing is an item that is added a little before it is due, with its time as
-the moment at which it becomes due.  So a scheduler that is away for less than
-that misses nothing, and the server's clock alone says when the task runs.
+the moment at which it becomes due.  So a scheduler that is down for less than that misses nothing, and the server's
+clock alone decides when the task runs.
 
 Any number of schedulers may run.  All of them add each firing, and the server
 keeps the first: the request id of the add is a function of task and firing, and

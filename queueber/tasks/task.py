@@ -164,10 +164,11 @@ class Adder(Generic[P]):
             queue: the queue, instead of the task's own, which some worker must poll.
             delay: seconds, or a timedelta, from the add until the task may run.
             due: when it may run, a datetime with a time zone.
-            expires: when it is not begun any more, likewise; it becomes a dead item then.  The server refuses an add
-                whose moment has passed.
-            key: a second add of this task to this queue with the same key adds nothing, within the queue's window.
-            until_removed: the key counts until the task is done, instead of for the window.
+            expires: the time, likewise, after which it is not started but becomes a dead item.  The server refuses an
+                add after that time.
+            key: a second add of this task to this queue with the same key adds nothing, within the queue's
+                deduplication window.
+            until_removed: the key is remembered until the task is done or dead, instead of for the window.
             headers: delivered with the item; `current_item` has them.
 
         Raises:
@@ -260,7 +261,7 @@ class Task(Adder[P], Generic[P, R_co]):
     """
     A function whose calls can be added to a queue.
 
-    Calling the task calls the function itself, here and now.
+    Calling the task calls the function directly, without a queue.
     """
 
     def __init__(self, producer: Producer, spec: Spec, function: Callable[P, R_co]) -> None:
@@ -281,9 +282,9 @@ class Task(Adder[P], Generic[P, R_co]):
 
 class Next:
     """
-    The next step: returned by a task, it is added in the commit that removes the task's own item.
+    The next task: if a task returns it, it is added in the commit that removes the task's own item.
 
-    So the step is there exactly if the task is done.  `Next(task, …)` takes the
+    So it is added if and only if the task is done.  `Next(task, …)` takes the
     arguments of the task, `Next(task.options(…), …)` options as well, but no
     key.  A task may also return a list of several.
     """

@@ -14,7 +14,7 @@ from queueber.units import WallMs
 
 class Adopted:
     """
-    An app that adds to a test server, until `end` or the end of its `with` block.
+    An app that uses a test server, until `end` or the end of its `with` block.
 
     The adoption begins when `TestServer.adopt` returns it, not with the block.
     """
@@ -41,7 +41,7 @@ class Adopted:
             self._scheduler.fire(at)
 
     def end(self) -> None:
-        """Let the app add to its own server again.  Further calls have no effect."""
+        """Make the app use its own server again.  Further calls have no effect."""
         if not self._ended:
             self._ended = True
             self._app.connections.redirect(self._before)

@@ -283,7 +283,7 @@ class Core:
         self.time.settle()
 
     def end_lease(self, wanted: Callable[[Lease], bool]) -> int:
-        """End the leases that are *wanted* as if they had run out.  Return their number."""
+        """End the leases that are *wanted* as if they had expired.  Return their number."""
         ended = 0
         for lease in [each for each in self.broker.leases if wanted(each)]:
             queue = self.broker.queues.by_number(lease.queue)

@@ -42,7 +42,7 @@ class Run:
 
     item: WorkItem
     verdict: Verdict
-    """The fate of the item: `verdict.action` is `REMOVE` after a success."""
+    """The decision about the item: `verdict.action` is `REMOVE` after a success."""
 
     error: BaseException | None = None
     """

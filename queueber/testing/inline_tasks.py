@@ -30,7 +30,7 @@ def inline(app: Tasks) -> Iterator[list[Run]]:
     """
     Run each call of a task of *app* when it is added, within a `with` block and without a server.
 
-    Arguments are encoded and decoded as ever.  Delays, keys, attempts and queues have no effect.  An exception of a
+    Arguments are encoded and decoded as usual.  Delays, keys, attempts and queues have no effect.  An exception of a
     task is raised by the add, and so is `Reject`.  Steps that a task returns as `Next` run after it.
 
     A coroutine function whose call is added by a blocking `add` runs in an event loop of its own.

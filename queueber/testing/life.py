@@ -186,8 +186,8 @@ class RunningServer:
         Move the server's time on by *seconds*, at least 0.
 
         Everything that is due on the way happens, in order and at its moment: delays, the ends of leases, of waits, of
-        deduplication windows and of times to live.  Clients live in real time: they see the effects, not the time.
-        Connected clients with a session count as alive on the way; see `silence_clients`.  Periodic tasks of adopted
+        deduplication windows and of times to live.  Clients use real time: they see the effects, not the time.
+        Connected clients with a session count as alive meanwhile; see `silence_clients`.  Periodic tasks of adopted
         apps are added at the moments at which they fire.
         """
         if not 0 <= seconds < float("inf"):

@@ -25,9 +25,9 @@ class TestServer(RunningServer):
     A server for tests: the real one, on a store in memory, with a clock that the test moves.
 
     It runs in a thread of this process from `start` to `stop`, or in a `with` block, and is reached over a real socket:
-    by clients of every kind in this process, in others and in other threads.  Its time moves only by `advance`; work
-    that waits for no time is done at once.  All methods are thread-safe, block for milliseconds, and see everything
-    that clients sent before the call.
+    by clients of every kind in this process, in others and in other threads.  Its time moves only by `advance`; what
+    needs no time happens at once.  All methods are thread-safe, block for milliseconds, and see everything that clients
+    sent before the call.
 
     Errors: methods raise `RuntimeError` when the server does not run, and `AssertionError` after a bug of the server.
     """
@@ -79,7 +79,7 @@ class TestServer(RunningServer):
         count: int | None = None,
     ) -> list[StoredItem]:
         """
-        Assert that items were added to *queue*, or to any, since the start, whatever has become of them.
+        Assert that items were added to *queue*, or to any, since the start, even if they have been removed since.
 
         Args:
             queue: the name of the queue.
@@ -138,7 +138,7 @@ class TestServer(RunningServer):
 
     def adopt(self, app: "Tasks") -> "Adopted":
         """
-        Let *app* add to this server, whatever its URL says, and its periodic tasks fire when `advance` moves the time.
+        Make *app* use this server instead of that of its URL.  Its periodic tasks fire when `advance` moves the time.
 
         That lasts until the end of the returned adoption, a context manager, or until this server stops.
         """
@@ -165,7 +165,7 @@ class TestServer(RunningServer):
             work: a `queueber.tasks.Tasks`, a `queueber.worker.Worker`, or a worker's handler.  A coroutine is run by an
                 event loop of its own.
             queues: the names of the queues, those of *work* by default; the first that has items is served.
-            runs_max: the most runs.
+            runs_max: the maximum number of runs.
             raise_errors: whether an exception of the handler ends this and is raised, once its item is settled; so for
                 the `InvalidRequest` of a verdict that the server refuses, whose item fails.
 
@@ -210,7 +210,7 @@ class TestServer(RunningServer):
         return self._switch_on(lambda core: core.faults.lose, switch)
 
     def overloaded(self, method: str | None = None, *, times: int | None = None) -> Fault:
-        """Answer the next calls of *method*, or all on items, that the server is overloaded: *times* calls, or all."""
+        """Fail calls of *method*, or all on items, with `Overloaded`: the next *times* calls, or all."""
         switch = Switch(checked_methods(method), times=times)
         return self._switch_on(lambda core: core.faults.overload, switch)
 
@@ -223,13 +223,13 @@ class TestServer(RunningServer):
         return Fault(switch, lambda: self._unless_stopped(off))
 
     def hanging(self) -> Fault:
-        """Answer nothing and read nothing, as a server whose process was stopped; connections are accepted."""
+        """Read nothing and reply to nothing, like a server whose process is suspended; connections are accepted."""
         switch = Switch()
         self._do(lambda core: core.hang(switch))
         return Fault(switch, lambda: self._unless_stopped(lambda core: core.end_hang(switch)))
 
     def down(self) -> Fault:
-        """Be away: drop all connections and refuse new ones.  What was added stays."""
+        """Drop all connections and refuse new ones.  The items stay."""
         fault = self.refuse_connections()
         self.drop_connections()
         return fault
@@ -261,18 +261,18 @@ class TestServer(RunningServer):
 
     def end_lease(self, lease: Any) -> bool:  # noqa: ANN401
         """
-        End *lease*, as if it had run out: the items go to the next worker, and count as lost.
+        End *lease*, as if it had expired: its items are redelivered, and a loss is counted.
 
         *lease* is its id, or an object with the attribute `lease`: an item, a batch, a `StoredItem`.
 
         Returns:
-            Whether it was live.
+            Whether it had not ended before.
         """
         wanted = bytes(getattr(lease, "lease", lease))
         return bool(self._do(lambda core: core.end_lease(lambda each: each.id == wanted)))
 
     def end_leases(self, queue: str | None = None) -> int:
-        """End all leases on items of *queue*, or of all queues, as if they had run out.  Returns their number."""
+        """End all leases on items of *queue*, or of all queues, as if they had expired.  Returns their number."""
         return self._do(lambda core: core.end_lease(lambda each: queue in {None, core.queue_of(each)}))
 
 

@@ -1,5 +1,5 @@
 """
-Workers: take items, call a handler with each, settle them as it ends, and keep their leases meanwhile.
+Workers: take items, call a handler with each, settle it when the handler ends, and keep its lease meanwhile.
 
     from queueber.worker import Worker
 

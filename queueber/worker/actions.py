@@ -162,12 +162,12 @@ class Log:
 
 @frozen
 class Beat:
-    """Ask the event loop of the handlers for a sign, once."""
+    """Ask the event loop of the handlers to call back once."""
 
 
 @frozen
 class ReportStall:
-    """Write to the log where the event loop has been standing for *seconds*."""
+    """Log where the event loop has been blocked for *seconds*."""
 
     seconds: float
 

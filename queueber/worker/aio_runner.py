@@ -95,7 +95,7 @@ class AioRunner:
             task.cancel(why)
 
     def beat(self) -> None:
-        """Let the loop report that it turns."""
+        """Let the loop report that it runs."""
         self._in_loop(self._reports.loop_turned)
 
     def close(self) -> None:

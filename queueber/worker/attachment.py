@@ -1,5 +1,5 @@
 """
-The worker's standing with its server: whether it may poll, and why not.
+The state of the worker's session: whether it may poll, and why not.
 
 A worker with session leases may poll while its session is attached.  A server
 that is older than sessions gives leases with a deadline, and one that is older
@@ -155,7 +155,7 @@ class Attachment:
             self._await_connection()
 
     def _announce(self) -> None:
-        """Write to the log that there is a server that answers."""
+        """Log that a server answers."""
         if not self._announced:
             self._announced = self._accepted = True
             LOG.info("connected; taking items of %s", self._source)

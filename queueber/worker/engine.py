@@ -7,7 +7,7 @@ The rules of a worker, without I/O: events and the time go in, actions come out.
 
 A delivery is one item under one lease.  Its states:
 
-| State | a slot is free | the handler ends | lease lost | too long | loop stands |
+| State | a slot is free | the handler ends | lease lost | too long | loop blocked |
 |---|---|---|---|---|---|
 | WAITING | RUNNING | | OVER | | settled: defer |
 | RUNNING | | settled: its verdict | ABANDONED | ENDING | ABANDONED, settled: fail |
@@ -23,8 +23,8 @@ A delivery is one item under one lease.  Its states:
 A handler is cancelled whenever its delivery becomes ENDING or ABANDONED.
 *Settled* means that it leaves upkeep and its verdict goes to `settling`, once in its life, and that its state is OVER
 unless its handler runs on.  *Too long* is `max_runtime` for a RUNNING one, and `ENDING_SECONDS` for an ENDING one.
-*The loop stands* means that the event loop of the handlers has not turned for `stall` seconds in which this thread
-ran.  WAITING deliveries go back earlier, after `SLOW_SECONDS`.
+*Loop blocked* means that the event loop of the handlers has not run for `stall` seconds in which this thread ran.
+WAITING deliveries are returned earlier, after `SLOW_SECONDS`.
 
 At most `concurrency` deliveries have a handler, in whatever state.  Those and the waiting ones and those that a poll
 may bring are together at most `concurrency` + `prefetch`.
@@ -112,12 +112,12 @@ class Engine:
 
     @property
     def running(self) -> int:
-        """The number of handlers, those included whose item is abandoned."""
+        """The number of running handlers, including those whose items are abandoned."""
         return self._all.with_handler
 
     @property
     def abandoned(self) -> int:
-        """The number of handlers that run on without a lease."""
+        """The number of handlers that still run without a lease."""
         return len(self._all.abandoned)
 
     @property
@@ -132,7 +132,7 @@ class Engine:
 
     @property
     def full(self) -> bool:
-        """Whether as many handlers run as may."""
+        """Whether `concurrency` handlers are running."""
         return self.running >= self.policy.concurrency
 
     @property
@@ -141,9 +141,9 @@ class Engine:
         return self._poll.last_answer
 
     @property
-    def standing(self) -> float:
-        """Seconds for which the event loop has not turned, as far as is known."""
-        return 0.0 if self._loop is None else self._loop.standing
+    def blocked_seconds(self) -> float:
+        """Seconds for which the event loop has been blocked, as far as is known."""
+        return 0.0 if self._loop is None else self._loop.blocked_seconds
 
     @property
     def leases(self) -> int:
@@ -249,9 +249,9 @@ class Engine:
 
     def stop(self, grace: float, now: float) -> None:
         """
-        Stop: no more polls, prefetched items go back now, handlers have *grace* seconds.
+        Stop: no more polls, prefetched items are returned now, handlers have *grace* seconds.
 
-        When it is called again, the worker ends at once, and the items of all handlers go back.
+        If it is called again, the worker ends at once, and the items of all handlers are returned.
         """
         if self._grace_end is None:
             self._grace_end = now + grace
@@ -285,7 +285,7 @@ class Engine:
 
     def _poll_more(self) -> None:
         """Poll if there is room."""
-        places = self.policy.concurrency + self.policy.in_store(self._mean_seconds)
+        places = self.policy.concurrency + self.policy.prefetch_for(self._mean_seconds)
         room = places - self.running - self.waiting
         if not self._ready or self.stopping or self._slow or room <= 0 or len(self._settling) >= BACKLOG_MAX:
             return
@@ -368,10 +368,10 @@ class Engine:
             case LoopState.ASK:
                 self._actions.append(Beat())
             case LoopState.SLOW:
-                self._actions.append(ReportStall(loop.standing))
+                self._actions.append(ReportStall(loop.blocked_seconds))
                 self._pause(now)
             case LoopState.STALLED:
-                why = f"the event loop has been blocked for {loop.standing:.0f} s"
+                why = f"the event loop has been blocked for {loop.blocked_seconds:.0f} s"
                 self._pause(now)
                 for delivery in [*self._all.running, *self._all.ending]:
                     self._abandon(delivery, Verdict(Action.FAIL, None, f"{why}: a handler blocks it"), why, now)

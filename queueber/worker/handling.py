@@ -1,5 +1,5 @@
 """
-One run of a handler: hooks, tracing, and the verdict.
+One run of a handler, with its hooks, tracing and verdict.
 
 `run` is for threads, `run_async` for loops.  Neither raises, except that a loop
 may close the coroutine.

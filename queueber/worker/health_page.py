@@ -25,7 +25,7 @@ _CLOSE_SECONDS = 0.2
 
 
 class HealthPage:
-    """`GET /` on a port answers with the health as JSON, status 200 if the worker gets on and 503 if not."""
+    """`GET /` on a port answers with the health as JSON, status 200 if the worker makes progress and 503 if not."""
 
     def __init__(self, health: Callable[[], Health], port: int, host: str) -> None:
         """

@@ -15,7 +15,7 @@ class WorkItem(Delivered):
     """
     One item, leased to this worker while its handler runs.
 
-    Settled by the end of the handler: it has no methods for that.
+    The end of the handler settles it, so it has no methods for that.
     """
 
     def __init__(self, queue: str, lease: bytes, polled: PolledItem, facts: DeliveryFacts = _NO_FACTS) -> None:
@@ -29,7 +29,7 @@ class WorkItem(Delivered):
 
         self.stopping = False
         """
-        Whether the handler should end now: the lease is lost, it ran for too long, or the worker stops.
+        Whether the handler should end now: its lease is lost, it ran for too long, or the worker stops.
 
         A coroutine is cancelled instead.  A handler in a thread looks at this from time to time.
         """

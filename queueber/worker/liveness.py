@@ -1,10 +1,9 @@
 """
-Liveness: whether a worker gets on, as an answer and a file; `health_page` has the page, and `probes` shows both.
+Liveness: whether a worker makes progress, as an object and a file; `health_page` has the page, and `probes` shows both.
 
-A worker gets on while its polls are answered.  One whose places are all taken
-does not poll, and gets on while its handlers end, its loop turns and the server
-answers.  The file's time of change is a moment at which the worker got on, so
-that a probe compares it with the clock.
+A worker makes progress while its polls are answered.  A worker whose handlers are all running does not poll, and makes
+progress while they end, its loop runs and the server answers.  The file's modification time is a time at which the
+worker made progress, so that a probe compares it with the clock.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class Health:
     """The state of a worker at one moment."""
 
     alive: bool
-    """Whether it gets on."""
+    """Whether it makes progress."""
 
     why: str
     """Why it does not, or what it does."""
@@ -87,7 +86,7 @@ class Watch:
     """The judge of a worker's progress, which writes to the log and to a file."""
 
     def __init__(self, file: LivenessFile | None = None) -> None:
-        """Touch *file* while the worker gets on."""
+        """Touch *file* while the worker makes progress."""
         self._file = file
         self._reported = 0.0
         """When the log last said that it does not get on, or that nothing ends."""
@@ -96,7 +95,7 @@ class Watch:
         """Touch the file, and write to the log each minute if the worker does not get on."""
         alive, why = judge(engine, now, connected=connected)
         if alive and self._file is not None:
-            self._file.got_on(now)
+            self._file.touch(now)
         if not alive and now - self._reported >= QUIET_SECONDS:
             self._reported = now
             LOG.error("the worker makes no progress: %s", why)
@@ -109,12 +108,12 @@ class Watch:
 
 
 def judge(engine: Engine, now: float, *, connected: bool) -> tuple[bool, str]:
-    """Return whether the worker gets on, and why not, or what it does."""
+    """Return whether the worker makes progress, and why not, or what it does."""
     since_poll = now - engine.last_poll
     if engine.stopping:
         return True, "stopping"
-    if engine.policy.stall is not None and engine.standing >= engine.policy.stall:
-        return False, f"the event loop has been blocked for {engine.standing:.0f} s"
+    if engine.policy.stall is not None and engine.blocked_seconds >= engine.policy.stall:
+        return False, f"the event loop has been blocked for {engine.blocked_seconds:.0f} s"
     if engine.abandoned >= engine.policy.concurrency:
         return False, "all handlers are still running although their items were given up"
     quiet = since_poll >= QUIET_SECONDS
@@ -143,7 +142,7 @@ def health_of(engine: Engine, now: float, *, connected: bool) -> Health:
 
 
 class LivenessFile:
-    """A file whose time of change is a moment at which the worker got on."""
+    """A file whose modification time is a time at which the worker made progress."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """
@@ -164,8 +163,8 @@ class LivenessFile:
         except OSError as why:
             raise InvalidRequest(f"liveness_file cannot be written: {reason(why)}") from None
 
-    def got_on(self, now: float) -> None:
-        """Note that the worker gets on *now*, in monotonic seconds."""
+    def touch(self, now: float) -> None:
+        """Note that the worker makes progress *now*, in monotonic seconds."""
         if self._touched is not None and now - self._touched < FILE_SECONDS:
             return
         self._touched = now

@@ -31,7 +31,7 @@ class LoopWatch:
 
     def __init__(self, stall: float, now: float) -> None:
         """*stall* is in seconds."""
-        self.standing = 0.0
+        self.blocked_seconds = 0.0
         """Seconds since the loop was asked for a sign that has not come."""
 
         self._stall = stall
@@ -41,12 +41,12 @@ class LoopWatch:
     @property
     def slow(self) -> bool:
         """Whether the loop has not turned for `SLOW_SECONDS`."""
-        return self.standing >= SLOW_SECONDS
+        return self.blocked_seconds >= SLOW_SECONDS
 
     def turned(self) -> bool:
         """Note the sign.  Return whether the loop had been slow."""
         was_slow = self.slow
-        self._asked, self.standing = False, 0.0
+        self._asked, self.blocked_seconds = False, 0.0
         return was_slow
 
     def look(self, now: float, *, busy: bool) -> LoopState:
@@ -55,7 +55,7 @@ class LoopWatch:
         if not self._asked:
             self._asked = busy
             return LoopState.ASK if busy else LoopState.FINE
-        before, self.standing = self.standing, self.standing + passed
-        if before < self._stall <= self.standing:
+        before, self.blocked_seconds = self.blocked_seconds, self.blocked_seconds + passed
+        if before < self._stall <= self.blocked_seconds:
             return LoopState.STALLED
-        return LoopState.SLOW if before < SLOW_SECONDS <= self.standing else LoopState.FINE
+        return LoopState.SLOW if before < SLOW_SECONDS <= self.blocked_seconds else LoopState.FINE

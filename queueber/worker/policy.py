@@ -22,17 +22,21 @@ FORCED_SECONDS: Final = 2.0
 """That time after a second stop."""
 
 SLOW_SECONDS: Final = 5.0
-"""The time after which a loop that does not turn is reported and gets no more items."""
+"""The time after which a blocked loop is reported and gets no more items."""
 
 BACKLOG_MAX: Final = 4_000
 """Verdicts without an answer above which there are no more polls: each may hold an error of 4 KiB."""
 
-STORE_SECONDS: Final = 0.1
-"""The work to hold in store, unless `prefetch` is given: enough that a poll does not hold up quick handlers, and little
-enough that an item rarely waits here while another worker is idle."""
+PREFETCH_SECONDS: Final = 0.1
+"""
+The amount of work to prefetch, unless `prefetch` is given.
 
-STORE_MAX: Final = 500
-"""Items in store at most, unless `prefetch` is given."""
+Enough that quick handlers do not wait for polls, and so little that an item rarely waits here while another worker is
+idle.
+"""
+
+PREFETCH_MAX: Final = 500
+"""The most items to prefetch, unless `prefetch` is given."""
 
 
 @frozen(kw_only=True)
@@ -43,7 +47,7 @@ class Policy:
     """The most handlers at a time."""
 
     prefetch: int | None = None
-    """Items to hold in store; None: those that the handlers process in `STORE_SECONDS`."""
+    """Items to prefetch; None: as many as the handlers process in `PREFETCH_SECONDS`."""
 
     lease_seconds: float = 30.0
     """The span of leases with a deadline."""
@@ -52,14 +56,14 @@ class Policy:
     """The time after which a handler is asked to end."""
 
     stall: float | None = None
-    """The time after which an event loop that does not turn loses its items; None without an event loop."""
+    """The time after which all items of a blocked event loop fail; None without an event loop."""
 
-    def in_store(self, mean_seconds: float) -> int:
+    def prefetch_for(self, mean_seconds: float) -> int:
         """Return how many items to prefetch, when handlers take *mean_seconds* on average, 0 before the first."""
         if self.prefetch is not None:
             return self.prefetch
         # The first items may take hours, and those in store would wait for them while other workers are idle.
-        return min(STORE_MAX, int(self.concurrency * STORE_SECONDS / mean_seconds)) if mean_seconds else 0
+        return min(PREFETCH_MAX, int(self.concurrency * PREFETCH_SECONDS / mean_seconds)) if mean_seconds else 0
 
 
 @define

@@ -54,7 +54,7 @@ class Probes:
         file of its own, whose name ends with the number from 1.
 
         Raises:
-            InvalidRequest: the port cannot be listened on, or the file cannot be written.
+            InvalidRequest: the port cannot be opened, or the file cannot be written.
         """
         if self._shown:
             return

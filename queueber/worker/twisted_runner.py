@@ -95,7 +95,7 @@ class TwistedRunner:
             running.cancel()
 
     def beat(self) -> None:
-        """Let the reactor report that it turns."""
+        """Let the reactor report that it runs."""
         self._reactor.callFromThread(self._reports.loop_turned)
 
     def close(self) -> None:

@@ -1,5 +1,5 @@
 """
-Verdicts: what becomes of an item when its handler has ended.
+Verdicts: what happens to an item when its handler has ended.
 
 A handler decides by how it ends.  A plain return removes the item, an exception
 fails it, a cancellation defers it.  `Reject`, `Defer`, `Fail` and `Done` decide
@@ -25,10 +25,10 @@ DEFER_SECONDS: Final = 1.0
 """The delay of a `Defer` without one, so that an item that cannot be processed yet is not tried in a tight loop."""
 
 _SUMMARY_BYTES = 1_024
-"""The most that the text of an exception takes of its error, so that its place in the program fits as well."""
+"""The most bytes of an item's error for the text of the exception, so that a part of the traceback fits as well."""
 
 _FRAMES = 30
-"""Frames of a traceback that are formatted at most, the innermost ones: a recursion has thousands."""
+"""The most frames of a traceback to format, the innermost ones: a recursion has thousands."""
 
 _CUT = " […]"
 
@@ -38,7 +38,7 @@ class Verdict(NamedTuple):
 
     action: Action
     delay: SpanMs | None = None
-    """The time until the item comes back; None: the action's own default."""
+    """The time until the item is redelivered; None: the action's own default."""
 
     error: str = ""
     """At most 4 KiB of UTF-8."""
@@ -51,7 +51,7 @@ REMOVE: Final = Verdict(Action.REMOVE)
 DEFER: Final = Verdict(Action.DEFER)
 
 UNASKED_CANCEL: Final = Verdict(Action.DEFER, SpanMs(1_000))
-"""The verdict of a handler that its own program cancelled.  The delay keeps the item from coming back in a hot loop."""
+"""The verdict of a handler that its own program cancelled.  The delay keeps it from being tried in a tight loop."""
 
 
 class Decision(Exception):
@@ -60,11 +60,11 @@ class Decision(Exception):
     verdict: Verdict
 
     error: Exception | None = None
-    """The exception that a framework, as tasks are, has turned into this decision.  Tests want to see it."""
+    """The exception that a framework, such as tasks, has turned into this decision.  For tests."""
 
 
 class Reject(Decision):
-    """The item cannot be processed by any worker: it goes to the dead items now, with *text*."""
+    """No worker can process the item: it becomes a dead item now, with *text* as its error."""
 
     def __init__(self, text: str = "") -> None:
         super().__init__(text)
@@ -73,7 +73,7 @@ class Reject(Decision):
 
 class Defer(Decision):
     """
-    The item comes back after *delay* seconds; with None to its own place, at once.
+    The item is redelivered after *delay* seconds; with None it returns to its place in the queue at once.
 
     Counts neither an attempt nor a failure.
     """
@@ -85,9 +85,9 @@ class Defer(Decision):
 
 class Fail(Decision):
     """
-    The item has failed, with *text*, and comes back after *delay* seconds, or without one after the queue's backoff.
+    The item has failed, with *text*, and is retried after *delay* seconds, or without one after the queue's backoff.
 
-    With its last attempt used up it goes to the dead items.
+    After its last attempt it becomes a dead item.
     """
 
     def __init__(self, delay: float | None = None, text: str = "") -> None:
@@ -97,7 +97,7 @@ class Fail(Decision):
 
 
 class Done(Decision):
-    """The item is removed, and the items of *adds* are added in the same commit: a hand-off to the next step."""
+    """The item is removed, and the items of *adds* are added in the same commit."""
 
     def __init__(self, adds: Sequence[AddTo] = ()) -> None:
         super().__init__(adds)
@@ -115,7 +115,7 @@ def verdict_of_error(error: BaseException) -> Verdict:
 
 
 def refused(verdict: Verdict, why: InvalidRequest) -> tuple[str, Verdict]:
-    """Return the sentence about *verdict*, which the server has refused, and the plain failure that replaces it."""
+    """Return the error text for *verdict*, which the server has refused, and the plain failure that replaces it."""
     text = f"the server refused to {verdict.action.name.lower()} the item: {why}"
     return text, Verdict(Action.FAIL, None, bounded(f"{text}\n{verdict.error}".strip()))
 
@@ -145,7 +145,7 @@ def error_text(error: BaseException) -> str:
 
 
 def users_frames(frames: TracebackType | None) -> TracebackType | None:
-    """Return *frames* from the first outside of Queueber on: the handler's; all if there is none."""
+    """Return *frames* from the first one outside of Queueber, which is the handler's; all of them if there is none."""
     found = frames
     while found is not None and found.tb_frame.f_globals.get("__name__", "").startswith("queueber."):
         found = found.tb_next

@@ -50,11 +50,10 @@ AGAIN_SECONDS = 0.5
 
 class Worker:
     """
-    Take items of one or several queues, call a handler with each, and settle them as the handler ends.
+    Takes items of one or several queues, calls a handler with each, and settles it when the handler ends.
 
-    The connection lives in a thread of its own, so that leases are kept while
-    handlers are busy.  A worker runs once, in one of three ways: `run` blocks,
-    `run_async` is for asyncio, `start` for Twisted.
+    The connection has a thread of its own, so that leases are kept while handlers are busy.  A worker runs once, in one
+    of three ways: `run` blocks, `run_async` is for asyncio, `start` for Twisted.
 
     All times are in seconds.
 
@@ -64,24 +63,24 @@ class Worker:
         handler: called with each `WorkItem`: a coroutine function in the event loop, another function in a thread.
         queues: names of queues on the server of *queue*, or a mapping from names to weights, instead of one queue.
         strict: serve the first of several queues that has an item, instead of all by weight.
-        concurrency: handlers at a time; by default 100 coroutines, or as many threads as there are processors and
-            four more, at most 32.
-        prefetch: items to hold in store besides.  By default those that the handlers process in 0.1 s, at most 500.
+        concurrency: handlers at a time; by default 100 coroutines, or four threads more than there are processors, at
+            most 32.
+        prefetch: items to fetch in advance.  By default as many as the handlers process in 0.1 s, at most 500.
         max_runtime: the time after which a handler is asked to end and its item fails.  By default none.
-        lease: ``"session"`` for leases that last as long as this worker lives, or the span of leases that are
+        lease: ``"session"`` for leases that last as long as this worker lives, or the length of leases that are
             extended, at least 1 s.
-        session_grace: the time after the loss of the connection in which session leases last, 10 s to 7 days.
+        session_grace: the time for which session leases outlast a lost connection, 10 s to 7 days.
         grace: the time that handlers have to end when the worker stops.
-        stall: the time after which an event loop that does not turn loses its items.
+        stall: the time after which all items of a blocked event loop fail.
         threads: True or False to choose where the handler runs; by default its kind decides.  With False a plain
             function may return an awaitable or, in Twisted, a Deferred.
         before: functions that are called with the item before the handler.
         after: functions that are called with the item, the verdict and the exception or None after it.
-        liveness_file: a file that is touched while the worker runs and gets on, and removed at its end.
+        liveness_file: a file that is touched while the worker runs and makes progress, and removed at its end.
         http_port: a port for a page with the worker's health while it runs; 0 for any free one.
-        http_host: the address of that port, of IPv4 or IPv6; empty for all of this machine.
+        http_host: the address of that port, IPv4 or IPv6; empty for all addresses of this machine.
         telemetry: whether to make OpenTelemetry spans and metrics; by default if `opentelemetry-api` is installed.
-        trace_parent: make the span of a handler a child of the span that sent the item, instead of linking them.
+        trace_parent: make the span of a handler a child of the span that sent the item, instead of linking to it.
     """
 
     def __init__(
@@ -167,12 +166,12 @@ class Worker:
 
     @property
     def server(self) -> str:
-        """The address of its server, without options, for people."""
+        """The address of its server, without options, for display."""
         return self._resolved.target.name
 
     @property
     def queues(self) -> str:
-        """The names of its queues, for people."""
+        """The names of its queues, for display."""
         return str(self._resolved.source)
 
     @property
@@ -200,7 +199,7 @@ class Worker:
                 with its number from 1: ``alive.1``.
 
         Raises:
-            InvalidRequest: the port cannot be listened on, or the file cannot be written.
+            InvalidRequest: the port cannot be opened, or the file cannot be written.
         """
         with self._lock:
             self._probes.show(slot)
@@ -209,14 +208,14 @@ class Worker:
         """
         Run until a stop, and block meanwhile.
 
-        In the main thread SIGTERM and SIGINT stop the worker.  A second one ends it at once, and the items of running
-        handlers go back without an attempt counted.
+        In the main thread SIGTERM and SIGINT stop the worker.  A second signal ends it at once, and the items of
+        running handlers return to the queue without an attempt counted.
 
         Raises:
-            InvalidRequest: the server refused the first poll, the port of the health page cannot be listened on, or the
+            InvalidRequest: the server refused the first poll, the port of the health page cannot be opened, or the
                 liveness file cannot be written.
             Unimplemented: the server is too old for it.
-            NotConnected: the peer is no server of Queueber, or it refuses this client.
+            NotConnected: another program listens at the address, or the server refuses this client.
         """
         with self._signals():
             if self._threads:
@@ -245,16 +244,16 @@ class Worker:
         """
         Run in this event loop until `stop`.
 
-        When it is cancelled, it stops without a grace, and raises `CancelledError` after that.
+        If it is cancelled, it stops without a grace, and then raises `CancelledError`.
 
         Args:
             session: 16 bytes, for a supervisor of processes: the session of this worker and of those that it replaces.
-                Leases of an earlier one end at once, and not `session_grace` after its end.
+                The leases of an earlier worker end at once, and not `session_grace` after its end.
 
         Raises:
             InvalidRequest: *session* is not 16 bytes, or as for `run`.
             Unimplemented: the server is too old for it.
-            NotConnected: the peer is no server of Queueber, or it refuses this client.
+            NotConnected: another program listens at the address, or the server refuses this client.
         """
         from queueber.worker.aio_runner import CANCELLED, AioRunner, end_in, wait_for_end  # noqa: PLC0415
 
@@ -293,7 +292,7 @@ class Worker:
 
     def stop(self, grace: float | None = None) -> None:
         """
-        Stop: poll no more, give prefetched items back, and let handlers end for *grace* seconds, or those of `Worker`.
+        Stop polling, return prefetched items, and give handlers *grace* seconds to end, by default those of `Worker`.
 
         When it is called again, the worker ends at once.  Safe in any thread, and in a signal handler.
         """

@@ -392,7 +392,7 @@ def test_a_port_that_is_taken_is_the_end(work, processes):
         (work.folder / "paged.py").write_text(PAGED.format(port=number))
         process = work.start("paged:worker", "--processes", processes, queue=False)
         assert process.wait(TIMEOUT_SECONDS) == 1
-    reason = f"http_port {port + 1} of 127.0.0.1 cannot be listened on: Address already in use"
+    reason = f"http_port {port + 1} of 127.0.0.1 cannot be opened: Address already in use"
     assert work.log().splitlines()[-1].endswith(reason)
     assert work.log().count(reason) == 1
 

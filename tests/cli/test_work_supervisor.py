@@ -299,7 +299,7 @@ def test_reload_with_only_broken_processes_ends_at_a_signal():
     assert driver.signalled(signal.SIGINT) == [End(0)]
 
 
-TAKEN = "http_port 8001 of 127.0.0.1 cannot be listened on: Address already in use"
+TAKEN = "http_port 8001 of 127.0.0.1 cannot be opened: Address already in use"
 
 
 def not_begun(driver, slot):

@@ -47,7 +47,7 @@ class TestPlaces:
         # How long the work takes is not known yet: one in store could wait for hours.
         assert scene.polls == [2]
         policy = scene.engine.policy
-        assert [policy.in_store(each) for each in (0.0, 0.0001, 0.002, 0.1, 0.5)] == [0, 500, 100, 2, 0]
+        assert [policy.prefetch_for(each) for each in (0.0, 0.0001, 0.002, 0.1, 0.5)] == [0, 500, 100, 2, 0]
 
     def test_nothing_is_prefetched_by_default_when_handlers_are_slow(self):
         scene = Scene(concurrency=2, prefetch=None)

@@ -166,7 +166,7 @@ class TestWatch:
         (folder / "alive").unlink()
         folder.rmdir()
         for second in range(int(QUIET_SECONDS) + 1):
-            file.got_on(float(second))
+            file.touch(float(second))
         (first, second) = caplog.messages
         assert first == second
         assert first.startswith("the liveness file cannot be written")
