@@ -210,7 +210,8 @@ def poll(
     """
     Take ready items under a new lease, and print them.
 
-    The exit status is 3 if --no-wait or --wait ended without an item.  Items that cannot be printed go back at once.
+    The exit status is 3 if --no-wait or --wait ended without an item.  Items that cannot be printed return to the queue
+    at once.
     """
     if no_wait and wait is not None:
         raise click.UsageError("--wait and --no-wait contradict each other.")

@@ -72,11 +72,11 @@ def stats(
     """
     Print the numbers of QUEUE, or of the whole server.
 
-    Those of a queue are asked for at --addr, or with --data-dir on the control socket in it.  A number that is not
+    Those of a queue come from the server at --addr, or with --data-dir from its control socket.  A number that is not
     known exactly is shown by its bounds, as in 12-40.
 
-    Those of the server, which are of all queues, items, leases, connections and more, are asked for on the control
-    socket.  QUEUEBER_QUEUE and a --queue before the command do not count here.
+    Those of the server, about all queues, items, leases, connections and more, come from the control socket.
+    QUEUEBER_QUEUE and a --queue before the command are ignored here.
     """
     here = ctx.get_parameter_source("data_dir") is ParameterSource.COMMANDLINE
     if name is None and ctx.get_parameter_source("queue") is not ParameterSource.COMMANDLINE:
@@ -120,7 +120,7 @@ def _value_text(name: str, value: object) -> str:
 
 @click.command()
 @data_dir_option
-@click.option("--force", is_flag=True, help="Check a server with many items too, however long it takes.")
+@click.option("--force", is_flag=True, help="Check a server even if it has many items, however long that takes.")
 @click.pass_obj
 def check(server: ServerSelection, data_dir: Path, force: bool) -> None:
     """
@@ -155,7 +155,7 @@ async def _timed_call(client: Client) -> float:
     "-d",
     type=PATH,
     metavar="DIRECTORY",
-    help="Ask the server on this data directory, through its control socket.",
+    help="Check the server on this data directory, through its control socket.",
 )
 @click.option(
     "--timeout", callback=seconds, default="5", show_default=True, metavar="SECONDS", help="Longest wait for an answer."

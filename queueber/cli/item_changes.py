@@ -91,7 +91,7 @@ def reschedule(
     server: ServerSelection, ids: list[bytes], at: int | None, delay: int | None, as_json: bool, timeout: int | None
 ) -> None:
     """
-    Make each ITEM due at another time.  One that has passed is now.
+    Make each ITEM due at another time.  A time that has passed means now.
 
     The exit status is 1 if an item was not found, is leased or is dead.
     """
@@ -146,10 +146,10 @@ def _change(
 @click.pass_obj
 def end_lease(server: ServerSelection, lease: bytes, as_json: bool, timeout: int | None) -> None:
     """
-    End LEASE now, as if it had run out.
+    End LEASE now, as if it had expired.
 
-    Its items come back, and count a loss.  LEASE is an id of `queueber leases`, or the worker's own.  The exit
-    status is 1 if there is no such lease.
+    Its items are redelivered, and a loss is counted.  LEASE is an id that `queueber leases` prints, or the worker's
+    own.  The exit status is 1 if there is no such lease.
     """
     ended = server.control(lambda control: control.end_lease(lease), timeout)
     if as_json:
@@ -166,7 +166,7 @@ def end_lease(server: ServerSelection, lease: bytes, as_json: bool, timeout: int
 @queue_argument()
 @click.option("--item", "ids", multiple=True, callback=_ids, metavar="ITEM", help="Only this item; repeatable.")
 @click.option("--reason", type=click.Choice(list(_REASONS)), help="Only items that died of this.")
-@click.option("--to", default="", metavar="NAME", help="The queue to which they go; by default their own.")
+@click.option("--to", default="", metavar="NAME", help="The queue to move them to; by default their own.")
 @click.option("-n", "--limit", type=click.IntRange(1), help="Most items to move; by default all.")
 @json_option
 @timeout_option
@@ -182,8 +182,8 @@ def redrive(
     """
     Move the dead items of QUEUE back.
 
-    They are delivered again, and their attempts are counted anew.  They move in steps, each atomic.  If one fails,
-    those before it remain done.  Items that die meanwhile stay.
+    They are delivered again, and their attempts are counted from 1.  They are moved in batches, each all or none.  If a
+    batch fails, those before it stay moved.  Items that die meanwhile are left.
     """
     why = DeathReason.NONE if reason is None else _REASONS[reason]
     display = LoadDisplay(quiet=as_json)

@@ -88,7 +88,7 @@ def restore(source: Path, target: Path, replace: bool, yes: bool) -> None:
     """
     Restore BACKUP to DIR.  The backup is verified first and not changed.
 
-    Items that were removed since the backup are there again, and leases are as they were then.  If DIR holds data, the
+    Items that were removed since the backup return, and leases are as they were then.  If DIR holds data, the
     command asks for confirmation.
     """
     # A link stays one, and `.` has a name.

@@ -88,7 +88,7 @@ def _labels(ctx: click.Context, parameter: click.Parameter, values: tuple[str, .
     multiple=True,
     callback=_labels,
     metavar="NAME=VALUE",
-    help="A label; repeatable.  They replace all labels that the queue has.",
+    help="A label; repeatable.  The given labels replace all labels of the queue.",
 )
 @click.option("--no-labels", is_flag=True, help="Remove all labels.")
 @click.option(
@@ -96,7 +96,7 @@ def _labels(ctx: click.Context, parameter: click.Parameter, values: tuple[str, .
     multiple=True,
     callback=_reset,
     metavar="NAME",
-    help="A setting that takes the server's default again; repeatable.",
+    help="A setting to reset to the server's default; repeatable.",
 )
 @json_option
 @timeout_option
@@ -137,14 +137,14 @@ def configure(
 @click.command(cls=ServerCommand)
 @queue_argument()
 @click.option("--adds", is_flag=True, help="Refuse adds, as overloaded.")
-@click.option("--polls", is_flag=True, help="Hand out no items; the default.")
+@click.option("--polls", is_flag=True, help="Deliver no items; the default.")
 @json_option
 @timeout_option
 def pause(server: ServerSelection, adds: bool, polls: bool, as_json: bool, timeout: int | None) -> None:
     """
-    Hand out no items of QUEUE, or refuse adds.
+    Deliver no items of QUEUE, or refuse adds.
 
-    That lasts until `queueber resume`, over restarts of the server too.  Leased items stay with their workers.
+    That lasts until `queueber resume`, also across restarts of the server.  Leased items stay with their workers.
     """
     polls = polls or not adds
     _pause(server, lambda control: control.pause(adds=adds, polls=polls), timeout, as_json=as_json)
@@ -153,14 +153,14 @@ def pause(server: ServerSelection, adds: bool, polls: bool, as_json: bool, timeo
 @click.command(cls=ServerCommand)
 @queue_argument()
 @click.option("--adds", is_flag=True, help="Take adds again.")
-@click.option("--polls", is_flag=True, help="Hand out items again.")
+@click.option("--polls", is_flag=True, help="Deliver items again.")
 @json_option
 @timeout_option
 def resume(server: ServerSelection, adds: bool, polls: bool, as_json: bool, timeout: int | None) -> None:
     """
     End the pause of QUEUE.
 
-    With one of the options only that of adds, or of polls, ends.
+    With one of the options, only the pause of adds, or of polls, ends.
     """
     both = adds == polls
     _pause(server, lambda control: control.resume(adds=adds or both, polls=polls or both), timeout, as_json=as_json)
@@ -201,7 +201,7 @@ def purge(server: ServerSelection, dead: bool, yes: bool, as_json: bool, timeout
 
 @click.command(cls=ServerCommand)
 @queue_argument(required=True)
-@click.option("--force", is_flag=True, help="Delete it with all its items, leased and dead ones too.")
+@click.option("--force", is_flag=True, help="Delete it with all its items, including leased and dead ones.")
 @yes_option
 @json_option
 @timeout_option
@@ -209,7 +209,7 @@ def delete(server: ServerSelection, force: bool, yes: bool, as_json: bool, timeo
     """
     Delete QUEUE with its settings, for ever.
 
-    Without --force the exit status is 1 if it has items, dead ones too, or waiting polls.
+    Without --force the exit status is 1 if it has items, dead ones included, or waiting polls.
     """
     what = "its settings and all its items" if force else "its settings"
     confirm(f"Delete the queue {server.queue_text} with {what}, for ever?", yes=yes)

@@ -173,7 +173,7 @@ def _peek_options(command: Callable[..., T]) -> Callable[..., T]:
 
 @click.command(cls=ServerCommand)
 @queue_argument()
-@click.option("--state", type=click.Choice(list(STATES)), help="Only such items; by default ready and delayed ones.")
+@click.option("--state", type=click.Choice(list(STATES)), help="Only these items; by default ready and delayed ones.")
 @_peek_options
 def peek(server: ServerSelection, state: str | None, **more: Any) -> None:  # noqa: ANN401  (those of `_print_items`)
     """
@@ -233,7 +233,7 @@ def _print_items(
 @click.pass_obj
 def get(server: ServerSelection, item_id: bytes, as_json: bool, timeout: int | None) -> None:
     """
-    Show ITEM, and why it waits or who works on it.
+    Show ITEM, and why it waits or which worker has it.
 
     It may be ready, delayed, leased or dead.  The exit status is 1 if there is no such item.
     """

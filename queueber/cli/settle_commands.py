@@ -1,4 +1,4 @@
-"""``queueber fail``, ``defer`` and ``reject``: return leased items in other ways than by the end of the lease."""
+"""``queueber fail``, ``defer`` and ``reject``: settle leased items as failed, deferred or rejected."""
 
 import json
 import sys
@@ -50,7 +50,7 @@ def _error_text(_: click.Context, __: click.Parameter, value: str) -> str:
     """
     Return the text of an error, with replacement characters for what is not UTF-8.
 
-    Of a long one the end is kept, which of the output of a program mostly says why it failed.
+    The end of a long text is kept, because the end of a program's output usually has the reason.
     """
     text = value.encode(errors="surrogateescape").decode(errors="replace").encode()
     return text[-ERROR_BYTES_MAX:].decode(errors="ignore")
@@ -61,7 +61,7 @@ _error = click.option(
     default="",
     callback=_error_text,
     metavar="TEXT",
-    help="Why; kept with the item.  Of more than 4 KiB the end is kept.",
+    help="The reason, kept with the item; of more than 4 KiB, the end.",
 )
 
 
@@ -88,7 +88,7 @@ def fail(
     Return ITEM, held under LEASE, as failed.
 
     ITEM may be the word all, for all items of the lease.  An item whose last attempt has failed moves to the dead items
-    of its queue; others come back.  The exit status is 1 if LEASE has ended or does not hold ITEM.
+    of its queue; others are retried.  The exit status is 1 if LEASE has ended or does not hold ITEM.
     """
     _settle(server, Settlement(lease, item_id, Action.FAIL, _span(delay), error), timeout, as_json=as_json)
 
@@ -100,7 +100,7 @@ def fail(
     "--delay",
     callback=seconds,
     metavar="SECONDS",
-    help="Time until it is due again; by default it takes its old place.",
+    help="Time until it is due again; by default it returns to its old place.",
 )
 @json_option
 @timeout_option
@@ -109,7 +109,7 @@ def defer(
     server: ServerSelection, item_id: bytes, lease: bytes, delay: int | None, as_json: bool, timeout: int | None
 ) -> None:
     """
-    Return ITEM, held under LEASE, and count nothing.
+    Return ITEM, held under LEASE, and count no attempt.
 
     ITEM may be the word all, for all items of the lease.  The exit status is 1 if LEASE has ended or does not hold
     ITEM.

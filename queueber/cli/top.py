@@ -32,7 +32,7 @@ RETRY_SECONDS: Final = 1.0
     default="1",
     show_default=True,
     metavar="SECONDS",
-    help="Time between two questions to the server.",
+    help="Time between two refreshes.",
 )
 @click.option(
     "-n",
@@ -40,7 +40,7 @@ RETRY_SECONDS: Final = 1.0
     type=click.IntRange(1),
     default=LISTED_MAX,
     show_default=True,
-    help="Most queues to ask for, from the first by name.",
+    help="Most queues to show, from the first by name.",
 )
 @json_option
 @timeout_option

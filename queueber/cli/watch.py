@@ -25,9 +25,9 @@ _CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 def watch_options(command: Callable[..., T]) -> Callable[..., T]:
     """Add ``--watch`` and ``--interval`` to a command.  Its argument *interval* has the milliseconds, or None."""
 
-    @click.option("--watch", is_flag=True, help="Show it again and again, until Ctrl-C.")
+    @click.option("--watch", is_flag=True, help="Refresh until Ctrl-C.")
     @click.option(
-        "--interval", callback=seconds, metavar="SECONDS", help="Time between two looks of --watch; by default 2."
+        "--interval", callback=seconds, metavar="SECONDS", help="Time between two refreshes of --watch; by default 2."
     )
     @wraps(command)
     def with_interval(*, watch: bool, interval: int | None, **more: Any) -> T:  # noqa: ANN401

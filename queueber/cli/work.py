@@ -29,7 +29,7 @@ STOP_EXTRA_SECONDS: Final = 25.0
 
 
 class WorkCommand(ServerCommand):
-    """A command with a command per item after ``--``, and any number of queues."""
+    """A command that takes any number of queues, and a command per item after ``--``."""
 
     left_out = frozenset({"queue"})
 
@@ -54,15 +54,15 @@ def work(server: ServerSelection, /, *, quiet: bool, **given: Any) -> None:  # n
     Run workers until a signal.
 
     MODULE:OBJECT is a queueber.tasks.Tasks, a queueber.worker.Worker, or with --queue a function or coroutine function
-    of one item.  Modules are found in the working directory too.
+    that takes an item.  Modules in the working directory are found, too.
 
-    A command after -- is run for each item: its contents on standard input, its facts in the environment, as
-    QUEUEBER_ITEM_ID, QUEUEBER_QUEUE, QUEUEBER_ATTEMPT and others.  Status 0 removes the item, 75 defers it, and others
-    and signals fail it, with the last lines of standard error.
+    A command after -- is run for each item, with the contents on standard input, and QUEUEBER_ITEM_ID, QUEUEBER_QUEUE,
+    QUEUEBER_ATTEMPT and others in the environment.  Status 0 removes the item, 75 defers it, and any other status or a
+    signal fails it, with the last lines of standard error.
 
-    SIGTERM or Ctrl-C: running items have --grace to end, others go back, and the exit status is 0.  A second one ends
-    them at once, and counts no attempt.  With --processes, --recycle-after or --reload, SIGHUP replaces the processes;
-    otherwise it stops them too.
+    At SIGTERM or Ctrl-C running items have --grace to end, all others return to their queues, and the exit status is 0.
+    A second signal ends running items at once, and counts no attempt.  With --processes, --recycle-after or --reload,
+    SIGHUP replaces the processes; otherwise it stops them too.
 
     The exit status is 78 if the server refuses the first poll, for a reason that a restart does not change.
     """

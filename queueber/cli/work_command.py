@@ -164,8 +164,8 @@ class CommandHandler:
         """
         Run *command* for at most *max_runtime* seconds per item.
 
-        A deferred item comes back after *defer_seconds*.  With *quiet* the output is dropped, but for the last lines
-        of standard error of a command that fails.
+        A deferred item is redelivered after *defer_seconds*.  With *quiet* the output is dropped, but for the last
+        lines of standard error of a command that fails.
         """
         self._command = list(command)
         self._max_runtime = max_runtime

@@ -1,4 +1,4 @@
-"""Output of ``queueber work``: lines for people, coloured on a terminal, and plain ones elsewhere."""
+"""Output of ``queueber work``: coloured lines on a terminal, and plain ones elsewhere."""
 
 import logging
 import sys

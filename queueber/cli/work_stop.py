@@ -109,7 +109,7 @@ class Stopper:
             self.force()
 
     def force(self) -> None:
-        """End the worker at once: its items go back, and no attempt is counted.  If it has ended, end the process."""
+        """End the worker at once: its items return, and no attempt is counted.  If it has ended, end the process."""
         # Has no effect before that.
         self._exit_now()
         if not self.forced:

@@ -1,8 +1,8 @@
 """
 The rules of the supervisor of ``queueber work``, without processes: events and the time go in, actions come out.
 
-The first process starts alone, and the others when it is ready: an error in the user's module is printed once. The
-states of a process:
+The first process starts alone, and the others when it is ready, so that an error in the user's module is printed once.
+The states of a process:
 
 | State | is ready | ends | a stop | files changed, or SIGHUP | time |
 |---|---|---|---|---|---|
@@ -41,7 +41,7 @@ FORCED_SECONDS: Final = 10.0
 """
 Time that a process has to end after it was forced.
 
-It needs up to 2 s to give items back, and a busy machine takes seconds to end an interpreter.
+It needs up to 2 s to return items, and a busy machine takes seconds to end an interpreter.
 """
 
 EXIT_STOPPED: Final = 0
@@ -103,7 +103,7 @@ class End:
 
 @frozen
 class Force:
-    """Let the process of a slot end at once, and give its items back uncounted."""
+    """Let the process of a slot end at once, and return its items without counting an attempt."""
 
     slot: int
 

@@ -64,7 +64,7 @@ def _imported(name: str, folder: Path) -> ModuleType:
 
 
 def _own_frames(error: BaseException) -> list[traceback.FrameSummary]:
-    """Return the frames of *error* from the first in the user's code on."""
+    """Return the frames of *error*, beginning with the first one in the user's code."""
     return [
         each
         for each in traceback.extract_tb(error.__traceback__)

@@ -173,7 +173,7 @@ def make_worker(options: WorkOptions) -> tuple[Worker, AbstractContextManager[ob
             defer_seconds=options.defer_seconds,
             quiet=options.discard_output,
         )
-        # An item in store waits for the command before it, and other workers may be idle.
+        # A prefetched item waits for the command before it, and other workers may be idle.
         settings = {"concurrency": 1, "prefetch": 0, **settings}
         # Ends a command that the handler cannot end.
         settings["max_runtime"] = _later(settings.get("max_runtime"))

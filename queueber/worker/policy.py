@@ -62,7 +62,7 @@ class Policy:
         """Return how many items to prefetch, when handlers take *mean_seconds* on average, 0 before the first."""
         if self.prefetch is not None:
             return self.prefetch
-        # The first items may take hours, and those in store would wait for them while other workers are idle.
+        # The first items may take hours, and prefetched ones would wait for them while other workers are idle.
         return min(PREFETCH_MAX, int(self.concurrency * PREFETCH_SECONDS / mean_seconds)) if mean_seconds else 0
 
 
