@@ -223,6 +223,15 @@ def test_a_changelog_fragment_names_its_issue_and_kind():
     assert not strays
 
 
+def test_each_line_of_a_changelog_fragment_is_an_entry():
+    assert [
+        f"{named(path)}:{number}: {line[:40]}"
+        for path in (ROOT / "changelog.d").iterdir()
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if not re.fullmatch(r"[^\s-].*\.", line)
+    ] == []
+
+
 @pytest.mark.slow
 def test_finding_the_plugin_imports_nothing_of_ours_and_no_reactor():
     """Twisted imports every plugin there is whenever it looks for one, on behalf of other people's programs too."""
