@@ -25,16 +25,16 @@ Header: TypeAlias = tuple[str, bytes]
 
 
 class Action(IntEnum):
-    """The ways in which a settlement ends the lease of an item."""
+    """The actions on a leased item."""
 
     REMOVE = 0
-    """The item is done, and gone."""
+    """The item is done, and is removed."""
 
     FAIL = 1
-    """The item comes back, and a failure is counted.  If that was its last attempt, it dies."""
+    """The item is retried, and a failure is counted.  If that was its last attempt, it dies."""
 
     DEFER = 2
-    """The item comes back, and nothing is counted."""
+    """The item is redelivered, and no attempt is counted."""
 
     REJECT = 3
     """The item dies now, and a failure is counted."""
@@ -52,7 +52,7 @@ class Outcome(IntEnum):
     """The lease is unknown or over."""
 
     NOT_FOUND = 2
-    """The lease lives and does not hold that item."""
+    """The lease has not ended, but does not hold that item."""
 
 
 class DeathReason(IntEnum):
@@ -64,7 +64,7 @@ class DeathReason(IntEnum):
     """The last attempt on it failed."""
 
     LOST = 2
-    """The lease of its last attempt ended by itself."""
+    """The lease of its last attempt expired."""
 
     REJECTED = 3
     """A worker rejected it."""
@@ -89,7 +89,7 @@ class ControlOutcome(IntEnum):
     NOT_FOUND = 1
 
     LEASED = 2
-    """The item is leased: its worker decides."""
+    """The item is leased by a worker, and was not changed."""
 
     NOT_EMPTY = 3
     """The queue has items or waiting polls."""
@@ -105,10 +105,10 @@ class ItemOptions(NamedTuple):
     """1 to 255 bytes; empty: none."""
 
     until_removed: bool = False
-    """Whether the key counts until the item is gone, instead of for the queue's window."""
+    """Whether the key is remembered until the item is removed, instead of for the queue's window."""
 
     expires_at: WallMs = WallMs(0)
-    """The end of its delivery, in queue time; 0: never."""
+    """When it expires, in queue time; 0: never."""
 
     due: WallMs = WallMs(0)
     """When it becomes due, in queue time; 0: as its delay says."""
@@ -134,7 +134,7 @@ class Death(NamedTuple):
 
 
 class Settlement(NamedTuple):
-    """One entry of a settle: what becomes of one item of a lease, or of all of them."""
+    """One entry of a settle: the action on one item of a lease, or on all of them."""
 
     lease: bytes
     """16 bytes."""

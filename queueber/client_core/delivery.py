@@ -204,4 +204,4 @@ def lease_lost(item: Delivered) -> LeaseLost:
 
 def note(error: BaseException, why: BaseException) -> None:
     """Add to *error*, with which a context ends, that its item was not settled because of *why*."""
-    error.add_note(f"The item was not settled, and comes back when its lease ends: {why or type(why).__name__}")
+    error.add_note(f"The item was not settled, and is redelivered when its lease ends: {why or type(why).__name__}")

@@ -78,7 +78,7 @@ ANNOTATE: Final = (
 
 def json_value(value: Any) -> Any:  # noqa: ANN401
     """
-    Return *value*, which has no annotation, if JSON gives it back; tuples come back as lists.
+    Return *value*, which has no annotation, if JSON can represent it; tuples arrive as lists.
 
     Raises:
         Unfit: it, or a value in it, is of another type.

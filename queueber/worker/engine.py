@@ -387,7 +387,7 @@ class Engine:
         if busy:
             unsettled = len(left) + len(self._settling)
             self._log(
-                logging.ERROR, f"ended with {unsettled:,} items not settled: they come back when their leases end"
+                logging.ERROR, f"ended with {unsettled:,} items not settled: they are redelivered when their leases end"
             )
             self.counts.lost += len(left)
             for delivery in left:

@@ -23,7 +23,7 @@ from queueber.worker.policy import Counts
 LOG = logging.getLogger("queueber.worker")
 
 QUIET_SECONDS: Final = 60.0
-"""The time without an answered poll after which a worker that could take items does not get on."""
+"""The time without an answered poll after which a worker that could take items counts as making no progress."""
 
 BUSY_SECONDS: Final = 600.0
 """The time after which a worker with all places taken logs that no handler has ended."""
@@ -89,10 +89,10 @@ class Watch:
         """Touch *file* while the worker makes progress."""
         self._file = file
         self._reported = 0.0
-        """When the log last said that it does not get on, or that nothing ends."""
+        """When the log last said that it makes no progress, or that no handler ends."""
 
     def look(self, engine: Engine, now: float, *, connected: bool) -> None:
-        """Touch the file, and write to the log each minute if the worker does not get on."""
+        """Touch the file, and log each minute if the worker makes no progress."""
         alive, why = judge(engine, now, connected=connected)
         if alive and self._file is not None:
             self._file.touch(now)

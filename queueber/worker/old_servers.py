@@ -2,7 +2,7 @@
 Settling on a server that is older than `settle`.
 
 Each lease holds one item there.  `remove` removes it, and every other verdict
-ends the lease after its delay, so that the item comes back as after a loss.
+ends the lease after its delay, so that the item is redelivered as after a loss.
 """
 
 from collections.abc import Callable

@@ -150,7 +150,7 @@ def test_an_exception_keeps_its_place_when_the_item_cannot_be_failed(joined):
     with pytest.raises(ValueError, match="broken") as caught:
         joined.result(working)
     (note,) = caught.value.__notes__
-    assert note.startswith("The item was not settled, and comes back when its lease ends: cannot connect: ")
+    assert note.startswith("The item was not settled, and is redelivered when its lease ends: cannot connect: ")
 
 
 def test_a_batch_of_none_enters_as_none_and_one_of_several_is_refused(joined, queue):
