@@ -1,4 +1,4 @@
-"""``queueber top``: the queues of a server on the terminal, sample after sample, until a key ends it."""
+"""``queueber top``: shows the queues of a server live in the terminal."""
 
 from contextlib import suppress
 from time import monotonic
@@ -18,10 +18,10 @@ from queueber.limits import LISTED_MAX
 from queueber.units import MS_PER_SECOND
 
 ANSWER_SECONDS: Final = 5.0
-"""Time limit of a round of questions, unless another is given."""
+"""Time limit of one refresh, unless another is given."""
 
 RETRY_SECONDS: Final = 1.0
-"""Time between two attempts to reach a server that is away."""
+"""Time between two attempts to reach a server that cannot be reached."""
 
 
 @click.command(cls=ServerCommand)
@@ -49,8 +49,9 @@ def top(server: ServerSelection, prefix: str, interval: int, limit: int, as_json
     """
     Show the queues live: depth, rates, age, leases and workers.
 
-    They begin with PREFIX if it is given.  Keys sort and filter the list, open a queue, show the workers, and pause or
-    resume a queue after a question; h lists the keys.  --json prints a line per sample, and needs no terminal.
+    Only queues whose names begin with PREFIX, if it is given.  Keys sort and filter the list, open a queue, show the
+    workers, and pause or resume a queue after a confirmation; h lists the keys.  --json prints a line per sample, and
+    needs no terminal.
     """
     if not interval:
         raise click.BadParameter("0 is too short.", param_hint="--interval")

@@ -1,4 +1,4 @@
-"""Keys in the bytes that a terminal sends: arrows and the like by name, characters as themselves."""
+"""The keys in the bytes that a terminal sends: special keys by name, characters as themselves."""
 
 import codecs
 import re
@@ -34,7 +34,7 @@ _SEQUENCE = re.compile(r"\x1b(?:\[(?P<long>[0-?]*[ -/]*[@-~])|O(?P<short>.))", r
 _UNFINISHED = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|O)?\Z")
 
 ESCAPE_SECONDS: Final = 0.05
-"""Time after which an Escape that nothing follows is the key, and not the begin of a sequence."""
+"""Time after which a lone Escape counts as the key, and not as the start of a sequence."""
 
 
 class KeyDecoder:

@@ -56,7 +56,8 @@ class TopLoop:
         Show the server until the user ends it.
 
         Raises:
-            QueueberError: the first questions had no answer.  Later the reason is shown, and the questions go on.
+            QueueberError: the server did not answer the first questions.  Later failures are shown, and the questions
+                continue.
         """
         # Before the screen changes: a mistyped address is an error, not an empty screen.
         self._top.take(await self._limited(self._questions.sample()))

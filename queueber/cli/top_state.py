@@ -86,7 +86,7 @@ class Worker:
     """The leases of one peer over the queues that were asked for."""
 
     peer: str
-    """Its address; empty for all leases whose peer is not known any more."""
+    """Its address; empty for all leases whose peer is no longer known."""
 
     items: int
     leases: int
@@ -95,7 +95,7 @@ class Worker:
 
     queues: tuple[str, ...]
     since_ms: int
-    """Begin of its oldest lease; 0 if that was before the server's start."""
+    """The start of its oldest lease; 0 if that was before the server's start."""
 
 
 class _Reading(NamedTuple):
@@ -107,7 +107,7 @@ class _Reading(NamedTuple):
 
 
 class Rates:
-    """Items added and gone per second of each queue, over the last `RATE_SECONDS`."""
+    """Items added and removed per second of each queue, over the last `RATE_SECONDS`."""
 
     def __init__(self) -> None:
         self._history: dict[str, deque[_Reading]] = {}
@@ -128,7 +128,7 @@ class Rates:
         self._history = history
 
     def of(self, name: str) -> tuple[float | None, float | None]:
-        """Return the items added and gone per second of the queue *name*; None while there is one sample only."""
+        """Return the items added and removed per second of the queue *name*; None while there is only one sample."""
         past = self._history.get(name)
         if not past or past[-1].at <= past[0].at:
             return None, None
@@ -160,10 +160,10 @@ class Change:
 
     queue: str
     adds: bool
-    """Concerns adds; otherwise polls."""
+    """Whether it concerns adds, or polls."""
 
     pause: bool
-    """Pause; otherwise resume."""
+    """Whether to pause, or to resume."""
 
     @property
     def question(self) -> str:
@@ -206,7 +206,7 @@ class Top:
     """All that is shown, but for the size of the terminal."""
 
     address: str
-    """The server's, as the user gave it."""
+    """The server's address, as the user gave it."""
 
     interval: float
     """Seconds between two samples."""
@@ -214,7 +214,7 @@ class Top:
     sample: Sample | None = None
     detail: Detail | None = None
     leases: Sequence[QueueLeases] = ()
-    """Those of the queues whose workers are shown."""
+    """The leases of the queues whose workers are shown."""
 
     error: str = ""
     """Why the last question had no answer; empty if it had one."""

@@ -1,11 +1,11 @@
 """
-The words between a worker process and its supervisor, over a pair of sockets.
+The messages between a worker process and its supervisor, over a pair of sockets.
 
 The worker sends the lines ``ready``, ``polled`` after its first answered poll, and ``ending SECONDS REASON`` when it
 ends within that time in order to be replaced.  It sends ``refused REASON`` when it ends before the first answered poll
 because the server refuses it, or before it is ready because its health page cannot listen.
-Whatever the supervisor sends means: end at once.  When it is gone, however it ended, the worker stops as if by SIGTERM:
-no worker process goes on without its supervisor.
+Anything that the supervisor sends means: end at once.  If the supervisor is gone, the worker stops as after SIGTERM: no
+worker process outlives its supervisor.
 """
 
 import os
@@ -50,7 +50,7 @@ class WorkerEnd:
         return cls(int(slot), socket.socket(fileno=int(descriptor)), bytes.fromhex(session))
 
     def send(self, word: str, text: str = "") -> None:
-        """Send a line.  A supervisor that is gone is noticed by `watch`."""
+        """Send a line.  `watch` notices that the supervisor is gone."""
         with suppress(OSError):
             self._connection.sendall(f"{word} {text}".strip().encode() + b"\n")
 
@@ -89,7 +89,7 @@ class SupervisorEnd:
         return self._connection.fileno()
 
     def read(self) -> list[tuple[str, str]] | None:
-        """Return the words and texts that have arrived; None if the worker has closed its end."""
+        """Return the messages that have arrived; None if the worker has closed its end."""
         try:
             data = self._connection.recv(READ_BYTES)
         except BlockingIOError:

@@ -3,7 +3,7 @@ The end of a worker of ``queueber work``: signals in, stops of the worker out.
 
 | | the first signal | a second one | after that |
 |---|---|---|---|
-| without a supervisor | no new items; running ones have their grace | ends at once | the process ends, come what may |
+| without a supervisor | no new items; running ones have their grace | ends at once | the process ends in any case |
 | with a supervisor | the same | nothing: the supervisor decides, and uses `Stopper.force` | the supervisor kills |
 
 When the worker has ended, exit handlers have their time: the first signal leaves it to them, and a second one, or

@@ -124,7 +124,7 @@ class Attachment:
 
     @property
     def next_at(self) -> float | None:
-        """When `tick` is due; None if that is no matter of time."""
+        """When `tick` is due; None if that does not depend on time."""
         return None if self._session is None else self._session.next_at
 
     def tick(self, now: float) -> None:

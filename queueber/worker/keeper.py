@@ -1,10 +1,9 @@
 """
-The keeper: the engine in the I/O thread of a connection of the worker's own.
+The keeper: runs the engine in the I/O thread of the worker's own connection.
 
-The thread carries out the engine's actions and brings it their answers.  Nothing
-that a handler does can hold it up, except by holding the interpreter lock.  All
-news from other threads, and all answers, wait in one deque and are processed
-together, so that one turn of the thread makes one batch.
+The thread executes the engine's actions and passes it the answers.  A handler can delay it only by holding the
+interpreter lock.  All events from other threads, and all answers, wait in one deque and are processed together, so that
+one turn of the thread makes one batch.
 """
 
 import logging
@@ -56,14 +55,14 @@ POLL_SECONDS = 20.0
 """The longest wait of a poll.  Each answer is a sign that polling works."""
 
 POLL_PART = 1 / 3
-"""The part of a lease that a poll may wait at most: its span counts from a moment that the worker does not know."""
+"""The most that a poll may wait, as a part of the lease: the lease begins at a time that the worker does not know."""
 
 GIVE_BACK_MS = SpanMs(1)
 STACK_LINES = 12
 RETRY_SECONDS = 1.0
 
 CLOSE_SECONDS = 1.0
-"""The time that the connection has to close before the worker's end is reported all the same."""
+"""The time for closing the connection, after which the worker's end is reported in any case."""
 
 P = ParamSpec("P")
 
@@ -133,7 +132,7 @@ class Keeper:
         self._tell(partial(self._engine.done, delivery, verdict))
 
     def loop_turned(self) -> None:
-        """Note that the event loop of the handlers has turned.  Part of `Reports`."""
+        """Note that the event loop of the handlers has run.  Part of `Reports`."""
         self._tell(lambda _: self._engine.loop_turned())
 
     def stop(self, grace: float) -> None:
@@ -142,7 +141,7 @@ class Keeper:
 
     @property
     def engine(self) -> Engine:
-        """The engine, to look at."""
+        """The engine, for observers."""
         return self._engine
 
     @property
@@ -151,7 +150,7 @@ class Keeper:
         return self._attachment is not None and self._attachment.connected_at is not None
 
     def _tell(self, news: Callable[[float], None]) -> None:
-        """Process *news*, a function of the time, in the next turn of the I/O thread."""
+        """Process an event, *news*, a function of the time, in the next turn of the I/O thread."""
         self._news.append(news)
         if not self._woken and self._thread is not None:
             self._woken = True
@@ -165,7 +164,7 @@ class Keeper:
         return self._thread
 
     def _guarded(self, function: Callable[P, None]) -> Callable[P, None]:
-        """Return *function*, whose faults end the worker: without its thread it would be silent for ever."""
+        """Return *function*, whose exceptions end the worker: without its thread it would be silent for ever."""
 
         def calling(*args: P.args, **kwargs: P.kwargs) -> None:
             try:
@@ -196,7 +195,7 @@ class Keeper:
         self._engine.one_item_polls = self._attachment.old_server
 
     def _turn(self) -> None:
-        """Process all news, and do what the engine says."""
+        """Process all events, and execute the engine's actions."""
         self._woken = False
         now = monotonic()
         self._look_at_session(now)

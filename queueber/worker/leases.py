@@ -2,10 +2,9 @@
 Upkeep of leases: until when each is safe, which to extend, and which are lost.
 
 A session lease is safe for as long as the session, whose upkeep is not here.
-A lease with a deadline is extended when a third of its span has passed, for as
-long as a delivery is in upkeep: waiting, running or ending.  A delivery leaves
-upkeep before it is settled, so that an extension which fails because the item
-is gone is never taken for a loss.
+A lease with a deadline is extended when a third of its span has passed, as long as it has a delivery in upkeep:
+waiting, running or ending.  A delivery leaves upkeep before it is settled, so that an extension that fails because the
+item is settled never counts as a loss.
 
 All times are monotonic and counted from the moment at which a call was sent, so
 that neither a wall clock nor a slow reply makes a lease look longer than it is.

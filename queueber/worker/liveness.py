@@ -26,10 +26,10 @@ QUIET_SECONDS: Final = 60.0
 """The time without an answered poll after which a worker that could take items counts as making no progress."""
 
 BUSY_SECONDS: Final = 600.0
-"""The time after which a worker with all places taken logs that no handler has ended."""
+"""The time after which a worker whose handlers are all running logs that none has ended."""
 
 FILE_SECONDS: Final = 2.0
-"""The least time between two changes of the file."""
+"""The least time between two updates of the file."""
 
 
 @frozen(kw_only=True)
@@ -40,7 +40,7 @@ class Health:
     """Whether it makes progress."""
 
     why: str
-    """Why it does not, or what it does."""
+    """The reason why it does not, or what it is doing."""
 
     connected: bool
     stopping: bool
@@ -48,17 +48,17 @@ class Health:
     """The time since a poll was last answered, or since the start."""
 
     running: int
-    """Handlers, those included whose item is lost or was given back."""
+    """Running handlers, including those whose item is lost or was returned."""
 
     prefetched: int
     settling: int
     """Results that the server has not confirmed."""
 
     abandoned: int
-    """Handlers that run on without their item."""
+    """Handlers that still run although their item is lost or was returned."""
 
     polls: int
-    """Answered polls, those without items included."""
+    """Answered polls, including those without items."""
 
     delivered: int
     removed: int
@@ -83,7 +83,7 @@ NOT_STARTED: Final = Health(
 
 
 class Watch:
-    """The judge of a worker's progress, which writes to the log and to a file."""
+    """Checks a worker's progress, and reports it in the log and in a file."""
 
     def __init__(self, file: LivenessFile | None = None) -> None:
         """Touch *file* while the worker makes progress."""
@@ -146,7 +146,7 @@ class LivenessFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """
-        Create the file at *path* or use the one that is there.
+        Create the file at *path*, or use the existing one.
 
         Raises:
             InvalidRequest: it cannot be written, or is a folder.

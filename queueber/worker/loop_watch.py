@@ -1,10 +1,9 @@
 """
 Watching the event loop of the handlers, from another thread.
 
-The loop is asked for a sign, a `Beat`, and the time counts until it comes.
-Only time in which the watching thread itself ran is counted: when a library has
-held the interpreter lock, or the process was stopped, the loop deserves a turn
-before it is judged.
+The loop is asked to call back, by a `Beat`, and the time until it does is measured.  Only time in which the watching
+thread itself ran is counted: after a library has held the interpreter lock, or the process was suspended, the loop gets
+a chance to run first.
 """
 
 from enum import Enum, auto
@@ -13,26 +12,26 @@ from queueber.worker.policy import SLOW_SECONDS, TICK_SECONDS
 
 
 class LoopState(Enum):
-    """The news of a look at the loop."""
+    """The result of a check of the loop."""
 
     FINE = auto()
     ASK = auto()
-    """Ask it for a sign."""
+    """Ask it to call back."""
 
     SLOW = auto()
-    """`SLOW_SECONDS` without a turn, which is new."""
+    """It has just been blocked for `SLOW_SECONDS`."""
 
     STALLED = auto()
-    """The time without a turn after which it loses its items, which is new."""
+    """It has just been blocked for so long that its items fail."""
 
 
 class LoopWatch:
-    """The time for which a loop has not turned."""
+    """The time for which a loop has been blocked."""
 
     def __init__(self, stall: float, now: float) -> None:
         """*stall* is in seconds."""
         self.blocked_seconds = 0.0
-        """Seconds since the loop was asked for a sign that has not come."""
+        """Seconds since the loop was asked to call back, and has not."""
 
         self._stall = stall
         self._asked = False
@@ -40,17 +39,17 @@ class LoopWatch:
 
     @property
     def slow(self) -> bool:
-        """Whether the loop has not turned for `SLOW_SECONDS`."""
+        """Whether the loop has been blocked for `SLOW_SECONDS`."""
         return self.blocked_seconds >= SLOW_SECONDS
 
     def turned(self) -> bool:
-        """Note the sign.  Return whether the loop had been slow."""
+        """Note that the loop has run.  Return whether it had been slow."""
         was_slow = self.slow
         self._asked, self.blocked_seconds = False, 0.0
         return was_slow
 
     def look(self, now: float, *, busy: bool) -> LoopState:
-        """Return the news.  *busy*: there are items that need the loop."""
+        """Return the result of a check.  *busy*: there are items that need the loop."""
         passed, self._looked = min(now - self._looked, 2 * TICK_SECONDS), now
         if not self._asked:
             self._asked = busy

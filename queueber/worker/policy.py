@@ -71,7 +71,7 @@ class Counts:
     """Answered polls, and deliveries by their end, since the start."""
 
     polls: int = 0
-    """Those without items included."""
+    """Including those without items."""
 
     delivered: int = 0
     removed: int = 0

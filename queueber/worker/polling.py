@@ -6,15 +6,14 @@ from typing import Final
 from queueber.worker.actions import CancelPoll, Poll
 
 BACKOFF_SECONDS: Final = (0.1, 10.0)
-"""The least and the most wait after a poll that failed.  The wait doubles, and up to half of it is left to chance."""
+"""The shortest and the longest wait after a failed poll.  The wait doubles, and up to half of it is random."""
 
 
 class Polling:
     """
     The poll under way.
 
-    A poll that was cancelled may still be answered: its number is not the
-    current one any more.
+    A poll that was cancelled may still be answered: its number is no longer the current one.
     """
 
     def __init__(self, now: float, jitter: Callable[[], float]) -> None:
@@ -54,7 +53,7 @@ class Polling:
         return not self.number and now >= self._not_before
 
     def wake_at(self, now: float) -> float | None:
-        """Return when `ready` becomes true, or None if that is no matter of time."""
+        """Return when `ready` becomes true, or None if that does not depend on time."""
         return None if self.number or now >= self._not_before else self._not_before
 
     def next(self, n: int) -> Poll:

@@ -18,13 +18,13 @@ from queueber.worker.verdicts import Verdict
 
 
 class Reports(Protocol):
-    """The receiver of a runner's news.  Thread-safe."""
+    """The receiver of a runner's events.  Thread-safe."""
 
     def done(self, delivery: Delivery, verdict: Verdict | None) -> None:
         """Note that a handler has ended, with its verdict, or None if it was cancelled."""
 
     def loop_turned(self) -> None:
-        """Note that the event loop has turned."""
+        """Note that the event loop has run."""
 
 
 class Runner(Protocol):
@@ -37,27 +37,27 @@ class Runner(Protocol):
         """Ask the handler of *delivery* to end."""
 
     def beat(self) -> None:
-        """Let the event loop give a sign."""
+        """Ask the event loop to call `Reports.loop_turned`."""
 
     def close(self) -> None:
-        """End: no handler is waited for."""
+        """Stop, without waiting for handlers."""
 
     @property
     def loop_thread(self) -> int | None:
-        """The thread of the event loop, to look where it stands; None without one."""
+        """The thread of the event loop, to show where it is blocked; None without one."""
 
 
 class ThreadRunner:
     """
     Handlers in threads.
 
-    They are daemon threads: one that never returns keeps no process from its end.
+    They are daemon threads, so that a handler that never returns does not keep the process alive.
     """
 
     loop_thread = None
 
     def __init__(self, handling: Handling, reports: Reports, concurrency: int) -> None:
-        """Run *handling* in up to *concurrency* threads, which the engine does not exceed."""
+        """Run *handling* in up to *concurrency* threads."""
         self._handling = handling
         self._reports = reports
         self._concurrency = concurrency
