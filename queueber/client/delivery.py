@@ -29,7 +29,7 @@ class Item(Delivered):
     As a context manager it settles the item at the end of the block: success removes it, an exception fails it with
     the exception's text and propagates, and a cancellation returns it without counting an attempt.  Has no effect if a
     method of the item has settled it already, or in a process that was forked later.  If the lease has ended, success
-    raises `LeaseLost`. The end of the block takes at most 10 s.
+    raises `LeaseLost`.  The end of the block takes at most 10 s.
     """
 
     _queue: Queue = field(kw_only=True)

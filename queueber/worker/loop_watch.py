@@ -19,10 +19,10 @@ class LoopState(Enum):
     """Ask it to call back."""
 
     SLOW = auto()
-    """It has just been blocked for `SLOW_SECONDS`."""
+    """Blocked for `SLOW_SECONDS` since just now."""
 
     STALLED = auto()
-    """It has just been blocked for so long that its items fail."""
+    """Blocked for so long that its items fail, since just now."""
 
 
 class LoopWatch:

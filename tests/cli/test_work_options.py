@@ -86,7 +86,7 @@ NOTHING = "Give MODULE:OBJECT, or a command after --."
         (["--", "no-such-command-here"], "There is no command 'no-such-command-here' that can be run."),
         ([f"{SHOP}:handle", "--defer", "3"], "--defer and --discard-output are for a command after --."),
         ([f"{SHOP}:handle", "--recycle-after", "none"], "'none' is neither a number of items"),
-        ([f"{SHOP}:handle", "--url", "queueber://a", "--addr", "b:1"], "--url has the address and the options of TLS"),
+        ([f"{SHOP}:handle", "--url", "queueber://a", "--addr", "b:1"], "--url contains the address and the TLS"),
         ([f"{SHOP}:handle", "--queue", "x", "--url", "http://a"], "the scheme of the URL is 'http'"),
         ([f"{SHOP}:handle", "--queue", "x", "--concurrency", "100001"], "concurrency is 100001; it must be a whole"),
         ([f"{SHOP}:handle", "--queue", "x", "--queue", "x"], "queues has 'x' twice"),

@@ -316,13 +316,13 @@ def test_annotations_that_only_type_checkers_see_are_refused_with_the_reason():
     answer.add(1)
 
 
-def test_an_annotation_that_stands_for_no_json_is_refused_with_task_and_argument():
+def test_an_annotation_without_a_form_in_json_is_refused_with_task_and_argument():
     app, _ = app_with_adds()
 
     @app.task
     def send(number: int, connection: Tasks) -> None: ...
 
-    with pytest.raises(InvalidRequest, match=r"the annotation of argument connection of task send: .*Tasks stands for"):
+    with pytest.raises(InvalidRequest, match=r"argument connection of task send: .*Tasks has no form"):
         send.add(1, app)
 
 
@@ -512,7 +512,7 @@ def test_apps_that_cannot_be_had_are_refused(arguments, text):
 def test_names_are_unique():
     app, _ = app_with_adds()
     app.task(add)
-    with pytest.raises(InvalidRequest, match="there is a task add already"):
+    with pytest.raises(InvalidRequest, match="there is already a task add"):
         app.task(add)
 
 
@@ -553,7 +553,7 @@ class EndlessSender:
         ("add", "'add' is not a function; write @app.task, or @app.task(name=…)"),
         (5, "5 is not a function"),
         (classmethod(add), "is not a function"),
-        (max, "task name: <built-in function max> has no signature that can be inspected; wrap it in a function"),
+        (max, "task name: <built-in function max> has no signature to inspect; wrap it in a function"),
         (Tasks(URL).task(add), "<Task add of mail> is already a task; decorate its function to make a second one"),
     ],
     ids=lambda each: each if isinstance(each, str) else type(each).__name__,
