@@ -52,6 +52,12 @@ def later(seconds: float, act: Callable[[], None]) -> None:
         timer.start()
 
 
+def _log(text: str, *arguments: object) -> None:
+    """Log *text*, in a signal handler: that may have interrupted a write to the same stream, which raises then."""
+    with suppress(Exception):
+        LOG.info(text, *arguments)
+
+
 class Stopper:
     """Stop a worker by signals."""
 
@@ -96,17 +102,18 @@ class Stopper:
         now = self._seconds()
         before, self._signalled = self._signalled, now
         if before is None and not self._ended:
-            LOG.info("%s: no new items; running ones have %g s to end", name, self._grace)
             if self._draining:
                 # A second stop would end them at once.
                 self._later(self._grace, self.force)
             else:
                 self._worker.stop(self._grace)
                 self._end_after(self._grace + END_SECONDS)
+            _log("%s: no new items; running ones have %g s to end", name, self._grace)
         elif before is not None and now - before >= SAME_SECONDS and not self._supervised:
-            if not self._ended:
-                LOG.info("%s again: running items return to their queues now", name)
+            ended = self._ended
             self.force()
+            if not ended:
+                _log("%s again: running items return to their queues now", name)
 
     def force(self) -> None:
         """End the worker at once: its items return, and no attempt is counted.  If it has ended, end the process."""

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from inspect import iscoroutinefunction
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
@@ -355,13 +355,14 @@ class Worker:
             return
 
         def on_signal(number: int, _: object) -> None:
-            now = monotonic()
-            before, self._signalled = self._signalled, now
-            if before is not None and now - before >= AGAIN_SECONDS:
+            before, self._signalled = self._signalled, monotonic()
+            if before is not None and self._signalled - before >= AGAIN_SECONDS:
                 # If the worker has ended under a handler that goes on.
                 self._exit.exit_now()
-            LOG.info("%s: the worker stops", signal.Signals(number).name)
             self.stop()
+            # The signal may have interrupted a write to the same stream, which raises then.
+            with suppress(Exception):
+                LOG.info("%s: the worker stops", signal.Signals(number).name)
 
         before = {each: signal.signal(each, on_signal) for each in (signal.SIGTERM, signal.SIGINT)}
         try:

@@ -158,6 +158,26 @@ def test_only_the_supervisor_ends_a_process_whose_worker_has_ended(supervised):
     assert supervised.exited
 
 
+class Broken(logging.Handler):
+    def emit(self, _):
+        """Raise, as a stream does whose own write the signal has interrupted."""
+        raise RuntimeError("reentrant call")
+
+
+def test_a_log_that_raises_does_not_keep_the_worker_from_its_end(alone):
+    log, broken = logging.getLogger("queueber.work"), Broken()
+    log.addHandler(broken)
+    level, log.level = log.level, logging.INFO
+    try:
+        alone.signal()
+        alone.signal()
+    finally:
+        log.removeHandler(broken)
+        log.setLevel(level)
+    assert alone.stops == [GRACE, 0]
+    assert len(alone.calls) == 2
+
+
 @pytest.fixture
 def handlers():
     """Restore the handlers of signals."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 import socket
 import threading
 from contextlib import suppress
@@ -18,6 +19,7 @@ from queueber.testing import TestServer
 from queueber.testing.faults import FaultyHandlers, FaultyProtocol
 from queueber.values import AddTo
 from queueber.worker import Defer, Done, Fail, Reject, Worker
+from queueber.worker.handling import LOG
 from tests.worker.conftest import until
 
 
@@ -690,6 +692,27 @@ class TestResources:
 
         monkeypatch.setattr(Worker, "_begin", stop_first)
         Worker(server.url("work"), print, telemetry=False).run()
+
+    def test_a_log_that_raises_does_not_keep_a_signal_from_the_worker(self, server, add, monkeypatch):
+        """The signal may have interrupted a write to the same stream, which then raises."""
+        raised = []
+
+        def fail(*_):
+            raise RuntimeError("reentrant call")
+
+        async def handler(_):
+            monkeypatch.setattr(LOG, "info", fail)
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except RuntimeError as why:
+                raised.append(why)
+                worker.stop()
+
+        worker = Worker(server.url("work"), handler, telemetry=False)
+        add(b"a")
+        worker.run()
+        assert raised == []
+        assert not server.items("work")
 
 
 class Port:
