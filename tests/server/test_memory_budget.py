@@ -16,8 +16,9 @@ LIMIT = 16_000
 class Holder:
     evicted: bool = field(default=False, init=False)
 
-    def evict(self):
+    def evict(self, limit, reason):
         assert not self.evicted
+        assert limit in reason
         self.evicted = True
 
 

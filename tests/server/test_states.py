@@ -169,7 +169,7 @@ def test_a_connection_that_is_aborted_counts_no_more_in_the_memory_budget(peer):
     memory = peer.server.connections.memory
     assert memory.total
     memory.update(peer.protocol, 0)
-    peer.protocol.evict()
+    peer.protocol.evict("buffered_bytes", "there is no room")
     peer.read_on()
     assert memory.total == 0
     assert peer.aborted

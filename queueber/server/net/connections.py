@@ -69,9 +69,6 @@ class PeerConnection(TimedPeer, Holder, Protocol):
     def close(self) -> None:
         """Send the replies so far, then close the connection, as soon as the peer takes them."""
 
-    def evict_idle(self) -> None:
-        """Abort the connection in favour of a new one."""
-
     def abort(self) -> None:
         """Close the connection at once, whatever the peer has not taken."""
 
@@ -157,8 +154,8 @@ class Connections:
         if idle is None:
             self._refuse(host, "connections", self._limits.connections)
             return False
-        self.count_hit("connections")
-        idle.evict_idle()
+        reason = "it has been idle for longest, and there are as many connections as there may be (connections)"
+        idle.evict("connections", reason)
         return True
 
     def _longest_idle(self) -> PeerConnection | None:

@@ -32,8 +32,8 @@ FREED_PART: Final = 16
 class Holder(Protocol):
     """A connection."""
 
-    def evict(self) -> None:
-        """Close at once and release all memory."""
+    def evict(self, limit: str, reason: str) -> None:
+        """Close at once because of *limit*, which *reason* names, and release all memory."""
 
 
 @define(eq=False)
@@ -110,5 +110,7 @@ class MemoryBudget:
         while self.total > target:
             holder = heappop(ranked)[2]
             holding = self._held.pop(holder)
-            self.total -= holding.transient + holding.retained
-            holder.evict()
+            held = holding.transient + holding.retained
+            self.total -= held
+            over = f"all connections hold more than {self._limit:,} bytes (buffered_bytes)"
+            holder.evict("buffered_bytes", f"{over}, this one {held:,} of them")

@@ -23,13 +23,15 @@ from queueber.server.net.listeners import address_text
 from queueber.server.net.request_window import exceeds_share, has_room
 from queueber.server.net.send_buffer import SendBuffer
 from queueber.server.net.states import ENDED, HELD, READING, TAKING_CALLS, ConnectionInput, ConnectionState, next_state
-from queueber.server.net.timeouts import ACTIVITY, FIRST_MESSAGE, PROGRESS, REASONS, SILENCE, SUSPICION, WHOLE_MESSAGE
+from queueber.server.net.timeouts import ACTIVITY, FIRST_MESSAGE, PROGRESS, REASONS, SILENCE, WHOLE_MESSAGE
 from queueber.transport.keepalive import keep_alive
 from queueber.transport.protocol_detection import FIRST_BYTES, protocol_of
 from queueber.units import KIB, Unit, quantity
 
 TABLES_CHECKED_BYTES: Final = 4 * KIB
 """Received bytes after which the RPC tables are measured: at most 85 answers of 300 bytes.  Exports are at once."""
+
+_CLOSING: Final = "Closing the connection of {peer}: {why}"
 
 _CLOSED: Final = rpc.Connection(limits=DEFAULTS)
 """Replaces the RPC state of every lost connection: it drops all replies."""
@@ -95,7 +97,6 @@ class RpcProtocol(Protocol):
         if self._state is ConnectionState.CONNECTED:
             self._state = next_state(self._state, ConnectionInput.DATA)
         elif self._on_session_loss is not None and self._state not in ENDED:
-            self._server.connections.timeouts.clear(self, SUSPICION)
             self._server.connections.timeouts.start(self, SILENCE)
         inbound = self._inbound
         inbound.receive(data)
@@ -166,10 +167,10 @@ class RpcProtocol(Protocol):
         other = protocol_of(self._first) if self._state is ConnectionState.FIRST_MESSAGE else None
         if other is None:
             self._server.connections.count_hit(why.limit)
-            self._end("Closing the connection of {peer}: {why}", str(why))
+            self._end(str(why))
         else:
             # As a message, these bytes would hit a limit by chance.
-            self._end("Closing the connection of {peer}: {why}", f"it speaks {other}, and this port does not")
+            self._end(f"it speaks {other}, and this port does not")
 
     def on_timeout(self, limit: str) -> None:
         """Close the connection, unless the delay is the server's or the peer makes progress."""
@@ -177,17 +178,12 @@ class RpcProtocol(Protocol):
         if self._is_excused(limit):
             timeouts.start(self, limit)
             return
-        if limit == SILENCE:
-            # Timers run before sockets: after a pause of the machine, the pings are there and not read yet.
-            timeouts.start(self, SUSPICION)
-            return
-        limit = SILENCE if limit == SUSPICION else limit
         self._server.connections.count_hit(limit)
         # A peer that takes nothing would not take the end either, and one in a TLS handshake has to take part in it.
         in_handshake = self._state is ConnectionState.CONNECTED and ISSLTransport.providedBy(self.transport)
         cause = ConnectionInput.ABORT if limit == PROGRESS or in_handshake else ConnectionInput.CLOSE
         reason = f"{REASONS[limit]} {quantity(getattr(self._server.limits, limit), Unit.MS)} ({limit})"
-        self._end("Giving up on {peer}: {why}", reason, cause)
+        self._end(reason, cause, "Giving up on {peer}: {why}")
 
     def _is_excused(self, limit: str) -> bool:
         """Return whether the peer waits for the server, or makes progress, only slowly."""
@@ -198,23 +194,16 @@ class RpcProtocol(Protocol):
             return True
         return limit == ACTIVITY and self._connection.stats().unanswered > 0
 
-    def evict(self) -> None:
-        """Abort the connection because all connections together hold too much, and this one more than its share."""
-        self._server.connections.count_hit("buffered_bytes")
-        limit, held = self._server.limits.buffered_bytes, self.held_bytes
-        reason = f"all connections hold more than {limit:,} bytes (buffered_bytes), this one {held:,} of them"
-        self._end("Closing the connection of {peer}: {why}", reason, ConnectionInput.ABORT)
-
-    def evict_idle(self) -> None:
-        """Abort the connection in favour of a new one."""
-        reason = "it has been idle for longest, and there are as many connections as there may be (connections)"
-        self._end("Closing the connection of {peer}: {why}", reason, ConnectionInput.ABORT)
+    def evict(self, limit: str, reason: str) -> None:
+        """Abort the connection in favour of others, because of *limit*, which *reason* names."""
+        self._server.connections.count_hit(limit)
+        self._end(reason, ConnectionInput.ABORT)
 
     def supersede(self) -> None:
         """Close the connection, because its session was attached over another one."""
-        self._end("Closing the connection of {peer}: {why}", "its session was attached over another connection")
+        self._end("its session was attached over another connection")
 
-    def _end(self, line: str, reason: str, cause: ConnectionInput = ConnectionInput.CLOSE) -> None:
+    def _end(self, reason: str, cause: ConnectionInput = ConnectionInput.CLOSE, line: str = _CLOSING) -> None:
         """Send *reason* to the peer, log it, and end the connection."""
         self._connection.abort(reason)
         self._server.connections.warn(self.host, line, peer=self.transport.getPeer(), why=reason[:200])
@@ -390,8 +379,11 @@ class RpcProtocol(Protocol):
 
     def _read_on(self, cause: ConnectionInput) -> None:
         self._state = next_state(self._state, cause)
+        timeouts = self._server.connections.timeouts
         if self._begun:
-            self._server.connections.timeouts.start(self, WHOLE_MESSAGE)
+            timeouts.start(self, WHOLE_MESSAGE)
+        if self._on_session_loss is not None:
+            timeouts.start(self, SILENCE)
         self._inbound.release()
 
     def _pause(self) -> None:

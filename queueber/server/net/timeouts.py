@@ -19,8 +19,13 @@ WHOLE_MESSAGE: Final = "stalled_message_ms"
 PROGRESS: Final = "stalled_replies_ms"
 ACTIVITY: Final = "idle_ms"
 SILENCE: Final = "session_silence_ms"
-SUSPICION: Final = "suspicion"
-"""Begins when `SILENCE` expires, and ends the connection unless it has brought data by the next check."""
+
+_SUSPICION: Final = "suspicion"
+"""
+Begins when `SILENCE` expires, which is reported at its end.
+
+Timers run before sockets: after a pause of the machine, the pings of all peers are there and not read yet.
+"""
 
 REASONS: Final = {
     FIRST_MESSAGE: "no complete message within",
@@ -52,18 +57,20 @@ class PeerTimeouts(Generic[T]):
     _seconds: Callable[[], float]
     _limits: Limits
     _started: dict[str, dict[T, float]] = field(
-        init=False, factory=lambda: {kind: {} for kind in (*REASONS, SUSPICION)}
+        init=False, factory=lambda: {kind: {} for kind in (*REASONS, _SUSPICION)}
     )
 
     def _duration(self, kind: str) -> float:
         """Return the seconds that timers of *kind* run; 0 for none."""
-        if kind == SUSPICION:
+        if kind == _SUSPICION:
             return CHECK_SECONDS
         duration: float = getattr(self._limits, kind) / MS_PER_SECOND
         return duration
 
     def start(self, peer: T, limit: str) -> None:
         """Start or restart the timer of *peer* for the limit named *limit*, unless the limit's value is 0."""
+        if limit == SILENCE:
+            self._started[_SUSPICION].pop(peer, None)
         if self._duration(limit):
             started = self._started[limit]
             started.pop(peer, None)
@@ -96,4 +103,7 @@ class PeerTimeouts(Generic[T]):
                 if now - began < duration:
                     break
                 del started[peer]
-                peer.on_timeout(limit)
+                if limit == SILENCE:
+                    self.start(peer, _SUSPICION)
+                else:
+                    peer.on_timeout(SILENCE if limit == _SUSPICION else limit)
