@@ -15,6 +15,7 @@ from twisted.python.logfile import LogFile
 from queueber.server.app import log_output
 from queueber.server.app.log_output import Descriptor, LogOutput, NotRotated, RotatedFile
 from queueber.server.app.logs import FORMATS, Log, log_failed_start, open_log
+from queueber.server.app.plugin import Options
 
 
 @define(eq=False)
@@ -281,6 +282,23 @@ class TestRefusal:
             "--workers is '0'",
             "--listen: no",
         ]
+
+    def test_a_log_file_that_cannot_be_opened_is_tried_once(self, monkeypatch, capsys):
+        tried = []
+
+        def fail(path):
+            tried.append(path)
+            raise OSError(30, "Read-only file system")
+
+        monkeypatch.setattr(LogFile, "fromFullPath", fail)
+        options = Options(environment={})
+        options.parent = {"nodaemon": True, "logfile": "/q.log", "pidfile": "/q.pid"}
+        options.parseOptions([])
+        with pytest.raises(SystemExit) as ended:
+            options.open_log()
+
+        assert (ended.value.code, tried) == (74, ["/q.log"])
+        assert capsys.readouterr().err == "queueber: --logfile /q.log: Read-only file system\n"
 
     @pytest.mark.parametrize("options", [{"logfile": None}, {"logfile": "-"}, {"logFile": sys.stderr}])
     def test_no_log_file_is_created(self, options, tmp_path, monkeypatch):

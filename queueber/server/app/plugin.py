@@ -9,7 +9,7 @@ from twisted.application.service import IService
 
 from queueber.server.app.daemonize import Launcher, check_pid_file, import_for_chroot
 from queueber.server.app.entry import SIGNALS
-from queueber.server.app.logs import log_failed_start, open_log
+from queueber.server.app.logs import Log, log_failed_start, open_log
 from queueber.server.app.reload import on_signals
 from queueber.server.app.service import QueueberService
 from queueber.server.config import twisted_options
@@ -33,6 +33,13 @@ class Options(twisted_options.Options):
             log_failed_start(self.parent, complaints)
         super().reject(complaints, status)
 
+    def open_log(self) -> Log | None:
+        """Return the log as `logs.open_log` does.  If its file cannot be opened, print the reason and exit."""
+        try:
+            return open_log(self.parent, self.settings.log_format)
+        except OSError as why:
+            super().reject([str(why)], os.EX_IOERR)
+
 
 def makeService(options: Options) -> IService:
     """Return the service for twistd or twist.  No file is opened before it is started, except the log."""
@@ -51,10 +58,7 @@ def makeService(options: Options) -> IService:
         complaints.append(unusable)
     if complaints:
         options.reject(complaints, os.EX_USAGE)
-    try:
-        log = open_log(options.parent, options.settings.log_format)
-    except OSError as why:
-        options.reject([str(why)], os.EX_IOERR)
+    log = options.open_log()
     if log is not None:
         on_signals(reactor, (signal.SIGUSR1,), log.rotate)
         log.set_level(options.settings.log_level)
