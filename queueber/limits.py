@@ -9,6 +9,7 @@ peers is an option of the server, a counter, and a row of the table in
 compares the table with it.
 """
 
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import Any
 
@@ -116,18 +117,9 @@ def _peer(
     return field(default=default, metadata={"peer": (default, unit, low, high, consequence, description, zero)})
 
 
-class UnusableLimits(ValueError):
-    """A limit is out of its range, or limits contradict each other."""
-
-
 @frozen(kw_only=True)
 class Limits:
-    """
-    The bounds a server runs with.  Where 0 is allowed, it means no limit.
-
-    Raises:
-        UnusableLimits: from `check`.
-    """
+    """The bounds a server runs with.  Where 0 is allowed, it means no limit."""
 
     # One message
 
@@ -188,12 +180,7 @@ class Limits:
     """One for each queue that the peer has requested by name."""
 
     request_bytes: int = _peer(
-        16 * MIB,
-        Unit.BYTES,
-        1,
-        GIB,
-        Consequence.OVERLOADED,
-        "adds and extends of a connection that wait for the disk",
+        16 * MIB, Unit.BYTES, 1, GIB, Consequence.OVERLOADED, "adds and extends of a connection that wait for the disk"
     )
     """Bounds how much one peer can add to the wait of all others on a slow disk.  One message always fits."""
 
@@ -301,64 +288,30 @@ class Limits:
     commit_bytes: int = 4 * MIB
     """Most contents of one commit, after at least one plan: the engine holds the interpreter while it copies them."""
 
-    def check(self) -> None:
-        """
-        Check that each peer limit is in its range, and that no limit makes another impossible to reach.
-
-        Raises:
-            UnusableLimits: names all limits at fault.
-        """
-        wrong = self.violations()
-        if wrong:
-            raise UnusableLimits("; ".join(reason for _, reason in wrong))
-
-    def violations(self) -> list[tuple[tuple[str, ...], str]]:
-        """Return each fault that `check` finds: the names of the limits, and the reason, which names them too."""
-        wrong: list[tuple[tuple[str, ...], str]] = [
-            (
-                (limit.name,),
-                f"{limit.name} is {getattr(self, limit.name):,}; it must be {limit.low:,} to {limit.high:,}",
-            )
+    def conflicts(self, spell: Callable[[str], str]) -> Iterator[str]:
+        """Yield a sentence for each limit that another makes impossible to reach.  *spell* returns a limit's name."""
+        shown = {
+            limit.name: f"{spell(limit.name)} ({quantity(getattr(self, limit.name), limit.unit)})"
             for limit in PEER_LIMITS
-            if not limit.low <= getattr(self, limit.name) <= limit.high
-        ]
-        figures = {limit.name: quantity(getattr(self, limit.name), limit.unit) for limit in PEER_LIMITS}
-        add = self.add_bytes + self.items_per_add * _ITEM_ENVELOPE_BYTES + _ENVELOPE_BYTES
-        poll = self.poll_bytes + self.poll_items * _ITEM_ENVELOPE_BYTES + _ENVELOPE_BYTES
-        for holds, names, reason in (
-            (
-                self.contents_bytes <= self.add_bytes,
-                ("contents_bytes", "add_bytes"),
-                "{} is larger than {}: no add could hold it",
-            ),
-            (
-                self.contents_bytes <= self.poll_bytes,
-                ("contents_bytes", "poll_bytes"),
-                "{} is larger than {}: no poll could return it",
-            ),
-            (
-                add <= self.frame_bytes,
-                ("frame_bytes", "add_bytes", "items_per_add"),
-                f"{{}} is smaller than the largest add by {{}} and {{}}, {add:,} bytes",
-            ),
-            (
-                poll <= self.frame_bytes,
-                ("frame_bytes", "poll_bytes", "poll_items"),
-                f"{{}} is smaller than the largest poll's reply by {{}} and {{}}, {poll:,} bytes",
-            ),
-            (
-                self.frame_bytes <= self.buffered_bytes,
-                ("frame_bytes", "buffered_bytes"),
-                "{} is larger than {}: a message of that size could not be received",
-            ),
-        ):
-            if not holds:
-                wrong.append((names, reason.format(*(f"{name} ({figures[name]})" for name in names))))
-        return wrong
+        }
+        frame, contents = shown["frame_bytes"], shown["contents_bytes"]
+        add, poll = shown["add_bytes"], shown["poll_bytes"]
+        if self.contents_bytes > self.add_bytes:
+            yield f"{contents} is larger than {add}: no add could hold it"
+        if self.contents_bytes > self.poll_bytes:
+            yield f"{contents} is larger than {poll}: no poll could return it"
+        largest = self.add_bytes + self.items_per_add * _ITEM_ENVELOPE_BYTES + _ENVELOPE_BYTES
+        if largest > self.frame_bytes:
+            yield f"{frame} is smaller than the largest add by {add} and {shown['items_per_add']}, {largest:,} bytes"
+        largest = self.poll_bytes + self.poll_items * _ITEM_ENVELOPE_BYTES + _ENVELOPE_BYTES
+        if largest > self.frame_bytes:
+            reply = f"the largest poll's reply by {poll} and {shown['poll_items']}"
+            yield f"{frame} is smaller than {reply}, {largest:,} bytes"
+        if self.frame_bytes > self.buffered_bytes:
+            yield f"{frame} is larger than {shown['buffered_bytes']}: a message of that size could not be received"
 
 
 PEER_LIMITS = tuple(PeerLimit(each.name, *each.metadata["peer"]) for each in fields(Limits) if "peer" in each.metadata)
 """All limits on peers, in the order of the table in the docs."""
 
 DEFAULTS = Limits()
-DEFAULTS.check()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from queueber.limits import DEFAULTS, PEER_LIMITS, Limits, UnusableLimits
+from queueber.limits import DEFAULTS, PEER_LIMITS
 from queueber.server.config.twisted_options import Options
 from queueber.server.core.reserve import RESERVE_BYTES
 from queueber.units import Unit, parse, quantity
@@ -135,9 +135,9 @@ def test_contradictions_are_reported_together(capsys):
     ]
 
 
-def test_a_limit_out_of_range_is_no_limit():
-    with pytest.raises(UnusableLimits, match="segments is 0; it must be 1 to 65,536"):
-        Limits(segments=0).check()
+def test_the_defaults_are_in_range_and_do_not_contradict_each_other():
+    assert all(limit.low <= limit.default <= limit.high for limit in PEER_LIMITS)
+    assert list(DEFAULTS.conflicts(str)) == []
 
 
 @pytest.mark.parametrize(

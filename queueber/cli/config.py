@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import click
 
 from queueber.errors import one_line
-from queueber.server.config.sources import DEFAULT, Setting
+from queueber.server.config.sources import DEFAULT, OptionValue
 from queueber.server.config.spec import Option
 from queueber.server.config.twisted_options import Options
 from queueber.units import Unit
@@ -21,23 +21,23 @@ def _literal(option: Option, value: object) -> str:
     return "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in quoted)
 
 
-def _line(setting: Setting) -> str:
-    option, value = setting.option, setting.value
+def _line(found: OptionValue) -> str:
+    option, value = found.option, found.value
     shown = f"[{', '.join(_literal(option, each) for each in value)}]" if option.kind.many else _literal(option, value)
     unset = "# " if value is None or option.command_line_only else ""
-    return f"{f'{unset}{option.key} = {shown}':<48} # {one_line(setting.origin)}\n"
+    return f"{f'{unset}{option.key} = {shown}':<48} # {one_line(found.origin)}\n"
 
 
-def as_file(settings: Iterable[Setting], *, changed: bool = False) -> str:
-    """Return a configuration file equivalent to *settings*.  With *changed*, omit those with their default."""
+def as_file(values: Iterable[OptionValue], *, changed: bool = False) -> str:
+    """Return a configuration file equivalent to *values*.  With *changed*, omit those with their default."""
     text, table = "", None
-    for setting in sorted(settings, key=lambda each: each.option.table is not None):
-        if setting.option.name == "config" or (changed and setting.source == DEFAULT):
+    for found in sorted(values, key=lambda each: each.option.table is not None):
+        if found.option.name == "config" or (changed and found.source == DEFAULT):
             continue
-        if setting.option.table != table:
-            table = setting.option.table
+        if found.option.table != table:
+            table = found.option.table
             text += f"\n[{table}]\n"
-        text += _line(setting)
+        text += _line(found)
     return text
 
 

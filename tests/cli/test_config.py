@@ -110,12 +110,12 @@ def test_any_configuration_can_be_read_back(tmp_path_factory, arguments, changed
     direct = resolve(arguments, {})
     assert direct.complaints == []
     path = tmp_path_factory.getbasetemp() / "a\nb\x7f.toml"
-    path.write_bytes(as_file(direct.settings.values(), changed=changed).encode())
+    path.write_bytes(as_file(direct.values.values(), changed=changed).encode())
     again = resolve({"config": [str(path)]}, {})
     assert again.complaints == []
     for option in OPTIONS:
         if option.name != "config":
-            assert again.settings[option.name].value == direct.settings[option.name].value
+            assert again.values[option.name].value == direct.values[option.name].value
 
 
 def test_the_output_is_utf_8_in_every_locale():

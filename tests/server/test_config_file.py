@@ -33,7 +33,7 @@ def read(resolved):
     def read(content):
         found = resolved(content)
         assert found.complaints == []
-        return {name: setting.value for name, setting in found.settings.items()}
+        return {name: each.value for name, each in found.values.items()}
 
     return read
 
@@ -49,12 +49,16 @@ def test_byte_order_marks_and_windows_line_ends_are_accepted(read, content):
     assert read(content)["workers"] == 3
 
 
+UTF_16 = "q.toml: is UTF-16, by its byte order mark; it must be UTF-8"
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (codecs.BOM_UTF16_LE + "workers = 3".encode("utf-16-le"), "q.toml: byte 0xff at position 0 is not UTF-8"),
-        (codecs.BOM_UTF16_BE + "workers = 3".encode("utf-16-be"), "q.toml: byte 0xfe at position 0 is not UTF-8"),
-        (b"workers = 3\n# \xfc\n", "q.toml: byte 0xfc at position 14 is not UTF-8"),
+        (codecs.BOM_UTF16_LE + "workers = 3".encode("utf-16-le"), UTF_16),
+        (codecs.BOM_UTF16_BE + "workers = 3".encode("utf-16-be"), UTF_16),
+        (codecs.BOM_UTF8 + b"# \xfc\n", "q.toml: byte 0xfc is not UTF-8 (at line 1)"),
+        (b"workers = 3\n# \xfc\n", "q.toml: byte 0xfc is not UTF-8 (at line 2)"),
         (b"#" * (1 << 20) + b"\n", "q.toml: has more than 1,048,576 bytes, which no configuration has"),
         ("workers = " + "[" * 5_000, "q.toml: has a number that is too long, or lists that are nested too deeply"),
         ("workers = " + "9" * 5_000, "q.toml: has a number that is too long, or lists that are nested too deeply"),

@@ -162,7 +162,7 @@ def test_the_table_in_the_docs_matches_the_code():
     for option in TUNING_OPTIONS:
         name = f"storage-{option.name.replace('_', '-')}"
         if option.name in ("parallelism", "background_jobs"):
-            default = "the cores, at least 2"
+            default = "the cores this process may use, at least 2"
         elif option.unit is None:
             default = {False: "no"}.get(option.default, option.default)
         else:

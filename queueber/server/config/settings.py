@@ -10,7 +10,6 @@ field; a new table of the file is an attribute of `Settings` and an entry of
 `OPTION_TABLES`.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import cached_property, partial
@@ -34,10 +33,11 @@ from queueber.store import Durability, Encoding
 from queueber.store.tuning import DEFAULT_TUNING, TUNING_OPTIONS, Tuning, TuningOption, read_compression, usable_cores
 from queueber.units import MIB, Unit, quantity
 
-_DEFAULT_LISTEN = "127.0.0.1:9090"
+_LOCAL = usable_listen("127.0.0.1:9090")
+_CORES = "the cores this process may use, at least 2"
 
 
-def option_field(kind: ValueKind, default: Any, help: str, default_help: str = "", **more: Any) -> Any:  # noqa: A002, ANN401
+def _option(kind: ValueKind, default: Any, help: str, default_help: str = "", **more: Any) -> Any:  # noqa: A002, ANN401
     """Return a field that is an option; *more* are further attributes of `Option`."""
     option = partial(Option, kind=kind, default=default, help=help, default_help=default_help, **more)
     return field(default=default, converter=_as_path if kind.parse is path else None, metadata={"option": option})
@@ -75,88 +75,68 @@ _FREE_SPACE_DEFAULT = f"{quantity(RESERVE_BYTES, Unit.BYTES)}, or 1/{SMALL_SHARE
 class Settings:
     """The checked configuration of a server."""
 
-    listen: tuple[Listen, ...] = option_field(
-        _LISTEN,
-        (usable_listen(_DEFAULT_LISTEN),),
-        "Address to listen on without TLS",
-        f"{_DEFAULT_LISTEN}, or nowhere with --listen-tls",
-        short="l",
+    listen: tuple[Listen, ...] = _option(
+        _LISTEN, (_LOCAL,), "Address to listen on without TLS", f"{_LOCAL}, or nowhere with --listen-tls", short="l"
     )
-    listen_tls: tuple[Listen, ...] = option_field(
+    listen_tls: tuple[Listen, ...] = _option(
         _LISTEN_TLS, (), "Address to listen on with TLS; needs --tls-certificate", "nowhere"
     )
-    tls_certificate: Path | None = option_field(
+    tls_certificate: Path | None = _option(
         _PEM, None, "The server's certificate, followed by intermediate certificates"
     )
-    tls_key: Path | None = option_field(
-        _PEM, None, "The certificate's private key; must not be world-readable", "the certificate's file"
+    tls_key: Path | None = _option(_PEM, None, "The private key; must not be world-readable", "the certificate's file")
+    tls_client_ca: Path | None = _option(
+        _PEM, None, "Authorities that sign permitted clients' certificates", "any client"
     )
-    tls_client_ca: Path | None = option_field(
-        _PEM, None, "Authorities that sign the certificates of permitted clients", "any client"
-    )
-    tls_client_name: tuple[str, ...] = option_field(
+    tls_client_name: tuple[str, ...] = _option(
         _CLIENT_NAME, (), "A name that a client's certificate must have", "any name"
     )
-    insecure_plaintext: bool = option_field(FLAG, False, "Allow plaintext on addresses that other machines can reach")
-    data_dir: Path = option_field(PATH, "./queueber-data", "The data directory; created if it is missing", short="d")
-    wipe: bool = option_field(
-        FLAG,
-        False,
-        "Empty the data directory first; refused unless it is Queueber's and no other process has locked it",
-        command_line_only=True,
+    insecure_plaintext: bool = _option(FLAG, False, "Allow plaintext on addresses that other machines can reach")
+    data_dir: Path = _option(PATH, "./queueber-data", "The data directory; created if it is missing", short="d")
+    wipe: bool = _option(
+        FLAG, False, "Empty the data directory first; it must be Queueber's and not in use", command_line_only=True
     )
-    workers: int = option_field(
-        integer(1, 1024),
-        usable_cores(),
-        "Threads of the storage pool",
-        "the cores this process may use, at least 2",
-        short="w",
-    )
-    durability: Durability = option_field(
+    workers: int = _option(integer(1, 1024), usable_cores(), "Threads of the storage pool", _CORES, short="w")
+    durability: Durability = _option(
         choice(*Durability),
         Durability.FSYNC,
         "What an acknowledged write survives: fsync (a power cut), os (a killed process), none (no crash)",
     )
-    free_space_reserve: int | None = option_field(
+    free_space_reserve: int | None = _option(
         _FREE_SPACE, None, "Free space below which adds are refused; other calls go on; 0 for none", _FREE_SPACE_DEFAULT
     )
-    encoding: Encoding = option_field(
-        choice(*Encoding),
-        Encoding.UNPACKED,
-        "Encoding of new values: unpacked (faster) or packed (smaller)",
-        table="storage",
+    encoding: Encoding = _option(
+        choice(*Encoding), Encoding.UNPACKED, "Encoding of new values; packed is smaller and slower", table="storage"
     )
-    lease_sweep_interval: float = option_field(decimal(0.001, 60), 0.1, "Seconds between two checks for expired leases")
-    lease_restart_grace: float = option_field(
+    lease_sweep_interval: float = _option(decimal(0.001, 60), 0.1, "Seconds between two checks for expired leases")
+    lease_restart_grace: float = _option(
         decimal(0, 3_600),
         10.0,
         "Most seconds for which leases that ended while the server was down last after its start, at most their length",
     )
-    coalesce_max_batch_size: int = option_field(integer(1, 100_000), 64, "Most polls served by one claim")
-    coalesce_max_batch_items: int = option_field(
+    coalesce_max_batch_size: int = _option(integer(1, 100_000), 64, "Most polls served by one claim")
+    coalesce_max_batch_items: int = _option(
         integer(1, 1_000_000), 512, "Most items delivered by one claim, after one complete poll"
     )
-    coalesce_batch_window_ms: int = option_field(
+    coalesce_batch_window_ms: int = _option(
         integer(0, 10_000), 0, "How long an idle server waits for more calls before it cuts a commit"
     )
-    drain_seconds: float = option_field(
-        decimal(0, 3600),
-        10.0,
-        "How long a stopping server waits for calls under way, and again for peers to receive their replies",
+    drain_seconds: float = _option(
+        decimal(0, 3600), 10.0, "How long a stopping server waits for calls, and again for peers to receive replies"
     )
-    log_format: str = option_field(
+    log_format: str = _option(
         choice("auto", "text", "json"),
         "auto",
         "Format of the log: text, json (one object a line), or auto (the default of twistd or twist)",
     )
-    log_level: str = option_field(
+    log_level: str = _option(
         choice("debug", "info", "warn", "error", "critical"), "info", "Lowest level that is logged"
     )
-    http: Listen | None = option_field(_PAGES, None, "Address for /metrics, /livez and /readyz over HTTP", "nowhere")
-    manhole: str | None = option_field(
-        _CONSOLE, None, "Address of a debugging console, a Python shell with the rights of the server's user", "nowhere"
+    http: Listen | None = _option(_PAGES, None, "Address for /metrics, /livez and /readyz over HTTP", "nowhere")
+    manhole: str | None = _option(
+        _CONSOLE, None, "Address of a debugging console: a Python shell with the server's rights", "nowhere"
     )
-    manhole_password_file: Path | None = option_field(
+    manhole_password_file: Path | None = _option(
         _PASSWORD_FILE, None, "Login of a debugging console that is not on a Unix socket"
     )
 
@@ -212,8 +192,7 @@ class Settings:
 
     def conflicts(self) -> Iterator[str]:
         """Yield a sentence for each conflict of options that are valid each on its own; ``--listen`` names one."""
-        for names, reason in self.limits.violations():
-            yield re.sub(rf"\b({'|'.join(names)})\b", lambda each: f"--limit-{each[0].replace('_', '-')}", reason)
+        yield from self.limits.conflicts(lambda name: f"--limit-{name.replace('_', '-')}")
         has_tls = self.tls_certificate is not None
         for name in ("listen-tls", "tls-key", "tls-client-ca", "tls-client-name"):
             if not has_tls and getattr(self, name.replace("-", "_")):
@@ -256,8 +235,8 @@ def _limit(limit: PeerLimit) -> Option:
 
 def _tuning(tuned: TuningOption) -> Option:
     kind = _TUNING_KINDS.get(tuned.name) or integer(tuned.low, tuned.high, tuned.unit or Unit.COUNT)
-    cores = "the cores, at least 2" if tuned.name in ("parallelism", "background_jobs") else ""
-    return Option(tuned.name, kind, tuned.default, tuned.says, cores, table="storage")
+    default = _CORES if tuned.name in ("parallelism", "background_jobs") else ""
+    return Option(tuned.name, kind, tuned.default, tuned.says, default, table="storage")
 
 
 def _queue_setting(name: str, setting: Setting) -> Option:

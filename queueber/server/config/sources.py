@@ -8,11 +8,12 @@ can repair a configuration in one pass.
 import os
 import re
 import tomllib
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from queueber.errors import QueueberError, one_line
 from queueber.server.config.settings import CONFIG, OPTIONS, Settings, suggestion
@@ -34,7 +35,7 @@ _NAMES = re.compile(rf"(?<!\S)--({'|'.join(option.name for option in OPTIONS)})(
 
 @frozen
 class Source:
-    """One source of options.  Those of equal precedence are equal."""
+    """A source of options.  Those of equal precedence are equal."""
 
     precedence: int
     text: str = field(eq=False)
@@ -44,15 +45,15 @@ class Source:
     """The texts of options, or their values in a TOML file, by the options' names."""
 
     def spell(self, option: Option) -> str:
-        """Return the name of *option* in this source."""
-        return {1: option.variable, 2: option.in_file}.get(self.precedence, f"--{option.name}")
+        """Return the name of *option* in this source, which is not `DEFAULT`."""
+        return (f"--{option.name}", option.variable, option.in_file)[self.precedence]
 
 
 COMMAND_LINE, ENVIRONMENT, DEFAULT = Source(0, "command line"), Source(1, "environment"), Source(3, "default")
 
 
 @frozen
-class Setting:
+class OptionValue:
     """The value of an option, and its source."""
 
     option: Option
@@ -78,8 +79,8 @@ class ConfigError(QueueberError):
 class Resolved:
     """The values of all options, and the mistakes in all sources."""
 
-    settings: dict[str, Setting] = field(factory=dict)
-    """The values by the names of the options: of an invalid one, the default."""
+    values: dict[str, OptionValue] = field(factory=dict)
+    """By the names of the options.  An invalid one has its default."""
 
     complaints: list[tuple[Source, str]] = field(factory=list)
     invalid: set[str] = field(factory=set)
@@ -87,16 +88,16 @@ class Resolved:
 
     def complain(self, line: str, *sources: Source) -> None:
         """Record a mistake in one or several sources."""
-        places = dict.fromkeys(each.text for each in sources if each not in (COMMAND_LINE, DEFAULT))
-        self.complaints.append((sources[0], one_line(f"{', '.join(places)}: {line}" if places else line)))
+        places = ", ".join(dict.fromkeys(each.text for each in sources if each != COMMAND_LINE))
+        self.complaints.append((sources[0], one_line(f"{places}: {line}" if places else line)))
 
     def add(self, option: Option, sources: Sequence[Source]) -> None:
         """Record the value of *option* in the first of *sources* that has it, or its default."""
         source = next((each for each in sources if option.name in each.given), DEFAULT)
         given = source.given.get(option.name, ())
-        values: list[Any] = []
         if option.kind.may_be_none and list(given) == [""]:
             given = ()
+        values: list[Any] = []
         for each in given if option.kind.many else given[-1:]:
             try:
                 values.append(option.convert(each))
@@ -105,7 +106,7 @@ class Resolved:
                 self.invalid.add(option.name)
         value = tuple(values) if option.kind.many else next(iter(values), None)
         is_default = source == DEFAULT or option.name in self.invalid
-        self.settings[option.name] = Setting(option, option.default if is_default else value, source)
+        self.values[option.name] = OptionValue(option, option.default if is_default else value, source)
 
     def _add_conflict(self, reason: str) -> None:
         """
@@ -113,17 +114,17 @@ class Resolved:
 
         A default is spelled as in the source of the first option that was given, which is where it would be changed.
         """
-        named = [self.settings[name] for name, _ in _NAMES.findall(reason)]
+        named = [self.values[name] for name, _ in _NAMES.findall(reason)]
         if not self.invalid.isdisjoint((CONFIG.name, *(each.option.name for each in named))):
             # The value that is not known might resolve the conflict.
             return
         sources = [each.source for each in named if each.source not in (COMMAND_LINE, DEFAULT)] or [COMMAND_LINE]
 
         def spell(found: re.Match[str]) -> str:
-            setting, value = self.settings[found[1]], found[2] or ""
-            if setting.source == DEFAULT:
-                return sources[0].spell(setting.option) + (value and f"{value}, the default")
-            return setting.source.spell(setting.option) + value
+            given, value = self.values[found[1]], found[2] or ""
+            if given.source == DEFAULT:
+                return sources[0].spell(given.option) + (value and f"{value}, the default")
+            return given.source.spell(given.option) + value
 
         self.complain(_NAMES.sub(spell, reason), *sources)
 
@@ -134,7 +135,7 @@ class Resolved:
         Raises:
             ConfigError: names all mistakes, ordered by precedence of their sources.
         """
-        settings = Settings.from_values({name: each.value for name, each in self.settings.items()})
+        settings = Settings.from_values({name: each.value for name, each in self.values.items()})
         for reason in settings.conflicts():
             self._add_conflict(reason)
         if self.complaints:
@@ -167,20 +168,19 @@ def resolve(
     the path of the configuration file, after a change of the working directory.
     """
     found = Resolved()
-    sources = [Source(0, COMMAND_LINE.text, arguments), Source(1, ENVIRONMENT.text, read_environment(environment)[0])]
+    sources = [evolve(COMMAND_LINE, given=arguments), evolve(ENVIRONMENT, given=read_environment(environment)[0])]
     found.add(CONFIG, sources)
-    path = file or found.settings[CONFIG.name].value
+    path = file or found.values[CONFIG.name].value
     if path is not None:
         sources.append(_read_file(path, found))
     for option in OPTIONS[1:]:
         found.add(option, sources)
     for complaint in unknown:
         found.complain(complaint, COMMAND_LINE)
-    listen = found.settings["listen"]
-    if listen.source == DEFAULT and found.settings["listen-tls"].value:
+    listen = found.values["listen"]
+    if listen.source == DEFAULT and found.values["listen-tls"].value:
         # A server opens only the addresses that it is given.
-        given = Source(DEFAULT.precedence, "default: listen-tls is given")
-        found.settings["listen"] = Setting(listen.option, (), given)
+        found.values["listen"] = evolve(listen, value=(), source=evolve(DEFAULT, text="default: listen-tls is given"))
     return found
 
 
@@ -218,30 +218,36 @@ def _read_file(path: str, found: Resolved) -> Source:
         found.complain(str(why), source)
         found.invalid.add(CONFIG.name)
         return source
-    tables: dict[str | None, dict[str, Any]] = {
-        None: {key: each for key, each in root.items() if not isinstance(each, dict)},
-        **{key: each for key, each in root.items() if isinstance(each, dict)},
-    }
     options = {(option.table, option.key): option for option in OPTIONS}
-    for table, key, value in ((table, *entry) for table, entries in tables.items() for entry in entries.items()):
-        option = options.get((table, key))
-        if option is None:
-            place, top = (f"[{table}] {key}", ", before all tables") if table else (key, "")
-            names = (f"{table}-{key}", key) if table else (key,)
-            hint = suggestion(lambda each: each.in_file + ("" if each.table else top), *names)  # noqa: B023  (called at once)
-            found.complain(f"{place} is not an option{hint}", source)
-        elif option is CONFIG:
-            found.complain("config names this file and is not an option of it", source)
-        elif option.command_line_only:
-            found.complain(f"{option.name} is accepted on the command line only", source)
-        else:
-            given[option.name] = value if option.kind.many and isinstance(value, list) else [value]
+    for name, content in root.items():
+        table, entries = (name, content) if isinstance(content, dict) else (None, {name: content})
+        for key, value in entries.items():
+            option = options.get((table, key))
+            if option is None:
+                found.complain(_unknown(table, key), source)
+            elif option is CONFIG:
+                found.complain("config names this file and is not an option of it", source)
+            elif option.command_line_only:
+                found.complain(f"{option.name} is accepted on the command line only", source)
+            else:
+                given[option.name] = value if option.kind.many and isinstance(value, list) else [value]
     return source
+
+
+def _unknown(table: str | None, key: str) -> str:
+    """Return the complaint about an entry that is not an option."""
+    if table is None:
+        return f"{key} is not an option{suggestion(lambda option: option.in_file, key)}"
+
+    def spell(option: Option) -> str:
+        return option.in_file if option.table else f"{option.in_file}, before all tables"
+
+    return f"[{table}] {key} is not an option{suggestion(spell, f'{table}-{key}', key)}"
 
 
 def _parse(path: Path) -> dict[str, Any]:
     """
-    Return the tables of the TOML file at *path*.
+    Return the entries and tables of the TOML file at *path*.
 
     Raises:
         ValueError: it cannot be read, or is not UTF-8, or not TOML.
@@ -253,11 +259,14 @@ def _parse(path: Path) -> dict[str, Any]:
         raise ValueError(why.strerror or str(why)) from None
     if len(content) > FILE_BYTES_MAX:
         raise ValueError(f"has more than {FILE_BYTES_MAX:,} bytes, which no configuration has")
+    if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        raise ValueError("is UTF-16, by its byte order mark; it must be UTF-8")
     try:
         # Editors on Windows write a byte order mark.  With a final newline, each mistake has its position.
         return tomllib.loads(content.decode("utf-8-sig") + "\n")
     except UnicodeDecodeError as why:
-        raise ValueError(f"byte {why.object[why.start]:#04x} at position {why.start:,} is not UTF-8") from None
+        line = why.object.count(b"\n", 0, why.start) + 1
+        raise ValueError(f"byte {why.object[why.start]:#04x} is not UTF-8 (at line {line})") from None
     except tomllib.TOMLDecodeError:
         raise
     except (ValueError, RecursionError):

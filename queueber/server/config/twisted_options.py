@@ -16,8 +16,8 @@ from queueber.server.config.sources import (
     COMMAND_LINE,
     DEFAULT,
     ConfigError,
+    OptionValue,
     ReloadedConfig,
-    Setting,
     read_environment,
     resolve,
 )
@@ -45,7 +45,7 @@ class Options(usage.Options):
     optParameters: ClassVar = [_row(option) for option in OPTIONS if option.kind is not FLAG]
     optFlags: ClassVar = [[option.name, option.short, option.help] for option in OPTIONS if option.kind is FLAG]
 
-    effective: Mapping[str, Setting]
+    effective: Mapping[str, OptionValue]
     """The value and the source of every option, once the command line is parsed."""
 
     settings: Settings
@@ -125,9 +125,9 @@ class Options(usage.Options):
         """Return those of *names* that are set in any source."""
         return [name for name in names if self.effective[name].source != DEFAULT]
 
-    def _load(self) -> tuple[Mapping[str, Setting], Settings]:
+    def _load(self) -> tuple[Mapping[str, OptionValue], Settings]:
         found = resolve(self._arguments, self._environment, file=self._file, unknown=self._unknown)
-        return found.settings, found.checked()
+        return found.values, found.checked()
 
     def _read_arguments(self, words: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
         """Return the texts of each option, by its name, and a complaint for each word that Twisted would end at."""
