@@ -215,9 +215,13 @@ def _header(name: object, value: str | bytes) -> bytes:
 
 
 def _dedup_key(task: str, key: str) -> bytes:
-    """Return *key* with the task's name before it, so that it is no key of another task."""
+    """
+    Return *key* with the task's name before it, so that it is no key of another task.
+
+    No name has a NUL, which does not print, so the two cannot be divided in another way.
+    """
     instance("key", key, str, "text")
-    prefix = f"{task}:".encode()
+    prefix = f"{task}\0".encode()
     found = utf_8("key", text("key", key)).encode()
     if len(found) > (most := DEDUP_KEY_BYTES_MAX - len(prefix)):
         raise too_large(f"key of task {task}", value=len(found), limit=most, unit="bytes")

@@ -164,7 +164,7 @@ def test_options_of_one_add():
     task.options(due=due, expires=due + timedelta(hours=1), key="a", until_removed=True).add(1)
     task.options(delay=timedelta(milliseconds=1.5)).add(1)
     (queue, first), (_, second), (_, third) = adds.added
-    assert (queue, first.delay, first.options.dedup_key) == ("other", 60_000, b"add:a")
+    assert (queue, first.delay, first.options.dedup_key) == ("other", 60_000, b"add\0a")
     assert dict(first.options.headers)["user"] == b"ann"
     assert second.options.due == due.timestamp() * 1_000
     assert second.options.expires_at - second.options.due == 3_600_000
@@ -666,7 +666,7 @@ def test_many_calls_are_one_add_with_results_in_order():
     assert app.add_many(iter(calls)) == [Added(item_id(number), "mail") for number in (1, 2, 3)]
     assert len(adds.calls) == 1
     assert [contents(item)["args"] for _, item in adds.added] == [[1], [2], [3]]
-    assert (adds.added[2][1].delay, adds.added[2][1].options.dedup_key) == (60_000, b"add:a")
+    assert (adds.added[2][1].delay, adds.added[2][1].options.dedup_key) == (60_000, b"add\0a")
     assert app.add_many([]) == []
     assert len(adds.calls) == 1
 

@@ -89,7 +89,7 @@ def test_each_item_of_an_add_of_many_carries_the_span_that_sends_it(tracer, with
         assert [span_id(item) for _, item in adds.added] == [span.get_span_context().span_id] * 2
         assert [trace_id(item) for _, item in adds.added] == [span.get_span_context().trace_id] * 2
         options = adds.added[1][1].options
-        assert (dict(options.headers)["user"], options.dedup_key) == (b"ann", b"note:a")
+        assert (dict(options.headers)["user"], options.dedup_key) == (b"ann", b"note\0a")
 
 
 def test_a_header_of_the_program_goes_before_that_of_the_trace(tracer):

@@ -95,6 +95,17 @@ def test_a_key_adds_once_within_the_window_and_for_its_task_alone(server, app):
     assert not keyed.add().duplicate
 
 
+def test_a_key_is_never_that_of_another_task(app):
+    @app.task(name="note")
+    def note() -> None: ...
+
+    @app.task(name="note:all")
+    def note_all() -> None: ...
+
+    assert not note.options(key="all:7").add().duplicate
+    assert not note_all.options(key="7").add().duplicate
+
+
 def test_many_calls_are_added_in_order_in_one_add_and_once_though_the_reply_is_lost(server, app):
     @app.task
     def note(number: int) -> None: ...
