@@ -84,7 +84,7 @@ class Handling:
         for after in self.after:
             try:
                 _not_awaitable(after(item, verdict, error))
-            except Exception:
+            except BaseException:
                 LOG.exception("a hook failed after item %s of %s", id_text(item.id), item.queue)
         return verdict
 

@@ -138,9 +138,10 @@ class TestThreads:
         assert item.last_error.startswith("LookupError: no database")
         assert called == []
 
-    def test_a_hook_that_fails_after_the_handler_is_only_logged(self, server, add, work, caplog):
+    @pytest.mark.parametrize("error", [LookupError("no database"), SystemExit(1)], ids=["error", "exit"])
+    def test_a_hook_that_fails_after_the_handler_is_only_logged(self, server, add, work, caplog, error):
         def after(*_):
-            raise LookupError("no database")
+            raise error
 
         add(b"a")
         with work(lambda _: None, after=[after]):
