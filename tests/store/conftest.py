@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from shutil import copytree, disk_usage
 from tempfile import TemporaryDirectory
+from time import sleep
 from types import SimpleNamespace
 
 import plyvel
@@ -186,6 +187,19 @@ def furnished(tmp_path_factory) -> Path:
 def data(furnished, tmp_path) -> Path:
     """A data directory as `_furnish` leaves it, after a clean stop."""
     return copytree(furnished, tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def settled() -> Callable[[Path], Path]:
+    """Return a function that returns the directory of an open store once its files can be copied."""
+
+    def settled(path: Path) -> Path:
+        # A thread of the engine deletes the files that an open has replaced.  One log and one manifest stay.
+        while len([*path.glob("db/*.log"), *path.glob("db/MANIFEST-*")]) > 2:
+            sleep(0.001)
+        return path
+
+    return settled
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ COMMITS = 20
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory, make):
+def killed(tmp_path_factory, make, settled):
     """The directory of a killed server: twenty commits of an item each, all in the log, and ten noted as on disk."""
     path = tmp_path_factory.mktemp("killed")
     store = open_store(path / "live")
@@ -35,7 +35,7 @@ def killed(tmp_path_factory, make):
         store.commit([PutItems(MAIL, [make.item(number, b"contents" * 20)]), PutQueue(record)], make.mark)
         if number == COMMITS // 2:
             store.note_synced()
-    copytree(path / "live", path / "data")
+    copytree(settled(path / "live"), path / "data")
     store.close()
     return path / "data"
 
@@ -246,9 +246,9 @@ def test_a_passing_error_is_not_damage(crashed, recovered, monkeypatch, state_of
     assert state_of(crashed) == before
 
 
-def test_a_new_directory_without_its_log_has_nothing_to_recover(tmp_path, recovered):
+def test_a_new_directory_without_its_log_has_nothing_to_recover(tmp_path, recovered, settled):
     live = open_store(tmp_path / "live")
-    copytree(tmp_path / "live", tmp_path / "data")
+    copytree(settled(tmp_path / "live"), tmp_path / "data")
     live.close()
     log_of(tmp_path / "data").unlink()
     (tmp_path / "data" / "synced").unlink()
@@ -274,13 +274,13 @@ def test_rows_on_which_no_server_starts_are_not_sound(leased, recovered, make, w
         salvage(leased, recovered)
 
 
-def test_leases_on_items_of_a_retired_number_are_recovered(tmp_path, make, recovered):
+def test_leases_on_items_of_a_retired_number_are_recovered(tmp_path, make, recovered, settled):
     store = open_store(tmp_path / "live")
     lease = LeaseRecord(QueueNumber(7), WallMs(99), (make.key(1),))
     writes = [PutRetired(QueueNumber(7), MAIL), PutNumbers(QueueNumber(8)), PutLease(LeaseId(b"l" * 16), lease)]
     record = QueueRecord(MAIL, "mail", 1, 0, LOWEST)
     store.commit([PutQueue(record), *writes, PutItems(QueueNumber(7), [make.item(1)])], make.mark)
-    copytree(tmp_path / "live", tmp_path / "data")
+    copytree(settled(tmp_path / "live"), tmp_path / "data")
     store.close()
     assert salvage(tmp_path / "data", recovered) is None
 

@@ -25,7 +25,7 @@ BEFORE, NOW = b"b" * 16, b"n" * 16
 
 
 @pytest.fixture(scope="module")
-def at_power_cut(tmp_path_factory, make):
+def at_power_cut(tmp_path_factory, make, settled):
     """The directory at a power cut: twenty commits in the log, of which fifteen are noted as synced."""
     path = tmp_path_factory.mktemp("power-cut")
     store = open_store(path / "live")
@@ -34,7 +34,7 @@ def at_power_cut(tmp_path_factory, make):
         store.commit([PutItems(MAIL, [make.item(number, bytes([number]) * 9_000)]), PutQueue(record)], make.mark)
         if number == NOTED:
             store.note_synced()
-    copytree(path / "live", path / "data")
+    copytree(settled(path / "live"), path / "data")
     store.close()
     return path / "data"
 
@@ -182,7 +182,7 @@ def test_a_batch_of_which_only_the_last_pages_were_written_is_cut_off(data):
     store.close()
 
 
-def test_a_batch_of_which_one_block_was_written_is_cut_off(tmp_path, make):
+def test_a_batch_of_which_one_block_was_written_is_cut_off(tmp_path, make, settled):
     """RocksDB refuses a part without the next one in preallocated space."""
     store = open_store(tmp_path / "live")
     for number, size in ((1, 9_000), (2, 90_000)):
@@ -190,7 +190,7 @@ def test_a_batch_of_which_one_block_was_written_is_cut_off(tmp_path, make):
         store.commit([PutItems(MAIL, [make.item(number, bytes([number]) * size)]), PutQueue(record)], make.mark)
     for blocks in (1, 2):
         path = tmp_path / f"{blocks} blocks"
-        copytree(tmp_path / "live", path)
+        copytree(settled(tmp_path / "live"), path)
         content = the_log(path).read_bytes()
         the_log(path).write_bytes(content[: blocks * 32_768].ljust(len(content), b"\0"))
         opened = open_store(path, boot_id=NOW)
@@ -273,12 +273,12 @@ def test_the_mark_of_the_next_start_ends_the_permission_to_cut(tmp_path, data, m
         open_store(tmp_path / "again", boot_id=BEFORE)
 
 
-def test_a_torn_end_in_the_first_second_is_distinguished_from_a_loss(tmp_path, make):
+def test_a_torn_end_in_the_first_second_is_distinguished_from_a_loss(tmp_path, make, settled):
     store = open_store(tmp_path / "live")
     for number in (1, 2):
         record = QueueRecord(MAIL, "mail", number, 0, LOWEST, 9_000 * number)
         store.commit([PutItems(MAIL, [make.item(number, bytes([number]) * 9_000)]), PutQueue(record)], make.mark)
-    copytree(tmp_path / "live", tmp_path / "data")
+    copytree(settled(tmp_path / "live"), tmp_path / "data")
     store.close()
     hole(tmp_path / "data", 2)
     store = open_store(tmp_path / "data", boot_id=NOW)
