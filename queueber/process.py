@@ -5,11 +5,15 @@ Both mean the same directory by the same path.  ``~/`` and ``~user/`` are expand
 here, because no shell expands them in a configuration file or in the environment.
 """
 
+from __future__ import annotations
+
 import os
 import re
 import sys
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CONTROL: Final = "control.sock"
 """The name of the administrator's socket in the data directory of a running server."""
@@ -17,7 +21,7 @@ CONTROL: Final = "control.sock"
 STANDARD_ERROR: Final = 2
 """The descriptor of standard error, the highest of the three streams."""
 
-_HOME_IN_ENDPOINT = re.compile(r"(?P<kind>(?:haproxy:)*unix:(?:address=|path=)?)(?P<home>~[^/:\\]*)(?=[/:]|\Z)")
+_HOME_IN_ENDPOINT = r"(?P<kind>(?:haproxy:)*unix:(?:address=|path=)?)(?P<home>~[^/:\\]*)(?=[/:]|\Z)"
 
 
 def expanded(path: str) -> str:
@@ -43,7 +47,7 @@ def expanded_endpoint(endpoint: str) -> str:
     Raises:
         ValueError: as for `expanded`.
     """
-    at = _HOME_IN_ENDPOINT.match(endpoint)
+    at = re.match(_HOME_IN_ENDPOINT, endpoint)
     if at is None:
         return endpoint
     home = re.sub(r"[\\:=]", r"\\\g<0>", expanded(at["home"]))
@@ -81,6 +85,6 @@ def fill_standard_streams() -> None:
     os.close(number)
     # These files need no close: the null device never fails, and the process owns them until it ends.
     if sys.stdout is None:
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
     if sys.stderr is None:
-        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115

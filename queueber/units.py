@@ -41,7 +41,7 @@ class Unit(Enum):
 
 _SINGULARS = {"bytes": "byte", "items": "item"}
 
-_QUANTITY = re.compile(r"(?P<number>[0-9][0-9_]*(?:\.[0-9]+)?) ?(?P<name>[A-Za-z]*)\Z")
+_QUANTITY = r"(?P<number>[0-9][0-9_]*(?:\.[0-9]+)?) ?(?P<name>[A-Za-z]*)"
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
@@ -80,7 +80,7 @@ def parse(text: str, unit: Unit) -> int:
         ValueError: *text* is not a number, or not a whole number of the smallest unit.
     """
     sizes = dict(unit.value)
-    found = _QUANTITY.match(text.replace(",", "").strip())
+    found = re.fullmatch(_QUANTITY, text.replace(",", "").strip())
     size = found and (sizes.get(found["name"]) if found["name"] else 1)
     if not found or size is None:
         names = ", ".join(name for name in sizes if name)

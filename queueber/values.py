@@ -11,7 +11,6 @@ The classes are named tuples, because each call and item makes an instance.
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple, TypeAlias
-from uuid import UUID
 
 from queueber.units import SpanMs, WallMs
 
@@ -172,4 +171,9 @@ class AddTo(NamedTuple):
 
 def id_text(identity: bytes) -> str:
     """Return an item's or a lease's id as a UUID.  Ids of other lengths, from foreign servers, are hexadecimal."""
-    return str(UUID(bytes=identity)) if len(identity) == ID_BYTES else identity.hex()
+    if len(identity) != ID_BYTES:
+        return identity.hex()
+    # Imported here, because few programs show ids, and it imports more than itself.
+    from uuid import UUID  # noqa: PLC0415
+
+    return str(UUID(bytes=identity))

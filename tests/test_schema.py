@@ -1,5 +1,7 @@
 """The facts other people's programs were compiled against.  None of these figures may ever change; lists may grow."""
 
+from pathlib import Path
+
 import pytest
 
 from queueber.capnp.schema import COMPILED, schema, schema_directory
@@ -75,7 +77,7 @@ STORED = {
 
 def test_what_runs_is_what_the_files_say():
     """If not, `make schema`."""
-    assert (schema_directory() / COMPILED).read_text() == compiled()
+    assert Path(schema_directory(), COMPILED).read_text() == compiled()
 
 
 def offsets(name):
@@ -163,7 +165,7 @@ def test_defaults_that_are_not_zero_are_known():
 def test_the_schema_is_found_in_a_checkout_and_in_an_installed_package(tmp_path):
     package = tmp_path / "queueber"
     package.mkdir()
-    assert schema_directory(package) == tmp_path / "schema"
+    assert schema_directory(str(package)) == str(tmp_path / "schema")
     (package / "schema").mkdir()
-    assert schema_directory(package) == package / "schema"
-    assert (schema_directory() / "queueber.capnp").is_file()
+    assert schema_directory(str(package)) == str(package / "schema")
+    assert Path(schema_directory(), "queueber.capnp").is_file()

@@ -16,7 +16,6 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
-from random import SystemRandom
 from typing import Any, TypeVar
 
 from queueber.aio.transport import CLOSE_SECONDS, Transport
@@ -306,7 +305,7 @@ def _link(endpoint: Endpoint, options: Options) -> Link:
         limits=options.limits,
         attempts=options.attempts,
         address=endpoint.name,
-        retry_policy=options.retry_policy or backoff(SystemRandom().random),
+        retry_policy=options.retry_policy or backoff(),
         clock=time.monotonic,
         resend_adds=options.resend_adds,
     )

@@ -3,7 +3,7 @@ The methods of ``queueber.capnp`` and ``admin.capnp`` as plain values, read and 
 
 Knows the encoding and the RPC layer's `Params` and `Results`, but no socket,
 queue or disk.  Start at `queue_types` for the values, then `requests` and
-`responses`; `templates` serves the fast path of `rpc`.
+`responses`; `templates`, which only servers import, is for the fast path of `rpc`.
 """
 
 from queueber.api.queue_types import (
@@ -96,7 +96,6 @@ from queueber.api.settle import (
     write_settle_request,
     write_settle_response,
 )
-from queueber.api.templates import template_readers
 from queueber.values import Action, AddTo, Death, DeathReason, ItemOptions, NewItem, Outcome, Settled, Settlement
 
 __all__ = [
@@ -168,7 +167,6 @@ __all__ = [
     "read_remove_response",
     "read_settle_request",
     "read_settle_response",
-    "template_readers",
     "write_add_request",
     "write_add_response",
     "write_add_responses",

@@ -6,20 +6,19 @@ process parses them at its start: many clients are processes that make one call.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final, NamedTuple
 
-from attrs import frozen
+_PACKAGE: Final = os.path.dirname(os.path.dirname(__file__))
 
 COMPILED = "compiled.json"
 """The name of the file, next to the schema files."""
 
 
-@frozen(kw_only=True)
-class FieldNode:
+class FieldNode(NamedTuple):
     """One field of a struct, or one group in it."""
 
     name: str
@@ -42,8 +41,7 @@ class FieldNode:
     """The name of the struct type of this field, group or list element; empty for other kinds."""
 
 
-@frozen(kw_only=True)
-class StructNode:
+class StructNode(NamedTuple):
     """One struct."""
 
     name: str
@@ -58,8 +56,7 @@ class StructNode:
     fields: tuple[FieldNode, ...]
 
 
-@frozen(kw_only=True)
-class InterfaceNode:
+class InterfaceNode(NamedTuple):
     """One interface."""
 
     name: str
@@ -74,8 +71,7 @@ class InterfaceNode:
     """The name of the struct of each method's results."""
 
 
-@frozen
-class Schema:
+class Schema(NamedTuple):
     """All declarations of the schema files, by name."""
 
     file_ids: Mapping[str, int]
@@ -83,16 +79,17 @@ class Schema:
     interfaces: Mapping[str, InterfaceNode]
 
 
-def schema_directory(package: Path = Path(__file__).parent.parent) -> Path:
+def schema_directory(package: str = _PACKAGE) -> str:
     """Return the folder of our schema files: inside the installed *package*, or next to it in a checkout."""
-    installed = package / "schema"
-    return installed if installed.is_dir() else package.parent / "schema"
+    installed = os.path.join(package, "schema")
+    return installed if os.path.isdir(installed) else os.path.join(os.path.dirname(package), "schema")
 
 
 @cache
 def schema() -> Schema:
     """Return the schemas of the public interface, of administration, of storage and of the RPC protocol."""
-    return from_json((schema_directory() / COMPILED).read_bytes())
+    with open(os.path.join(schema_directory(), COMPILED), "rb") as compiled:
+        return from_json(compiled.read())
 
 
 def from_json(content: bytes) -> Schema:

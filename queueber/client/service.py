@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from random import SystemRandom
 from typing import Any, Generic, TypeVar
 
 from attrs import define
@@ -122,7 +121,7 @@ class Connector:
             limits=options.limits,
             attempts=options.attempts,
             address=None if target is None else target.name,
-            retry_policy=options.retry_policy or backoff(SystemRandom().random),
+            retry_policy=options.retry_policy or backoff(),
             clock=clock.seconds,
             resend_adds=options.resend_adds,
         )

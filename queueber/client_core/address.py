@@ -18,14 +18,13 @@ PORT_MAX: Final = 65_535
 UNIX_PATH_BYTES_MAX: Final = 107
 """The longest path of a Unix socket that the kernel takes: with the NUL after it, it has room for 108 bytes."""
 
+# Compiled when they are used, because most programs have a URL.
 # A server's endpoint comes before HOST:PORT, because tcp:9090 is no host named tcp.
-_SERVED_TCP = re.compile(r"(?:tcp:|:)(?P<port>\d+)(?::(?:backlog=\d+|interface=(?P<host>(?:[^:\\]|\\:)*)))*", re.ASCII)
-_SHORT = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]=\s]+)):(?P<port>\d+)", re.ASCII)
-_TCP = re.compile(r"tcp:(?:host=)?(?P<host>[^:\\=]+):(?:port=)?(?P<port>\d+)", re.ASCII)
-_UNIX = re.compile(
-    r"unix:(?:address=|path=)?(?P<path>(?:[^:\\=]|\\.)+)(?::(?:mode|backlog|wantPID|lockfile)=\w+)*", re.DOTALL
-)
-_TCP_WITH_OPTIONS = re.compile(r"tcp:(?:host=)?(?P<host>[^:\\=]+)(?::|\Z)")
+_SERVED_TCP = r"(?:tcp:|:)(?P<port>\d+)(?::(?:backlog=\d+|interface=(?P<host>(?:[^:\\]|\\:)*)))*"
+_SHORT = r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]=\s]+)):(?P<port>\d+)"
+_TCP = r"tcp:(?:host=)?(?P<host>[^:\\=]+):(?:port=)?(?P<port>\d+)"
+_UNIX = r"unix:(?:address=|path=)?(?P<path>(?:[^:\\=]|\\.)+)(?::(?:mode|backlog|wantPID|lockfile)=\w+)*"
+_TCP_WITH_OPTIONS = r"tcp:(?:host=)?(?P<host>[^:\\=]+)(?::|\Z)"
 
 _ALL_INTERFACES = ("", "0.0.0.0", "::")  # noqa: S104  (addresses of a server on this machine)
 _NO_PATH = ("unix:", "unix:path=", "unix:address=")
@@ -72,16 +71,16 @@ def parse(text: str) -> Address:
         raise InvalidRequest(f"the address {why}") from None
     if "\0" in text or text in _NO_PATH:
         raise no_address(text, "a NUL" if "\0" in text else "no path")
-    if served := _SERVED_TCP.fullmatch(text):
+    if served := re.fullmatch(_SERVED_TCP, text, re.ASCII):
         host = _unescaped(served["host"] or "")
         return _tcp("localhost" if host in _ALL_INTERFACES else host, served["port"], text)
-    if short := _SHORT.fullmatch(text):
+    if short := re.fullmatch(_SHORT, text, re.ASCII):
         return _tcp(short["v6"] or short["host"], short["port"], text)
-    if tcp := _TCP.fullmatch(text):
+    if tcp := re.fullmatch(_TCP, text, re.ASCII):
         return _tcp(tcp["host"], tcp["port"], text)
-    if unix := _UNIX.fullmatch(text):
+    if unix := re.fullmatch(_UNIX, text, re.DOTALL):
         return unix_address(_unescaped(unix["path"]))
-    with_options = _TCP_WITH_OPTIONS.match(text)
+    with_options = re.match(_TCP_WITH_OPTIONS, text)
     return EndpointString(text, with_options["host"] if with_options else None)
 
 

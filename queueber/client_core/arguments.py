@@ -6,10 +6,11 @@ raises an `InvalidRequest` with the argument's name, the allowed values and its
 value.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterable
 from operator import index
-from pathlib import Path
 from reprlib import repr as shortened
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -19,6 +20,8 @@ from queueber.limits import ID_BYTES, PEER_LIMITS
 from queueber.units import counted, measured
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from typing_extensions import Buffer
 
 T = TypeVar("T")
@@ -59,7 +62,7 @@ def call_too_long(length: int, frame_bytes: int, source: str) -> InvalidRequest:
     return InvalidRequest(f"the call is {length:,} bytes; the limit is {limit:,}, {source}", limit="frame_bytes")
 
 
-def buffer(name: str, value: "Buffer") -> bytes:
+def buffer(name: str, value: Buffer) -> bytes:
     """
     Return all bytes of *value*, in the order of its elements, for any width and shape.
 
@@ -81,7 +84,7 @@ def buffer(name: str, value: "Buffer") -> bytes:
         raise InvalidRequest(f"{name} is {_described(value)}, whose bytes cannot be read: {why}") from None
 
 
-def identifier(name: str, value: "Buffer") -> bytes:
+def identifier(name: str, value: Buffer) -> bytes:
     """
     Return the 16 bytes of *value*, the id of an item or a lease.
 
@@ -94,7 +97,7 @@ def identifier(name: str, value: "Buffer") -> bytes:
     return found
 
 
-def buffers(name: str, values: Iterable["Buffer"]) -> list[bytes]:
+def buffers(name: str, values: Iterable[Buffer]) -> list[bytes]:
     """
     Return the bytes of each of *values*, as `buffer` does.
 
@@ -204,6 +207,9 @@ def path(name: str, value: str | os.PathLike[str]) -> Path:
     found = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(found, str) or not found or "\0" in found or not _is_file_name(found):
         raise wrong(name, value, "a path as text or `os.PathLike`, not empty and without a NUL")
+    # Imported here, because few programs pass paths.
+    from pathlib import Path  # noqa: PLC0415
+
     return Path(found)
 
 

@@ -21,6 +21,7 @@ Functions that are called with an outcome may make calls, cancel them and close
 the link.
 """
 
+import os
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol, TypeVar
 
@@ -44,7 +45,12 @@ RESEND_SECONDS: Final = 540.0
 """The time after its first sending in which an add is sent again: the server's ten minutes, less a margin."""
 
 
-def backoff(random: Callable[[], float]) -> Callable[[int], float]:
+def random_fraction() -> float:
+    """Return a number from 0 to 1, another one in each forked process, without the module `random`."""
+    return os.urandom(1)[0] / 0xFF
+
+
+def backoff(random: Callable[[], float] = random_fraction) -> Callable[[int], float]:
     """
     Return the default policy: the seconds to wait after a given number of failed attempts.
 

@@ -40,7 +40,6 @@ _TLS: Final = ("ca", "certificate", "key", "server_name")
 _BOOLEANS: Final = {"true": True, "false": False, "1": True, "0": False}
 _URL = re.compile(r"(?P<scheme>[^:/?#\[\]]*)://(?P<host>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?(?P<rest>#.*)?")
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%]+)\]|(?P<host>[^\[\]:]+))(?::(?P<port>.*))?", re.DOTALL)
-_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 @frozen
@@ -172,10 +171,12 @@ def _options(scheme: str, parameters: Mapping[str, str], arguments: Mapping[str,
 
 
 def _decoded(name: str, value: str) -> str:
-    # Imported here, because it takes a while, and most addresses are no URL.
+    if "%" not in value:
+        return value
+    # Imported here, because few URLs need it.
     from urllib.parse import unquote  # noqa: PLC0415
 
-    if _ESCAPE.search(value):
+    if re.search(r"%(?![0-9A-Fa-f]{2})", value):
         raise InvalidRequest(f"{name} has a % without two hexadecimal digits; it must be percent-encoded")
     try:
         return unquote(value, errors="strict")

@@ -136,7 +136,7 @@ class Connector:
             limits=options.limits,
             attempts=options.attempts,
             address=self._endpoint.name,
-            retry_policy=options.retry_policy or backoff(_random),
+            retry_policy=options.retry_policy or backoff(),
             clock=time.monotonic,
             resend_adds=options.resend_adds,
         )
@@ -164,11 +164,6 @@ class Connector:
         # Nothing refers to the client any more: let its thread end, without waiting for that.
         if (io := self._io) is not None and self._pid == os.getpid():
             io.close()
-
-
-def _random() -> float:
-    """Return a number from 0 to 1, another one in each forked process, without the module `random`."""
-    return os.urandom(1)[0] / 0xFF
 
 
 _connectors: WeakSet[Connector] = WeakSet()

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queueber.capnp import layout, pack, unpack
+from queueber.capnp import layout
 from queueber.capnp.framing import framed
+from queueber.capnp.packing import pack, unpack
 from queueber.errors import RemoteProtocolError
 
 # Words of which many are zero, partly zero, or without zeros; and long runs of each.

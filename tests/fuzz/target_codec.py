@@ -12,8 +12,9 @@ from shapes import framed
 from target_framing import segments_of
 from views import LIMITS, READERS, view
 
-from queueber.capnp import layout, pack, unpack
+from queueber.capnp import layout
 from queueber.capnp.framing import Framer
+from queueber.capnp.packing import pack, unpack
 from queueber.errors import RemoteProtocolError
 
 CANARIES = [framed([b"\xc5CANARY\xc5" * 40]), framed([bytes(range(1, 9)) * 40])]

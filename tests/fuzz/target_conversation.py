@@ -18,7 +18,8 @@ from conversations import CLIENT_QUESTIONS
 from target_framing import pieces
 from views import READER_OF, REQUESTS, RESPONSES
 
-from queueber.api import QUEUE_INTERFACE_ID, QUEUE_RESPONSE, AddRequest, template_readers, write_add_request
+from queueber.api import QUEUE_INTERFACE_ID, QUEUE_RESPONSE, AddRequest, write_add_request
+from queueber.api.templates import template_readers
 from queueber.capnp.framing import Framer
 from queueber.errors import InvalidRequest, Kind, RemoteProtocolError
 from queueber.limits import Limits

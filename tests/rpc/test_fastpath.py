@@ -35,9 +35,9 @@ from queueber.api import (
     read_extend_request,
     read_poll_request,
     read_remove_request,
-    template_readers,
     write_remove_request,
 )
+from queueber.api.templates import template_readers
 from queueber.capnp import layout
 from queueber.capnp.builder import (
     BYTE_LIST,

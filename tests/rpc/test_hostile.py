@@ -41,8 +41,9 @@ from queueber.api import (
     write_remove_request,
     write_remove_responses,
 )
-from queueber.capnp import layout, unpack
+from queueber.capnp import layout
 from queueber.capnp.framing import framed
+from queueber.capnp.packing import unpack
 from queueber.errors import InvalidRequest, Kind, RemoteProtocolError
 from queueber.limits import Limits
 from queueber.rpc import Calls, Connection, ImportedCap, PromisedAnswer, Results, Returned

@@ -13,12 +13,12 @@ from queueber.api import (
     NewItem,
     PollRequest,
     RemoveRequest,
-    template_readers,
     write_add_request,
     write_extend_request,
     write_poll_request,
     write_remove_request,
 )
+from queueber.api.templates import template_readers
 from queueber.capnp import layout
 from queueber.capnp.builder import Body
 from queueber.capnp.framing import framed

@@ -18,8 +18,8 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from queueber.api import template_readers
 from queueber.api.control_types import REDRIVE
+from queueber.api.templates import template_readers
 from queueber.broker import Broker, Ids, Store
 from queueber.limits import Limits
 from queueber.server.admin.control_socket import control_socket_factory
