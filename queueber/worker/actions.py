@@ -127,13 +127,15 @@ class Extend:
 @frozen
 class GiveBack:
     """
-    End a lease that was given up, if the session has it still, so that its items go to other workers.
+    Give items of a lease that was given up to other workers, if the session has it still.
 
-    As a loss: the worker has begun with them, or may have been stopped by them.
+    Those that are *begun* as a loss, because they may have stopped the worker, unless it was without a connection.
     """
 
     lease: bytes
     place: Any
+    items: Sequence[bytes]
+    begun: bool
 
 
 @frozen

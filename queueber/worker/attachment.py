@@ -71,6 +71,9 @@ class Attachment:
         self.connected_at: float | None = None
         """Monotonic seconds since which there is a connection; None without one."""
 
+        self.away_since: float | None = monotonic()
+        """Monotonic seconds since which there is no connection; None with one."""
+
         self._io = io
         self._source = source
         self._upkeep = upkeep
@@ -141,13 +144,13 @@ class Attachment:
 
     def on_connected(self, _: ClientConnection) -> None:
         """Note that there is a connection.  Part of `ConnectionUser`."""
-        self.connected_at = monotonic()
+        self.connected_at, self.away_since = monotonic(), None
         if self.ready:
             self._announce()
 
     def on_disconnected(self) -> None:
         """Note that the connection is lost.  Part of `ConnectionUser`."""
-        self.connected_at = None
+        self.connected_at, self.away_since = None, monotonic()
         if not self._closed:
             if self._announced:
                 LOG.warning("the connection is lost; connecting again")

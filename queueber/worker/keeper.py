@@ -17,12 +17,15 @@ from sys import _current_frames
 from time import monotonic
 from typing import Any, ParamSpec
 
+from queueber.client_core.calls import Call
 from queueber.client_core.connection import PendingCall
 from queueber.errors import InvalidRequest, Kind, Overloaded, QueueberError
+from queueber.limits import SETTLEMENTS_MAX
 from queueber.sync.connector import Connector
 from queueber.sync.io_thread import IoThread
 from queueber.sync.timers import Timer
 from queueber.units import MS_PER_SECOND, SpanMs
+from queueber.values import Action, Settlement
 from queueber.worker.actions import (
     AnyAction,
     Beat,
@@ -96,7 +99,8 @@ class Keeper:
         self._on_end = on_end
         self._runner: Runner | None = None
         self._thread: IoThread | None = None
-        self._engine = Engine(policy, monotonic(), random.random)
+        self._made_at = monotonic()
+        self._engine = Engine(policy, self._made_at, random.random)
         self._news: deque[Callable[[float], None]] = deque()
         self._woken = False
         self._timer: Timer | None = None
@@ -145,9 +149,9 @@ class Keeper:
         return self._engine
 
     @property
-    def connected(self) -> bool:
-        """Whether there is a connection."""
-        return self._attachment is not None and self._attachment.connected_at is not None
+    def away_since(self) -> float | None:
+        """Monotonic seconds since which there is no connection; None with one."""
+        return self._made_at if self._attachment is None else self._attachment.away_since
 
     def _tell(self, news: Callable[[float], None]) -> None:
         """Process an event, *news*, a function of the time, in the next turn of the I/O thread."""
@@ -237,7 +241,7 @@ class Keeper:
         self._look_at_session(now)
         self._engine.tick(now)
         self._turn()
-        self._watch.look(self._engine, now, connected=self.connected)
+        self._watch.look(self._engine, now, self.away_since)
 
     # ---- actions
 
@@ -324,11 +328,21 @@ class Keeper:
         )
 
     def _give_back(self, action: GiveBack) -> None:
-        def given_back(outcome: object) -> None:
-            if isinstance(outcome, QueueberError) and outcome.kind in (Kind.DISCONNECTED, Kind.OVERLOADED):
-                self._io.timers.call_later(RETRY_SECONDS, lambda: None if self._ended else self._give_back(action))
+        if action.begun and self.away_since is None:
+            self._call_until_done(self._source.extend(action.place, action.lease, GIVE_BACK_MS))
+            return
+        entries = [Settlement(action.lease, each, Action.DEFER) for each in action.items]
+        for start in range(0, len(entries), SETTLEMENTS_MAX):
+            self._call_until_done(self._source.settle(entries[start : start + SETTLEMENTS_MAX], []))
 
-        self._io.link.call(self._source.extend(action.place, action.lease, GIVE_BACK_MS), given_back)
+    def _call_until_done(self, call: Call[Any]) -> None:
+        """Make *call*, and repeat it after errors that may pass."""
+
+        def answered(outcome: object) -> None:
+            if isinstance(outcome, QueueberError) and outcome.kind in (Kind.DISCONNECTED, Kind.OVERLOADED):
+                self._io.timers.call_later(RETRY_SECONDS, lambda: None if self._ended else self._call_until_done(call))
+
+        self._io.link.call(call, answered)
 
     def _cancel(self, action: Cancel) -> None:
         assert self._runner is not None

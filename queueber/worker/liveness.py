@@ -91,9 +91,9 @@ class Watch:
         self._reported = 0.0
         """When the log last said that it makes no progress, or that no handler ends."""
 
-    def look(self, engine: Engine, now: float, *, connected: bool) -> None:
+    def look(self, engine: Engine, now: float, away_since: float | None) -> None:
         """Touch the file, and log each minute if the worker makes no progress."""
-        alive, why = judge(engine, now, connected=connected)
+        alive, why = judge(engine, now, away_since)
         if alive and self._file is not None:
             self._file.touch(now)
         if not alive and now - self._reported >= QUIET_SECONDS:
@@ -107,8 +107,12 @@ class Watch:
             )
 
 
-def judge(engine: Engine, now: float, *, connected: bool) -> tuple[bool, str]:
-    """Return whether the worker makes progress, and why not, or what it does."""
+def judge(engine: Engine, now: float, away_since: float | None) -> tuple[bool, str]:
+    """
+    Return whether the worker makes progress, and why not, or what it does.
+
+    There is no connection since *away_since*, or there is one if that is None.
+    """
     since_poll = now - engine.last_poll
     if engine.stopping:
         return True, "stopping"
@@ -116,21 +120,24 @@ def judge(engine: Engine, now: float, *, connected: bool) -> tuple[bool, str]:
         return False, f"the event loop has been blocked for {engine.blocked_seconds:.0f} s"
     if engine.abandoned >= engine.policy.concurrency:
         return False, "all handlers are still running although their items were given up"
+    if away_since is not None:
+        # A worker that was full had no poll to be answered before that.
+        away = now - away_since
+        quiet = min(since_poll, away) >= QUIET_SECONDS
+        return not quiet, f"not connected for {away:.0f} s; the last poll was answered {since_poll:.0f} s ago"
     quiet = since_poll >= QUIET_SECONDS
-    if not connected:
-        return not quiet, f"not connected; the last poll was answered {since_poll:.0f} s ago"
     if quiet and not engine.full:
         return False, f"connected, no poll was answered for {since_poll:.0f} s"
     return True, "busy: all handlers are running" if engine.full else "polling" if engine.polling else "waiting to poll"
 
 
-def health_of(engine: Engine, now: float, *, connected: bool) -> Health:
+def health_of(engine: Engine, now: float, away_since: float | None) -> Health:
     """Return the state of a worker."""
-    alive, why = judge(engine, now, connected=connected)
+    alive, why = judge(engine, now, away_since)
     return Health(
         alive=alive,
         why=why,
-        connected=connected,
+        connected=away_since is None,
         stopping=engine.stopping,
         last_poll_seconds=round(now - engine.last_poll, 3),
         running=engine.running,

@@ -3,12 +3,13 @@ Settling on a server that is older than `settle`.
 
 Each lease holds one item there.  `remove` removes it, and every other verdict
 ends the lease after its delay, so that the item is redelivered as after a loss.
+A hand-off is refused, because nothing is removed and added in one commit there.
 """
 
 from collections.abc import Callable
 
 from queueber.client_core.reconnect import Link
-from queueber.errors import QueueberError
+from queueber.errors import InvalidRequest, QueueberError
 from queueber.units import SpanMs
 from queueber.values import Action, Outcome, Settled
 from queueber.worker.actions import Settle
@@ -19,6 +20,9 @@ Answers = list[Settled] | QueueberError
 
 def settle_without_settle(link: Link, source: Source, action: Settle, on_done: Callable[[Answers], None]) -> None:
     """Do *action* by other calls, and call *on_done* once with the outcomes, or with one of the errors."""
+    if action.adds:
+        on_done(InvalidRequest("the server is too old for a hand-off, which needs its method `settle`"))
+        return
     answers: dict[int, Settled] = {}
     errors: list[QueueberError] = []
 

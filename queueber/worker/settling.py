@@ -11,6 +11,7 @@ load a call carries many verdicts, and without load none waits.
 | pending | its lease is lost | dropped, with a line in the log |
 | in flight | the server answers it | settled, or lost |
 | in flight | a temporary error, or an unknown outcome | pending; settling twice does no harm |
+| in flight | a hand-off is `overloaded` | put off, and after `HAND_OFF_WAITS` pending as a `Defer` |
 | in flight | `failed`, with others in the call | pending, for a call of its own |
 | in flight | `failed`, alone | pending as a plain failure with the server's reason |
 | in flight | `failed` as a plain failure | dropped, with a line in the log |
@@ -22,9 +23,10 @@ from collections.abc import Callable, Sequence
 
 from attrs import define
 
-from queueber.errors import InvalidRequest, QueueberError
+from queueber.errors import InvalidRequest, Overloaded, QueueberError
 from queueber.limits import SETTLEMENTS_MAX
-from queueber.values import Outcome, Settled, Settlement, id_text
+from queueber.units import SpanMs
+from queueber.values import Action, Outcome, Settled, Settlement, id_text
 from queueber.worker.actions import AnyAction, Delivery, Log, Settle
 from queueber.worker.verdicts import Verdict, refused
 
@@ -43,6 +45,16 @@ BYTES_MAX = 1 << 20
 BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Waits after consecutive calls that could not be done."""
 
+HAND_OFF_WAITS = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""
+Waits of a hand-off whose queue is full or paused, or has no room on the disk.
+
+Other results do not wait for it.
+"""
+
+HAND_OFF_DEFERRED = Verdict(Action.DEFER, SpanMs(10_000))
+"""The verdict on an item whose hand-off was put off in vain: its handler runs once more, and no attempt is counted."""
+
 
 @define(eq=False)
 class Entry:
@@ -52,6 +64,9 @@ class Entry:
     verdict: Verdict
     since: float
     tries: int = 0
+    not_before: float = 0.0
+    """When a hand-off that was put off is sent again."""
+
     alone: bool = False
     """Whether it goes in a call of its own."""
 
@@ -73,6 +88,7 @@ class Settling:
         self._emit = emit
         self._finished = finished
         self._pending: deque[Entry] = deque()
+        self._put_off: list[Entry] = []
         self._in_flight: dict[int, Sequence[Entry]] = {}
         self._number = 0
         self._errors = 0
@@ -82,7 +98,7 @@ class Settling:
 
     def __len__(self) -> int:
         """Return the number of verdicts without an answer."""
-        return len(self._pending) + sum(map(len, self._in_flight.values()))
+        return len(self._pending) + len(self._put_off) + sum(map(len, self._in_flight.values()))
 
     def add(self, delivery: Delivery, verdict: Verdict, now: float) -> None:
         """Settle *delivery* soon.  It has left upkeep."""
@@ -90,12 +106,16 @@ class Settling:
 
     def wake_at(self) -> float | None:
         """Return when `flush` has something to do, or None if that depends on an answer."""
-        if not self._pending or len(self._in_flight) >= CALLS_MAX:
-            return None
-        return max(self._not_before, self._pending[0].since + DELAY_SECONDS if self._in_flight else 0.0)
+        at = [each.not_before for each in self._put_off]
+        if self._pending:
+            at.append(self._pending[0].since + DELAY_SECONDS if self._in_flight else 0.0)
+        return max(self._not_before, min(at)) if at and len(self._in_flight) < CALLS_MAX else None
 
     def flush(self, now: float, *, all_of_it: bool = False) -> None:
-        """Send what is due by *now*.  With *all_of_it* nothing waits for others."""
+        """Send what is due by *now*.  With *all_of_it* nothing waits for others, and no hand-off for its queue."""
+        for entry in [each for each in self._put_off if all_of_it or now >= each.not_before]:
+            self._put_off.remove(entry)
+            self._pending.append(self._deferred(entry) if all_of_it else entry)
         while self._pending and now >= self._not_before and len(self._in_flight) < CALLS_MAX:
             waits = self._in_flight and len(self._pending) < FULL and now < self._pending[0].since + DELAY_SECONDS
             if waits and not all_of_it:
@@ -150,6 +170,8 @@ class Settling:
                 self._answered(entry, settled)
         elif isinstance(answer, InvalidRequest):
             self._refused(entries, answer)
+        elif isinstance(answer, Overloaded) and entries[0].verdict.adds:
+            self._refused_for_now(entries[0], answer, now)
         else:
             self._not_before = now + BACKOFF_SECONDS[min(self._errors, len(BACKOFF_SECONDS) - 1)]
             self._errors += 1
@@ -181,6 +203,24 @@ class Settling:
                 self._emit(Log(logging.ERROR, f"item {id_text(entry.delivery.id)}: {text}"))
                 entry.replaced = True
             self._pending.appendleft(entry)
+
+    def _refused_for_now(self, entry: Entry, why: Overloaded, now: float) -> None:
+        """Put off a hand-off, or give its item back."""
+        if not entry.tries:
+            text = f"item {id_text(entry.delivery.id)} cannot be handed off yet: {why}"
+            self._emit(Log(logging.WARNING, text))
+        if entry.tries < len(HAND_OFF_WAITS):
+            entry.not_before = now + HAND_OFF_WAITS[entry.tries]
+            entry.tries += 1
+            self._put_off.append(entry)
+        else:
+            self._pending.append(self._deferred(entry))
+
+    def _deferred(self, entry: Entry) -> Entry:
+        text = f"item {id_text(entry.delivery.id)} could not be handed off: it is deferred"
+        self._emit(Log(logging.WARNING, text))
+        entry.verdict, entry.alone = HAND_OFF_DEFERRED, False
+        return entry
 
     def _drop(self, entry: Entry, why: str) -> None:
         self._emit(Log(logging.WARNING, f"the result of item {id_text(entry.delivery.id)} is dropped: {why}"))

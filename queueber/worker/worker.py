@@ -147,7 +147,7 @@ class Worker:
         """The state of the worker now."""
         if self._keeper is None:
             return NOT_STARTED
-        return health_of(self._keeper.engine, monotonic(), connected=self._keeper.connected)
+        return health_of(self._keeper.engine, monotonic(), self._keeper.away_since)
 
     @property
     def last_poll(self) -> float | None:

@@ -6,7 +6,9 @@ from queueber.client_core.errors import NotConnected
 from queueber.errors import InvalidRequest, Overloaded, Unimplemented
 from queueber.units import SpanMs
 from queueber.values import Action, AddTo, Outcome, Settled
+from queueber.worker.actions import GiveBack
 from queueber.worker.policy import ENDING_SECONDS, FORCED_SECONDS, SETTLE_SECONDS, SLOW_SECONDS, TICK_SECONDS
+from queueber.worker.settling import HAND_OFF_DEFERRED, HAND_OFF_WAITS
 from queueber.worker.verdicts import REMOVE, UNASKED_CANCEL, Defer, Done, Fail, Reject, verdict_of_error
 from tests.support.worker_scene import SPAN, Scene
 
@@ -116,6 +118,40 @@ class TestVerdicts:
         scene.answer_settles()
         scene.advance(1)
         assert [(len(each.entries), each.adds) for each in scene.settles.values()] == [(1, ()), (1, adds), (1, ())]
+
+    def test_a_hand_off_to_a_full_queue_holds_up_no_other_result(self):
+        scene = Scene(concurrency=3)
+        scene.deliver("a", "b")
+        scene.finish("a", verdict=Done((AddTo("next", ()),)).verdict)
+        scene.answer_settles(Overloaded("the queue is full"))
+        scene.finish("b")
+        assert [[each.id for each in settle.entries] for settle in scene.settles.values()] == [[b"b"]]
+
+    def test_a_hand_off_to_a_queue_that_stays_full_is_deferred(self):
+        scene = Scene()
+        scene.deliver("a")
+        scene.finish("a", verdict=Done((AddTo("next", ()),)).verdict)
+        waits = []
+        for _ in HAND_OFF_WAITS:
+            scene.answer_settles(Overloaded("the queue is full"))
+            assert not scene.settles
+            before = scene.now
+            while not scene.settles:
+                scene.now = scene.engine.wake_at(scene.now)
+                scene.act()
+            waits.append(round(scene.now - before, 2))
+        scene.answer_settles(Overloaded("the queue is full"))
+        assert (tuple(waits), scene.settled()) == (HAND_OFF_WAITS, [("a", HAND_OFF_DEFERRED.action)])
+        assert scene.engine.leases == 0
+
+    def test_a_hand_off_that_was_put_off_is_deferred_at_a_stop(self):
+        scene = Scene()
+        scene.deliver("a")
+        scene.finish("a", verdict=Done((AddTo("next", ()),)).verdict)
+        scene.answer_settles(Overloaded("the queue is paused"))
+        scene.stop()
+        assert scene.settled() == [("a", HAND_OFF_DEFERRED.action)]
+        assert scene.ended
 
     def test_results_count_by_their_end(self):
         scene = Scene(concurrency=4)
@@ -337,10 +373,20 @@ class TestSessionLeases:
         lease = scene.deliver("a")
         scene.engine.covered(scene.now + 1)
         scene.advance(2)
-        assert [each.lease for each in scene.gave_back] == [lease]
+        assert scene.gave_back == [GiveBack(lease, None, [b"a"], begun=True)]
         scene.engine.covered(scene.now + 30)
         scene.advance(5)
         assert len(scene.gave_back) == 1
+
+    def test_prefetched_items_and_late_results_are_given_back_apart(self):
+        scene = Scene(concurrency=1, prefetch=2)
+        lease = scene.deliver("a", "b", "c")
+        scene.engine.covered(scene.now + 1)
+        scene.now += 2
+        scene.finish("a")
+        begun = {each.begun: sorted(each.items) for each in scene.gave_back if each.lease == lease}
+        assert (begun, len(scene.gave_back)) == ({False: [b"b", b"c"], True: [b"a"]}, 2)
+        assert scene.engine.counts.lost == 3
 
     def test_nothing_is_polled_before_the_session_is_attached(self):
         scene = Scene()

@@ -91,7 +91,8 @@ class Worlds(RuleBasedStateMachine):
                         item for each, item in self.out_of_upkeep if each == lease
                     }
                     self.extends.append((lease, self.now))
-                case GiveBack(lease):
+                case GiveBack(lease, _, items):
+                    assert {each for each in items if (lease, each) in self.out_of_upkeep} == set()
                     self.server.pop(lease, None)
                 case End():
                     self.ended = True

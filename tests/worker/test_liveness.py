@@ -57,8 +57,8 @@ def taken():
     made.free()
 
 
-def verdict(scene, *, connected=True):
-    return judge(scene.engine, scene.now, connected=connected)
+def verdict(scene, away_since=None):
+    return judge(scene.engine, scene.now, away_since)
 
 
 class TestJudgement:
@@ -76,10 +76,20 @@ class TestJudgement:
 
     def test_a_worker_without_a_connection_has_a_minute(self):
         scene = Scene()
+        begin = scene.now
         scene.advance(QUIET_SECONDS - 1)
-        assert verdict(scene, connected=False) == (True, "not connected; the last poll was answered 59 s ago")
+        assert verdict(scene, begin) == (True, "not connected for 59 s; the last poll was answered 59 s ago")
         scene.advance(1)
-        assert not verdict(scene, connected=False)[0]
+        assert not verdict(scene, begin)[0]
+
+    def test_a_full_worker_that_loses_its_connection_has_a_minute_from_then_on(self):
+        scene = Scene(concurrency=1, prefetch=0)
+        scene.deliver("a")
+        scene.advance(1_000)
+        lost = scene.now
+        assert verdict(scene, lost)[0]
+        scene.advance(QUIET_SECONDS)
+        assert verdict(scene, lost) == (False, "not connected for 60 s; the last poll was answered 1060 s ago")
 
     def test_a_worker_whose_places_are_all_taken_gets_on(self):
         scene = Scene(concurrency=1, prefetch=0)
@@ -110,15 +120,15 @@ class TestJudgement:
         scene = Scene(concurrency=1, prefetch=2)
         scene.deliver("a", "b", "c")
         scene.finish("a")
-        health = health_of(scene.engine, scene.now + 2, connected=True)
+        health = health_of(scene.engine, scene.now + 2, None)
         assert (health.alive, health.running, health.prefetched, health.settling) == (True, 1, 1, 1)
         assert (health.delivered, health.removed, health.last_poll_seconds) == (3, 0, 2.0)
         assert health.polls == 1
 
 
 class TestWatch:
-    def look(self, watch, scene, *, connected=True):
-        watch.look(scene.engine, scene.now, connected=connected)
+    def look(self, watch, scene):
+        watch.look(scene.engine, scene.now, None)
 
     def test_the_log_says_each_minute_that_it_does_not_get_on(self, caplog):
         scene, watch = Scene(), Watch()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import signal
 import socket
 import threading
@@ -19,8 +20,9 @@ from queueber.testing import TestServer
 from queueber.testing.faults import FaultyHandlers, FaultyProtocol
 from queueber.values import AddTo
 from queueber.worker import Defer, Done, Fail, Reject, Worker
+from queueber.worker.attachment import Attachment
 from queueber.worker.handling import LOG
-from tests.worker.conftest import until
+from tests.worker.conftest import TIMEOUT_SECONDS, until
 
 
 def empty(server):
@@ -534,6 +536,36 @@ class TestFaults:
             away.end()
             until(empty(server))
 
+    @pytest.mark.parametrize("is_away", [True, False], ids=["the server was away", "the worker stood still"])
+    def test_only_a_worker_that_had_a_connection_may_have_been_stopped_by_its_items(
+        self, server, add, work, monkeypatch, is_away
+    ):
+        unsafe, seen, gate = threading.Event(), [], threading.Event()
+        safe_until = Attachment.safe_until.fget
+        monkeypatch.setattr(
+            Attachment, "safe_until", property(lambda self: -math.inf if unsafe.is_set() else safe_until(self))
+        )
+
+        def handler(item):
+            seen.append((item.attempt, item.losses))
+            if len(seen) == 1:
+                gate.wait(TIMEOUT_SECONDS)
+
+        add(b"a")
+        with work(handler, concurrency=2) as worker:
+            until(lambda: seen)
+            away = server.down() if is_away else None
+            until(lambda: worker.health.connected is not is_away)
+            unsafe.set()
+            until(lambda: worker.health.lost == 1)
+            unsafe.clear()
+            if away is not None:
+                away.end()
+            until(lambda: server.advance(0.01) or len(seen) == 2)
+            gate.set()
+            until(empty(server))
+        assert seen == [(1, 0), (1, 0) if is_away else (2, 1)]
+
     @pytest.mark.slow
     def test_timed_leases_are_kept_up(self, server, add, work):
         gate, began, attempts = threading.Event(), threading.Event(), []
@@ -585,11 +617,16 @@ class TestFaults:
             if item.contents == b"bad" and item.attempt == 1:
                 raise ValueError("once")
 
-        add(b"good", b"bad", b"more")
+            if item.contents == b"hand off" and item.attempt == 1:
+                return Done([AddTo("next", [item_of(b"step")])])
+            return None
+
+        add(b"good", b"bad", b"hand off")
         with work(handler, lease=lease, concurrency=3):
             # The lease of an item that failed ends a millisecond after that.
             until(lambda: server.advance(0.01) or not server.items("work"))
-        assert sorted(seen) == [(b"bad", 1), (b"bad", 2), (b"good", 1), (b"more", 1)]
+        assert sorted(seen) == [(b"bad", 1), (b"bad", 2), (b"good", 1), (b"hand off", 1), (b"hand off", 2)]
+        assert "too old for a hand-off" in caplog.text
         assert "too old for settle" in caplog.text
         assert ("too old for sessions" in caplog.text) == (lease == "session")
 
