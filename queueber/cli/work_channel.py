@@ -4,12 +4,11 @@ The messages between a worker process and its supervisor, over a pair of sockets
 The worker sends the lines ``ready``, ``polled`` after its first answered poll, and ``ending SECONDS REASON`` when it
 ends within that time in order to be replaced.  It sends ``refused REASON`` when it ends before the first answered poll
 because the server refuses it, or before it is ready because its health page cannot listen.
-Anything that the supervisor sends means: end at once.  If the supervisor is gone, the worker stops as after SIGTERM: no
-worker process outlives its supervisor.
+Anything that the supervisor sends means: end at once.  If the supervisor is gone, the worker stops as after SIGTERM,
+and ends itself in time: no worker process goes on without its supervisor.
 """
 
 import os
-import signal
 import socket
 import threading
 from collections.abc import Callable
@@ -54,15 +53,15 @@ class WorkerEnd:
         with suppress(OSError):
             self._connection.sendall(f"{word} {text}".strip().encode() + b"\n")
 
-    def watch(self, force: Callable[[], None]) -> None:
-        """Call *force* when the supervisor says so; send this process SIGTERM when the supervisor is gone."""
-        threading.Thread(target=self._watch, args=(force,), name="supervisor-watch", daemon=True).start()
+    def watch(self, force: Callable[[], None], gone: Callable[[], None]) -> None:
+        """Call *force* when the supervisor says so, and *gone* once the supervisor is gone, in a thread."""
+        threading.Thread(target=self._watch, args=(force, gone), name="supervisor-watch", daemon=True).start()
 
-    def _watch(self, force: Callable[[], None]) -> None:
+    def _watch(self, force: Callable[[], None], gone: Callable[[], None]) -> None:
         with suppress(OSError):
             while self._connection.recv(READ_BYTES):
                 force()
-        os.kill(os.getpid(), signal.SIGTERM)
+        gone()
 
 
 class SupervisorEnd:

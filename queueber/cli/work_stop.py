@@ -6,6 +6,8 @@ The end of a worker of ``queueber work``: signals in, stops of the worker out.
 | without a supervisor | no new items; running ones have their grace | ends at once | the process ends in any case |
 | with a supervisor | the same | nothing: the supervisor decides, and uses `Stopper.force` | the supervisor kills |
 
+The end of the supervisor is a first signal, and from then on there is none.
+
 When the worker has ended, exit handlers have their time: the first signal leaves it to them, and a second one, or
 `Stopper.force`, ends the process.
 
@@ -15,6 +17,7 @@ group.
 """
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -123,6 +126,15 @@ class Stopper:
             self.forced = True
             self._worker.stop(0)
             self._end_after(FORCED_SECONDS)
+
+    def supervisor_gone(self) -> None:
+        """Stop, unless a signal came before, and end the process in any case: no supervisor does.  For any thread."""
+        self._supervised = False
+        # Handlers may have begun their grace just now.
+        self._end_after(self._grace + END_SECONDS)
+        if self._signalled is None:
+            # In the main thread, like other signals; one that came meanwhile and this one are one.
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def worker_ended(self) -> None:
         """Note that the worker has ended, and that threads and exit handlers have their time."""

@@ -92,7 +92,7 @@ def run_worker(options: WorkOptions, reporter: Reporter, supervisor: WorkerEnd |
     with schedule:
         if supervisor is not None:
             supervisor.send(READY)
-            supervisor.watch(stopper.force)
+            supervisor.watch(stopper.force, stopper.supervisor_gone)
             watch = partial(_watch, worker, options, supervisor, stopper)
             threading.Thread(target=watch, name="worker-watch", daemon=True).start()
         # A worker of functions, too, which then leaves signals to the stopper.

@@ -2,9 +2,12 @@
 
 import logging
 import signal
+import socket
+from queue import SimpleQueue
 
 import pytest
 
+from queueber.cli.work_channel import WorkerEnd
 from queueber.cli.work_stop import END_SECONDS, FORCED_SECONDS, Stopper
 
 GRACE = 20.0
@@ -209,3 +212,43 @@ def test_a_signal_that_nohup_has_ignored_stays_ignored(alone, handlers):
     alone.stopper.take_charge()
     signal.raise_signal(signal.SIGHUP)
     assert alone.stops == []
+
+
+def test_a_worker_whose_supervisor_is_gone_stops_and_ends_in_time(supervised, handlers):
+    supervised.stopper.take_charge()
+    supervised.stopper.supervisor_gone()
+    assert supervised.stops == [GRACE]
+    supervised.advance(GRACE + END_SECONDS - 1)
+    assert not supervised.left
+    supervised.advance(1)
+    assert supervised.left
+
+
+def test_a_supervisor_that_is_gone_leaves_handlers_that_have_to_end_their_grace(supervised, handlers):
+    supervised.stopper.take_charge()
+    supervised.signal()
+    supervised.advance(1)
+    supervised.stopper.supervisor_gone()
+    assert supervised.stops == [GRACE]
+    supervised.advance(GRACE + END_SECONDS)
+    assert supervised.left
+
+
+def test_a_second_signal_counts_once_the_supervisor_is_gone(supervised, handlers):
+    supervised.stopper.take_charge()
+    supervised.stopper.supervisor_gone()
+    supervised.signal()
+    assert supervised.stops == [GRACE, 0]
+    supervised.advance(FORCED_SECONDS)
+    assert supervised.left
+
+
+def test_the_channel_reports_the_end_of_the_supervisor():
+    theirs, ours = socket.socketpair()
+    heard = SimpleQueue()
+    with ours:
+        WorkerEnd(0, ours, bytes(16)).watch(lambda: heard.put("force"), lambda: heard.put("gone"))
+        with theirs:
+            theirs.send(b"now\n")
+            assert heard.get(timeout=30) == "force"
+        assert heard.get(timeout=30) == "gone"
