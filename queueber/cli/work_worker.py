@@ -85,7 +85,7 @@ def run_worker(options: WorkOptions, reporter: Reporter, supervisor: WorkerEnd |
     worker, schedule = _begin(options, supervisor)
     if supervisor is None or not supervisor.slot:
         reporter.banner(options.target or shlex.join(options.command), worker.server, worker.queues)
-    guard = ExitGuard("a handler or a thread does not end; the process does")
+    guard = ExitGuard("a handler or a thread does not end, so the process is ended")
     leave = partial(guard.arm, EXIT_STOPPED, threads=0)
     stopper = Stopper(worker, options.grace, supervised=supervisor is not None, leave=leave, exit_now=guard.exit_now)
     stopper.take_charge()

@@ -137,7 +137,7 @@ class Worker:
         self._signalled: float | None = None
         """When the last signal came, while it runs."""
 
-        self._exit = ExitGuard("a handler blocks the event loop; the process ends")
+        self._exit = ExitGuard("a handler blocks the event loop, so the process is ended")
         """Ends the process when `run` does not return.  All its items are settled by then."""
 
     # ---- to look at

@@ -487,7 +487,7 @@ def test_what_a_program_prints_until_its_end_arrives(work, stuck, processes):
     lines = work.log().splitlines()
     assert lines.count("printed for a") == 1
     assert lines.count("printed at the end") == int(processes)
-    assert ("does not end; the process does" in work.log()) == any(stuck.values())
+    assert ("does not end, so the process is ended" in work.log()) == any(stuck.values())
     assert "killed" not in work.log()
 
 

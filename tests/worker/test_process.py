@@ -195,7 +195,7 @@ def stopped(work, queue, url):
     assert 10.5 <= began - at < 18
     second.line("end sleep 2")
     first.send(signal.SIGCONT)
-    first.line("done after the end of its lease|is lost:")
+    first.line("done after its lease had ended|is lost:")
     second.process.kill()
     queue.add(b"sleep 0")
     first.line("end sleep 1")
@@ -231,7 +231,7 @@ def held_interpreter(work, queue, url):
     second = work(url=url, concurrency=1)
     began = second.line("begin gil 2")
     first.line("end gil 1")
-    first.line("done after the end of its lease|is lost:")
+    first.line("done after its lease had ended|is lost:")
     second.process.kill()
     return began - at
 
