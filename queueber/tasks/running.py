@@ -12,8 +12,8 @@ import logging
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar, copy_context
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from queueber.tasks.options import CONTENT_TYPE_HEADER, TASK_HEADER, Backoff
 from queueber.tasks.parameters import Unrunnable
@@ -23,14 +23,11 @@ from queueber.values import Action, AddTo, id_text
 from queueber.worker.verdicts import Decision, Done, Fail, Reject, error_text, users_frames
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+    from queueber.tasks.threads import Threads
 
 T = TypeVar("T")
 
 _log = logging.getLogger("queueber.tasks")
-
-THREADS_MAX: Final = 1_000
-"""Threads for plain functions in an event loop.  The worker's concurrency is the bound that counts."""
 
 _current: ContextVar[Any] = ContextVar("queueber.tasks.current_item")
 
@@ -76,7 +73,7 @@ class Runner:
         """Return the runner of *tasks*; *serializers* returns those that it reads, by content type, its own first."""
         self._tasks = tasks
         self._serializers = serializers
-        self._pool: ThreadPoolExecutor | None = None
+        self._threads: Threads | None = None
 
     def handle(self, item: Any) -> Decision | None:  # noqa: ANN401
         """Run the task of *item*, a plain function, in this thread."""
@@ -145,29 +142,12 @@ class Runner:
         return Call(spec, args, kwargs)
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
-        # Imported here, because programs that only add do without.
-        import asyncio  # noqa: PLC0415
+        if self._threads is None:
+            # Imported here, because programs that only add do without.
+            from queueber.tasks.threads import Threads  # noqa: PLC0415
 
-        context = copy_context()
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            # In Twisted's reactor, which the worker has started.
-            from twisted.internet.threads import deferToThread  # noqa: PLC0415
-
-            return await deferToThread(context.run, function)
-        if self._pool is None:
-            from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
-
-            # The loop's own has few threads on a small machine.
-            self._pool = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="task")
-        running = loop.run_in_executor(self._pool, context.run, function)
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            # A thread cannot be cancelled.  It may look at its item's `stopping`, and its end is the task's.
-            await asyncio.wait([running])
-            return running.result()
+            self._threads = Threads()
+        return await self._threads.run(function)
 
 
 def media_type(text: str) -> str:

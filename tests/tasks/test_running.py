@@ -8,6 +8,9 @@ from datetime import date
 
 import pytest
 import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.threads import deferToThread
 
 from queueber.tasks import Backoff, Next, current_item
 from queueber.values import Action, id_text
@@ -403,3 +406,86 @@ def test_a_plain_task_that_is_cancelled_ends_when_its_thread_does(app):
         return await task
 
     assert asyncio.run(main()) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_in_a_reactor_plain_tasks_do_not_wait_for_threads_of_its_pool(app):
+    number = reactor.getThreadPool().max + 1
+    together = threading.Barrier(number)
+
+    @app.task
+    def plain() -> None:
+        together.wait(10)
+
+    @app.task
+    async def waiting() -> None: ...
+
+    item = delivered(item_of(plain))
+    found = await gatherResults([Deferred.fromCoroutine(app.handler(item)) for _ in range(number)], consumeErrors=True)
+    assert found == [None] * number
+
+
+@pytest_twisted.ensureDeferred
+async def test_in_a_reactor_a_plain_task_that_is_cancelled_ends_when_its_thread_does(app):
+    began, may_end = threading.Event(), threading.Event()
+
+    @app.task
+    def plain() -> None:
+        began.set()
+        assert may_end.wait(60)
+
+    @app.task
+    async def waiting() -> None: ...
+
+    results = []
+    running = Deferred.fromCoroutine(app.handler(delivered(item_of(plain)))).addBoth(results.append)
+    await deferToThread(began.wait)
+    running.cancel()
+    running.cancel()
+    assert results == []
+    may_end.set()
+    await running
+    assert results == [None]
+
+
+@pytest.fixture
+def queued(app, monkeypatch):
+    """A handler with one thread, the item that keeps it busy, one that waits, and the event that ends the first."""
+    monkeypatch.setattr("queueber.tasks.threads.THREADS_MAX", 1)
+    may_end = threading.Event()
+
+    @app.task
+    def plain(wait: bool) -> None:
+        assert wait, "it ran"
+        assert may_end.wait(60)
+
+    @app.task
+    async def waiting() -> None: ...
+
+    return app.handler, delivered(item_of(plain, True)), delivered(item_of(plain, False)), may_end
+
+
+def test_a_plain_task_that_is_cancelled_before_it_began_never_runs(queued):
+    handler, first, second, may_end = queued
+
+    async def main():
+        tasks = [asyncio.create_task(handler(each)) for each in (first, second)]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await tasks[1]
+        may_end.set()
+        assert await tasks[0] is None
+
+    asyncio.run(main())
+
+
+@pytest_twisted.ensureDeferred
+async def test_in_a_reactor_a_plain_task_that_is_cancelled_before_it_began_never_runs(queued):
+    handler, first, second, may_end = queued
+    calls = [Deferred.fromCoroutine(handler(each)) for each in (first, second)]
+    calls[1].cancel()
+    with pytest.raises(CancelledError):
+        await calls[1]
+    may_end.set()
+    assert await calls[0] is None
