@@ -21,7 +21,7 @@ from queueber.cli.work_options import (
     url_of,
     worker_options,
 )
-from queueber.cli.work_report import Reporter, log_to
+from queueber.cli.work_report import Reporter
 from queueber.client_core.address import PORT_MAX
 
 STOP_EXTRA_SECONDS: Final = 25.0
@@ -49,7 +49,7 @@ class WorkCommand(ServerCommand):
 @click.option("-v", "--verbose", is_flag=True, help="Print a line for each item.")
 @click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
 @click.pass_obj
-def work(server: ServerSelection, /, *, quiet: bool, **given: Any) -> None:  # noqa: ANN401  (the other options)
+def work(server: ServerSelection, /, **given: Any) -> None:  # noqa: ANN401  (the options)
     """
     Run workers until a signal.
 
@@ -69,7 +69,6 @@ def work(server: ServerSelection, /, *, quiet: bool, **given: Any) -> None:  # n
     options = _work_options(server, given)
     supervisor = WorkerEnd.from_environment()
     reporter = Reporter("" if supervisor is None else f"worker {supervisor.slot + 1}")
-    log_to(reporter, logging.WARNING if quiet else logging.INFO)
     if supervisor is None and (given["processes"] > 1 or given["reload"] or options.limit != Limit()):
         sys.exit(_supervise(reporter, given["processes"], options.grace, reload=given["reload"]))
     # Imported here, because --help and the supervisor do without it.
@@ -115,6 +114,7 @@ def _work_options(server: ServerSelection, given: dict[str, Any]) -> WorkOptions
         discard_output=given["discard_output"],
         scheduler=not given["no_scheduler"],
         verbose=given["verbose"],
+        quiet=given["quiet"],
         limit=given["limit"],
     )
 

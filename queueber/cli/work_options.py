@@ -85,6 +85,7 @@ class WorkOptions:
     discard_output: bool = False
     scheduler: bool = True
     verbose: bool = False
+    quiet: bool = False
     limit: Limit = Limit()
 
 

@@ -19,7 +19,7 @@ from queueber.cli.commands import EXIT_INTERRUPTED
 from queueber.cli.work_channel import ENDING, POLLED, READY, REFUSED, WorkerEnd
 from queueber.cli.work_command import CommandHandler
 from queueber.cli.work_options import Limit, WorkOptions, queue_in
-from queueber.cli.work_report import Reporter
+from queueber.cli.work_report import Reporter, log_to
 from queueber.cli.work_stop import END_SECONDS, Stopper
 from queueber.cli.work_supervisor import EXIT_ERROR, EXIT_REFUSED, EXIT_STOPPED
 from queueber.cli.work_target import load
@@ -82,7 +82,7 @@ def run_worker(options: WorkOptions, reporter: Reporter, supervisor: WorkerEnd |
         click.ClickException: the target cannot be used.
         QueueberError: an option cannot be used.
     """
-    worker, schedule = _begin(options, supervisor)
+    worker, schedule = _begin(options, reporter, supervisor)
     if supervisor is None or not supervisor.slot:
         reporter.banner(options.target or shlex.join(options.command), worker.server, worker.queues)
     guard = ExitGuard("a handler or a thread does not end, so the process is ended")
@@ -103,7 +103,9 @@ def run_worker(options: WorkOptions, reporter: Reporter, supervisor: WorkerEnd |
         sys.exit(status)
 
 
-def _begin(options: WorkOptions, supervisor: WorkerEnd | None) -> tuple[Worker, AbstractContextManager[object]]:
+def _begin(
+    options: WorkOptions, reporter: Reporter, supervisor: WorkerEnd | None
+) -> tuple[Worker, AbstractContextManager[object]]:
     """
     Return the worker and its scheduler, as `make_worker`, once its health can be seen.
 
@@ -112,6 +114,8 @@ def _begin(options: WorkOptions, supervisor: WorkerEnd | None) -> tuple[Worker, 
     before = set(threading.enumerate())
     try:
         worker, schedule = make_worker(options)
+        # Not before: `logging.basicConfig` of the program does nothing once there is a handler.
+        log_to(reporter, logging.WARNING if options.quiet else logging.INFO)
         try:
             worker.show_health(supervisor.slot if supervisor is not None and options.processes > 1 else None)
         except InvalidRequest as why:

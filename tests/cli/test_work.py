@@ -332,6 +332,25 @@ def test_a_thread_of_a_module_that_cannot_be_used_does_not_hold_the_process(work
     assert work.log().splitlines()[-1] == f"queueber: {reason}"
 
 
+LOGGING = """
+import logging
+from shop import HERE, note
+
+logging.basicConfig(filename=HERE / "own log", level="INFO")
+"""
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_program_that_sets_up_logging_gets_the_lines_of_the_worker(work, processes):
+    (work.folder / "logs.py").write_text(LOGGING)
+    process = work.start("logs:note", "--processes", processes)
+    own = work.folder / "own log"
+    until(lambda: own.exists() and own.read_text().count("connected; taking items") == int(processes))
+    assert work.stop(process) == 0
+    assert "SIGTERM: no new items" in own.read_text()
+    assert "connected" not in work.log()
+
+
 # The health page
 
 
