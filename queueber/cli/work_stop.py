@@ -23,7 +23,9 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
+
+from queueber.worker.signals import take
 
 LOG = logging.getLogger("queueber.work")
 
@@ -148,11 +150,11 @@ class Stopper:
     def take_charge(self) -> None:
         """Process the signals from now on, until the process ends: its exit handlers have their time, too."""
 
-        def act(number: int, _: Any) -> None:  # noqa: ANN401  (a frame)
+        def act(number: int) -> None:
             if number != signal.SIGHUP or not self._supervised:
                 self.signal(signal.Signals(number).name)
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             # A shell or nohup that has SIGHUP ignored means that; a shell has SIGINT ignored in the background.
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, act)
+                take(number, act)

@@ -28,6 +28,7 @@ from queueber.worker.policy import ENDING_SECONDS, SETTLE_SECONDS, Policy
 from queueber.worker.probes import Probes
 from queueber.worker.queues import Resolved, resolve
 from queueber.worker.runners import Runner, ThreadRunner
+from queueber.worker.signals import take
 from queueber.worker.telemetry import Telemetry, installed
 from queueber.worker.verdicts import checked_seconds, span_of
 
@@ -354,7 +355,7 @@ class Worker:
             yield
             return
 
-        def on_signal(number: int, _: object) -> None:
+        def on_signal(number: int) -> None:
             before, self._signalled = self._signalled, monotonic()
             if before is not None and self._signalled - before >= AGAIN_SECONDS:
                 # If the worker has ended under a handler that goes on.
@@ -364,7 +365,7 @@ class Worker:
             with suppress(Exception):
                 LOG.info("%s: the worker stops", signal.Signals(number).name)
 
-        before = {each: signal.signal(each, on_signal) for each in (signal.SIGTERM, signal.SIGINT)}
+        before = {each: take(each, on_signal) for each in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
         finally:
