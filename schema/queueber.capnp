@@ -508,7 +508,8 @@ struct Settings {
   dedupWindowMs @12 :UInt64 = 300000;
 
   idleTtlMs @13 :UInt64;
-  # A queue without items, waiting polls and calls for this time is deleted; 0: never.
+  # A queue without items, waiting polls and calls for this time is deleted, but not while it is paused, nor within the
+  # window of a deduplication key; 0: never.
 
   labels @14 :List(Label);
   # At most 16, with distinct names.

@@ -265,6 +265,8 @@ class Broker:
         waiter = Waiter(queue, wanted or 1, lease_duration, wait_until, peer, session=attached)
         if others is not None:
             waiter.choice = _choice((queue, *others), weights)
+            for each in others:
+                each.used_at = now
         self.polls.enqueue(waiter, no_wait=wait == 0)
         return waiter
 

@@ -41,7 +41,8 @@ class Redrive:
     """
     A search for dead items.
 
-    The caller reads slices of the rows above `after`, or the rows of `ids` if there are any, until `done`.
+    The caller reads slices of the rows above `after`, or the rows of `ids` if there are any, some at a time, until
+    `done`.
     """
 
     dead: Queue
@@ -92,14 +93,17 @@ class Redrive:
             self.after = scan.items[-1].key
         self._slices += 1
         found = self._movable()
-        enough = len(found) > self.limit or sum(len(item.contents) for item in found) > self.bytes_max
-        self.done = scan.exhausted or enough or (bool(found) and self._slices >= _SLICES_MAX)
+        self.done = scan.exhausted or self._is_enough(found) or (bool(found) and self._slices >= _SLICES_MAX)
         self.more = not scan.exhausted
 
-    def add_rows(self, items: Iterable[Item]) -> None:
-        """Add the rows of `ids`, as far as there are any."""
+    def add_rows(self, items: Iterable[Item], *, last: bool) -> None:
+        """Add the rows of the next of `ids`, as far as there are any; *last* if these are all."""
         self._keep(items)
-        self.done = True
+        self.done = last or self._is_enough(self._movable())
+        self.more = not last
+
+    def _is_enough(self, found: Sequence[Item]) -> bool:
+        return len(found) > self.limit or sum(len(item.contents) for item in found) > self.bytes_max
 
     def _keep(self, items: Iterable[Item]) -> None:
         self._found.update((item.key, item) for item in items if self._matches(item))

@@ -9,7 +9,7 @@ adds with one key, the one that is decided second finds the record of the first.
 A record has an end, or counts until its item is gone.  An item may go in many
 ways: it is removed, cancelled, purged with its queue, it expires or dies.  None
 of them knows of the record.  Instead, a lookup that finds such a record also
-looks for the item, and a record whose item is gone is no hit.
+looks for the item, and a record whose item is gone or has expired is no hit.
 
 Every record has an entry in the index of ends, at which a sweep looks at it.  A
 record with an end is deleted then, unless it was renewed meanwhile.  One without
@@ -18,13 +18,15 @@ long as its item exists, but between ten minutes and a day.
 """
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from hashlib import blake2b
 from typing import Final, NamedTuple, TypeAlias
 
 from attrs import define, field
 
 from queueber.broker.adds import Adds
-from queueber.broker.model import NO_QUEUE, TIME_BYTES, ItemId, QueueNumber
+from queueber.broker.expired import is_expired
+from queueber.broker.model import NO_QUEUE, TIME_BYTES, Item, ItemId, QueueNumber
 from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.queue import Queue
 from queueber.broker.queues import Queues
@@ -107,14 +109,15 @@ class RecordLog:
         """Return *records*, which were read, as they are now."""
         return {**records, **self._records}
 
-    def place_of(self, item: ItemId) -> QueueNumber | None:
-        """Return the queue to which a plan has put *item* last; `NO_QUEUE` if it is gone, None if no plan has."""
+    def row_of(self, item: ItemId) -> tuple[QueueNumber, Item | None] | None:
+        """Return where a plan has put *item* last, and its row; `NO_QUEUE` if it is gone, None if no plan wrote it."""
         for write in reversed(self._writes):
             if isinstance(write, PutItems):
-                if any(each.key.id == item for each in write.items):
-                    return write.queue
+                for each in write.items:
+                    if each.key.id == item:
+                        return write.queue, each
             elif isinstance(write, DeleteItem) and write.key.id == item:
-                return NO_QUEUE
+                return NO_QUEUE, None
         return None
 
 
@@ -137,8 +140,8 @@ class KeyedAdd(RecordLog):
     records: dict[RecordKey, DedupRecord | None] = field(factory=dict, init=False)
     """The records that were read, for the caller to fill."""
 
-    existing: set[ItemId] = field(factory=set, init=False)
-    """The items of records without an end that were found under `number`, for the caller to fill."""
+    existing: dict[ItemId, Item] = field(factory=dict, init=False)
+    """The items of records without an end that were found under `number`, without contents, for the caller to fill."""
 
 
 @define(eq=False)
@@ -258,14 +261,27 @@ class Deduplication:
             check = no_earlier_than(now, CHECK_SPAN_MIN)
             return PutDedup(queue.id, digest, DedupRecord(UNTIL_REMOVED, (item,), check=check))
         window = queue.settings.dedup_window_ms
-        return PutDedup(queue.id, digest, DedupRecord(no_earlier_than(now, window), (item,))) if window else None
+        if not window:
+            return None
+        ends = no_earlier_than(now, window)
+        if queue.keyed_until is not None:
+            queue.keyed_until = max(queue.keyed_until, ends)
+        return PutDedup(queue.id, digest, DedupRecord(ends, (item,)))
 
     def _counts(self, keyed: KeyedAdd, record: DedupRecord, now: WallMs) -> bool:
         """Return whether *record* makes a second item a duplicate."""
         if record.ends != UNTIL_REMOVED:
             return record.ends > now
-        existing = keyed.existing if keyed.queue.number == keyed.number else set()
-        return _exists(keyed, keyed.queue, record.ids[0], existing)
+        queue, (item,) = keyed.queue, record.ids
+        existing = keyed.existing if queue.number == keyed.number else {}
+        if not _exists(keyed, queue, item, existing.keys()):
+            return False
+        if item in queue.held:
+            return True
+        written = keyed.row_of(item)
+        row = existing[item] if written is None else written[1]
+        # One that has expired will not be delivered, although it is there until a poll would get it.
+        return row is not None and not is_expired(row, queue.settings, now)
 
     # The end of records
 
@@ -337,12 +353,12 @@ class Deduplication:
         return {queue.id: queue for queue in self._queues if queue.id is not None}
 
 
-def _exists(log: RecordLog, queue: Queue, item: ItemId, found: set[ItemId]) -> bool:
+def _exists(log: RecordLog, queue: Queue, item: ItemId, found: AbstractSet[ItemId]) -> bool:
     """Return whether *item* is among the items of *queue* that did not die; *found* were read under its number."""
     if item in queue.held:
         return True
-    number = log.place_of(item)
-    return item in found if number is None else number == queue.number
+    written = log.row_of(item)
+    return item in found if written is None else written[0] == queue.number
 
 
 def _next_check(item: ItemId, now: WallMs) -> WallMs:

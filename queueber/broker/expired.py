@@ -48,6 +48,19 @@ class Unexpired:
         return self._items
 
 
+@define
+class ExpiryBudget:
+    """The expired items that a claim may still take out of the way, in all its queues together."""
+
+    items: int
+    bytes: int
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether further expired items have to wait for the next claim."""
+        return self.items <= 0 or self.bytes <= 0
+
+
 @define(eq=False)
 class Expirations:
     """Takes expired items out of the way of claims."""
@@ -55,26 +68,32 @@ class Expirations:
     _moves: Moves
     _limits: Limits
 
-    def sift(self, queue: Queue, count: int, bytes_max: int, now: WallMs, changes: Changes) -> Unexpired:
+    def budget(self) -> ExpiryBudget:
+        """Return that of one claim."""
+        return ExpiryBudget(self._limits.expiry_slice, self._limits.refill_bytes)
+
+    def sift(
+        self, queue: Queue, count: int, bytes_max: int, now: WallMs, changes: Changes, budget: ExpiryBudget
+    ) -> Unexpired:
         """
         Take the head of the window of *queue*: about *count* due items of *bytes_max*, and expired ones before them.
 
-        Expired items die, or are dropped if the queue says so, in *changes*.  Their number and size have bounds of
-        their own; what is beyond them is left for the next claim.  The caller puts the `rest` back.
+        Expired items die, or are dropped if the queue says so, in *changes*.  Those beyond *budget* are left for the
+        next claim.  The caller puts the `rest` back.
         """
-        limits, settings = self._limits, queue.settings
-        items = queue.window.pop_due(count + limits.expiry_slice, now, bytes_max + limits.refill_bytes)
+        settings = queue.settings
+        items = queue.window.pop_due(count + budget.items, now, bytes_max + budget.bytes)
         live: deque[Item] = deque()
-        past, expired, size = LOWEST, 0, 0
+        past = LOWEST
         for place, item in enumerate(items):
             if not is_expired(item, settings, now):
                 live.append(item)
                 continue
-            if expired >= limits.expiry_slice or size >= limits.refill_bytes:
+            if budget.exhausted:
                 queue.window.put_back(items[place:])
                 break
-            expired += 1
-            size += len(item.contents)
+            budget.items -= 1
+            budget.bytes -= len(item.contents)
             if not live:
                 past = item.key
             assert queue.number is not None, "a queue with items has a number"

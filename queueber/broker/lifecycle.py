@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from attrs import define
 
 from queueber.broker.leases import LeaseTable
-from queueber.broker.model import Key
+from queueber.broker.model import UNKNOWN_TIME, Key
 from queueber.broker.moves import Changes, Moves
 from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.polls import Polls
@@ -54,10 +54,13 @@ class Lifecycle:
         return self._change(queue, changes, [wire for wire in reset if wire in queue.configured])
 
     def pause(self, queue: Queue, *, adds: bool, polls: bool, paused: bool) -> Plan[Settings | QueueberError]:
-        """Pause adds, polls or both, or with *paused* false resume them; otherwise as `configure`."""
-        chosen = {"addsPaused": adds, "pollsPaused": polls}
-        assert chosen.keys() == READ_ONLY
-        return self._change(queue, {name: paused for name, one in chosen.items() if one})
+        """Pause adds, polls or both, or with *paused* false resume them if they are; otherwise as `configure`."""
+        fields = {"addsPaused": adds, "pollsPaused": polls}
+        assert fields.keys() == READ_ONLY
+        chosen = [name for name, one in fields.items() if one]
+        if paused:
+            return self._change(queue, dict.fromkeys(chosen, True))
+        return self._change(queue, {}, [name for name in chosen if name in queue.configured])
 
     def _change(
         self, queue: Queue, changes: SettingFields, reset: Collection[str] = ()
@@ -67,6 +70,8 @@ class Lifecycle:
             why = InvalidRequest("dead items have no settings of their own")
         if why is not None or not (changes or reset):
             return self._uncommitted.plan(queue, [], why or queue.settings)
+        # The call is a use of the queue: the next look begins the time anew.
+        queue.used_at = UNKNOWN_TIME
         writes = self._queues.configure(queue, changes, reset)
         self._polls.mark_runnable(queue)
         return self._uncommitted.plan(queue, writes, queue.settings)
@@ -106,11 +111,25 @@ class Lifecycle:
             plan = self._end_dead(dead, WallMs(now - settings.dead_ttl_ms))
             if plan is not None:
                 return plan
-        if queue.items or (dead is not None and dead.items) or self._polls.waiters_of(queue) or not queue.used_at:
+        if queue.keyed_until is None:
+            queue.keyed_until = WallMs(now + settings.dedup_window_ms)
+        if self._is_used(queue):
             queue.used_at = now
-        if queue.number is None or not 0 < settings.idle_ttl_ms <= now - queue.used_at:
+        if queue.number is None or not 0 < settings.idle_ttl_ms <= now - queue.used_at or now < queue.keyed_until:
             return None
         return self.delete(queue, now)
+
+    def _is_used(self, queue: Queue) -> bool:
+        """Return whether *queue* has items or polls, or is paused, or whether its last use is not known."""
+        dead, settings = queue.dead, queue.settings
+        return bool(
+            queue.items
+            or (dead is not None and dead.items)
+            or self._polls.waiters_of(queue)
+            or settings.adds_paused
+            or settings.polls_paused
+            or not queue.used_at
+        )
 
     def _end_dead(self, dead: Queue, until: WallMs) -> Plan[None] | None:
         """Remove a slice of the dead items that are older than *until*; None if none is known."""

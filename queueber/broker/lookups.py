@@ -31,7 +31,6 @@ class LookupRead:
     """Where items of each queue may be: its own rows, those of its dead items, those of leases under an old number."""
 
     _wanted: frozenset[ItemId] = field(init=False)
-    _read_numbers: frozenset[QueueNumber] = field(init=False)
     _found: dict[ItemId, Found | None] = field(factory=dict, init=False)
     _deleted: set[tuple[QueueNumber, Key]] = field(factory=set, init=False)
     """Rows that were deleted, of items that were not written since."""
@@ -40,17 +39,16 @@ class LookupRead:
         """Collect the rows to read."""
         self.numbers = {queue: _numbers(queue, ids) for queue, ids in self.ids.items()}
         self._wanted = frozenset(item_id for ids in self.ids.values() for item_id in ids)
-        self._read_numbers = frozenset(number for numbers in self.numbers.values() for number in numbers)
 
     def note(self, writes: Sequence[Write]) -> None:
         """Apply the writes of a plan, which comes after those of all plans that were noted before."""
         wanted, found = self._wanted, self._found
         for write in writes:
             if isinstance(write, PutItems):
-                if write.queue in self._read_numbers:
-                    for item in write.items:
-                        if item.key.id in wanted:
-                            found[item.key.id] = Found(write.queue, item)
+                # Of any number: the queue may have received a new one, or its first dead items, since the request.
+                for item in write.items:
+                    if item.key.id in wanted:
+                        found[item.key.id] = Found(write.queue, item)
             elif isinstance(write, DeleteItem) and write.key.id in wanted:
                 known = found.get(write.key.id)
                 if known is None:

@@ -94,7 +94,10 @@ class Queue:
     """Whether an item may have expired: there is a time to live, or an item with an end of its own was seen."""
 
     used_at: WallMs = UNKNOWN_TIME
-    """The last call, or the last look that found items or waiting polls."""
+    """The last call, or the last look that found a use; unknown after a start and a change of the settings."""
+
+    keyed_until: WallMs | None = UNKNOWN_TIME
+    """The end of the last deduplication record that has one; None: not known, because it may be from before a start."""
 
     owner: "Queue | None" = None
     """The queue whose dead items these are."""

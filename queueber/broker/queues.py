@@ -11,7 +11,17 @@ from weakref import WeakValueDictionary
 
 from attrs import define
 
-from queueber.broker.model import HIGHEST, LOWEST, NO_QUEUE, ItemId, Key, QueueNumber, QueueRecord, off_time
+from queueber.broker.model import (
+    HIGHEST,
+    LOWEST,
+    NO_QUEUE,
+    UNKNOWN_TIME,
+    ItemId,
+    Key,
+    QueueNumber,
+    QueueRecord,
+    off_time,
+)
 from queueber.broker.name_index import NameIndex
 from queueber.broker.queue import Queue
 from queueber.broker.settings import DEFAULT_SETTINGS, NOT_CONFIGURED, Settings
@@ -161,6 +171,7 @@ class Queues:
             bytes=record.bytes,
             off_time=record.off_time,
             floor=record.floor,
+            keyed_until=None if record.added else UNKNOWN_TIME,
         )
         if not queue.items:
             queue.window.note_beyond(None)
@@ -171,7 +182,7 @@ class Queues:
 
     def why_full(self, more: int = 1) -> Overloaded | None:
         """Return why no *more* queues may receive a number; None if they may."""
-        if len(self._by_name) + more <= self._limits.queues:
+        if not more or len(self._by_name) + more <= self._limits.queues:
             return None
         return Overloaded(
             f"queues: {counted(len(self._by_name), 'exists', 'exist')}; the limit is {self._limits.queues:,} (queues)",
@@ -277,6 +288,7 @@ class Queues:
             self.windows.forget(line)
             line.id, line.dead_of, line.held, line.formers = None, NO_QUEUE, {}, frozenset()
             line.added = line.removed = line.bytes = line.off_time = 0
+            line.keyed_until = UNKNOWN_TIME
         if queue.dead is not None:
             self._unnumbered_dead[queue.name], queue.dead = queue.dead, None
         self.watched.pop(queue, None)

@@ -229,6 +229,7 @@ class Settles:
     def _apply(self, judged: _Judged, rows: Mapping[ItemId, Item], now: WallMs, changes: Changes) -> Settled:
         """Make the changes of one entry in memory."""
         entry, lease, queue = judged.entry, judged.lease, judged.queue
+        queue.used_at = now
         if judged.deadline is not None:
             self._leases.leave_session(lease)
             self._leases.extend(lease, judged.deadline)

@@ -120,27 +120,19 @@ class TopLoop:
 
     async def _round(self, change: Change | None) -> None:
         top = self._top
-        if change is not None:
-            top.message = await self._outcome_of(change)
         try:
+            if change is not None:
+                await self._limited(self._questions.change(change))
+                top.message = f"{'paused' if change.pause else 'resumed'} {text_of(change.queue)}"
             await self._limited(self._answers())
         except (QueueberError, OSError) as why:
-            top.error = _text_of_error(why)
+            top.error = one_line(reason(why)) or type(why).__name__
         self._asking = False
         if self._ended.called:
             return
         self.draw()
         self._later("ask", 0 if self._again else top.interval, self._ask)
         self._again = False
-
-    async def _outcome_of(self, change: Change) -> str:
-        """Make *change*; return a message that says whether it was made, which stays until a key is pressed."""
-        done, queue = "paused" if change.pause else "resumed", text_of(change.queue)
-        try:
-            await self._limited(self._questions.change(change))
-        except (QueueberError, OSError) as why:
-            return f"{queue} was not {done}: {_text_of_error(why)}"
-        return f"{done} {queue}"
 
     async def _answers(self) -> None:
         top = self._top
@@ -199,7 +191,3 @@ class TopLoop:
         """End as by a signal."""
         with suppress(ReactorNotRunning):
             self._reactor.stop()
-
-
-def _text_of_error(why: Exception) -> str:
-    return one_line(reason(why)) or type(why).__name__

@@ -33,7 +33,8 @@ def read(harness, search, rows=None):
     rows = rows or harness.rows
     if search.ids:
         search.add_rows(
-            item for (number, key), item in rows.items.items() if number == search.number and key.id in search.ids
+            [item for (number, key), item in rows.items.items() if number == search.number and key.id in search.ids],
+            last=True,
         )
     while not search.done:
         search.add_slice(rows.scan(search.number, search.after, items_max=SLICE))

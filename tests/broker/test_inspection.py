@@ -13,7 +13,8 @@ from queueber.broker.model import HIGHEST, LOWEST, Item, ItemId, Key
 from queueber.broker.stats import Bounds, bounds_of, exact_bounds
 from queueber.broker.storage import DeleteItem, DeleteQueue, Found, PutItems
 from queueber.errors import InvalidRequest, Overloaded
-from queueber.values import ControlOutcome, ItemState
+from queueber.units import SpanMs, WallMs
+from queueber.values import Action, ControlOutcome, DeathReason, ItemState, Settlement
 from tests.support.examples import examples
 
 TIGHT = {
@@ -240,15 +241,17 @@ class Driver:
     def decide(self, queue, item_id, read):
         """Compare what was found with the truth, and change it."""
         control, harness, now = self.broker.control, self.harness, self.harness.now
-        numbers = {queue.number, *queue.formers}
-        if queue.dead is not None:
-            numbers |= {queue.dead.number, *queue.dead.formers}
-        expected = {item.key.id: item for (n, _), item in truth(harness).items.items() if n in numbers}.get(item_id)
+        lines = [queue] if queue.dead is None else [queue, queue.dead]
+        current = {each.number for each in lines}
+        numbers = current.union(*[each.formers for each in lines])
+        rows = {key.id: (n, item) for (n, key), item in truth(harness).items.items() if n in numbers}
+        number, expected = rows.get(item_id, (None, None))
         line = queue.dead if queue.dead is not None and item_id in queue.dead.held else queue
         found = read.find(item_id)
         located = control.locate(queue, found, now)
         if expected is not None and located is None:
             # Its row is still there, under a number that was retired.
+            assert number not in current
             assert not any(item_id in each.held for each in (queue, line))
             return
         assert (located and located.item) == expected
@@ -350,6 +353,31 @@ class TestLookup:
         read.add([found])
 
         assert read.find(item_id).item.key.due == harness.now + 5
+
+    def test_finds_an_item_that_is_the_first_to_die_after_the_request(self, harness, control):
+        (item_id,) = harness.add(b"x")
+        _, lease = harness.take()
+        read = Lookups(harness.broker.follow, harness.broker.unfollow).begin([(harness.queue, [item_id])])
+        before = harness.rows.copy()
+        harness.settle(Settlement(lease.id, item_id, Action.REJECT))
+        harness.commit_all()
+
+        read.add(find(before, read.numbers[harness.queue], [item_id]))
+
+        assert control.locate(harness.queue, read.find(item_id), harness.now).state is ItemState.DEAD
+
+    def test_finds_an_item_that_came_back_under_a_new_number_after_the_request(self, harness, control):
+        item_id, _ = harness.add(b"x", b"y")
+        _, lease = harness.take()
+        read = Lookups(harness.broker.follow, harness.broker.unfollow).begin([(harness.queue, [item_id])])
+        before = harness.rows.copy()
+        harness.purge()
+        harness.settle(Settlement(lease.id, item_id, Action.DEFER))
+        harness.commit_all()
+
+        read.add(find(before, read.numbers[harness.queue], [item_id]))
+
+        assert control.cancel(harness.queue, read.find(item_id), harness.now).reply is ControlOutcome.DONE
 
     def test_finds_an_item_that_is_leased_under_a_retired_number(self, harness, control):
         (item_id,) = harness.add(b"x")
@@ -463,6 +491,17 @@ class TestQueues:
 
         assert harness.queue.settings.max_items == 5
         assert list(harness.broker.queues.names.search(label=("team", "x"))) == ["default"]
+
+    def test_a_resumption_leaves_nothing_and_makes_no_queue(self, harness):
+        lifecycle, queue = harness.broker.lifecycle, harness.queue
+        plan = lifecycle.pause(queue, adds=True, polls=True, paused=False)
+        assert (plan.reply, plan.writes, queue.number) == (queue.settings, [], None)
+
+        harness.pause(adds=True, polls=True)
+        harness.pause(adds=True, polls=True, paused=False)
+        harness.commit_all()
+
+        assert (harness.rows.settings, queue.configured) == ({}, {})
 
     def test_a_pause_is_durable_and_a_resumption_too(self, harness, control):
         harness.submit(harness.broker.lifecycle.pause(harness.queue, adds=True, polls=True, paused=True))

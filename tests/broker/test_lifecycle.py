@@ -7,8 +7,8 @@ import pytest
 
 from queueber.broker.model import Facts, Key
 from queueber.broker.settings import DEFAULT_SETTINGS
-from queueber.units import WallMs
-from queueber.values import DeathReason
+from queueber.units import SpanMs, WallMs
+from queueber.values import Action, DeathReason, ItemOptions, NewItem, Settlement
 
 
 def facts_of(harness, queue=None):
@@ -417,6 +417,79 @@ class TestIdleQueues:
             assert self.look(harness)
         harness.broker.polls.cancel(waiter)
         harness.now = WallMs(harness.now + 100)
+        assert not self.look(harness)
+
+    @pytest.mark.parametrize("what", ["adds", "polls"])
+    def test_that_are_paused_stay_paused(self, harness, what):
+        harness.configure(idleTtlMs=100)
+        harness.pause(**{what: True})
+        for _ in range(3):
+            harness.now = WallMs(harness.now + 100)
+            assert self.look(harness)
+        harness.pause(**{what: True}, paused=False)
+        assert self.look(harness)
+        harness.now = WallMs(harness.now + 100)
+        assert not self.look(harness)
+
+    def test_are_in_use_when_they_are_configured(self, harness):
+        queue = harness.queue
+        harness.configure(idleTtlMs=100)
+        harness.add(b"a")
+        lease = harness.take()[1]
+        harness.remove(next(iter(lease.keys)), lease.id)
+        harness.now = WallMs(harness.now + 100)
+        assert not self.look(harness)
+        harness.now = WallMs(harness.now + 500)
+        harness.configure(idleTtlMs=100)
+        assert harness.queue is queue
+        assert self.look(harness)
+        harness.now = WallMs(harness.now + 100)
+        assert not self.look(harness)
+
+    def test_are_in_use_when_their_last_item_is_settled(self, harness):
+        harness.configure(idleTtlMs=100)
+        harness.add(b"a")
+        lease = harness.take()[1]
+        assert self.look(harness)
+        harness.now = WallMs(harness.now + 99)
+        harness.settle(Settlement(lease.id, b"", Action.REMOVE))
+        harness.now = WallMs(harness.now + 99)
+        assert self.look(harness)
+        harness.now = WallMs(harness.now + 1)
+        assert not self.look(harness)
+
+    def test_are_in_use_when_a_poll_of_several_has_looked_at_them(self, harness):
+        harness.configure(idleTtlMs=100, name="second")
+        assert self.look(harness, "second")
+        harness.now = WallMs(harness.now + 99)
+        harness.broker.poll(
+            harness.queue,
+            wanted=1,
+            lease_duration=SpanMs(9),
+            wait=0,
+            peer=1,
+            now=harness.now,
+            others=[harness.broker.queue("second")],
+        )
+        harness.distribute()
+        harness.now = WallMs(harness.now + 99)
+        assert self.look(harness, "second")
+
+    @pytest.mark.parametrize("restarted", [False, True])
+    def test_stay_for_the_window_of_a_deduplication_key(self, harness, restarted):
+        harness.configure(idleTtlMs=100, dedupWindowMs=1_000)
+        keyed = [NewItem(b"a", SpanMs(0), ItemOptions(dedup_key=b"k"))]
+        add = harness.broker.dedup.begin(harness.queue, keyed, b"")
+        harness.submit(harness.broker.dedup.decide(add, harness.now))
+        lease = harness.take()[1]
+        harness.remove(next(iter(lease.keys)), lease.id)
+        harness.commit_all()
+        if restarted:
+            harness.crash()
+        for _ in range(10):
+            assert self.look(harness)
+            harness.now = WallMs(harness.now + 100)
+        harness.now = WallMs(harness.now + 1)
         assert not self.look(harness)
 
     def test_are_watched_after_a_start(self, harness):

@@ -253,6 +253,25 @@ class TestExpiry:
         harness.broker.claims.distribute(harness.now)
         assert harness.queue.dead.items == 2
 
+    def test_those_of_many_queues_are_passed_over_in_several_claims_too(self, make_harness):
+        """A claim is one commit: its length must not grow with the number of queues."""
+        harness = make_harness(expiry_slice=3)
+        names = [f"q{number}" for number in range(4)]
+        for name in names:
+            harness.add_with(b"a", b"b", name=name, expires_at=WallMs(harness.now + 5))
+            harness.add(b"new", name=name)
+        harness.now = WallMs(harness.now + 5)
+        waiters = [harness.poll(wait=None, name=name) for name in names]
+        counts, given = [], []
+        while harness.broker.polls.has_runnable:
+            for plan in harness.broker.claims.distribute(harness.now):
+                harness.submit(plan)
+                given += [each.waiter for each in plan.reply]
+            counts.append(len(harness.deaths))
+            harness.broker.check()
+        assert counts == [3, 6, 8]
+        assert sorted(map(waiters.index, given)) == [0, 1, 2, 3]
+
     def test_items_that_do_not_fit_the_reply_stay_in_order(self, make_harness):
         harness = make_harness(poll_bytes=10)
         harness.configure(ttlMs=100)

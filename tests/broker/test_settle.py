@@ -5,8 +5,10 @@ import pytest
 from queueber.broker.model import Facts
 from queueber.broker.storage import DeleteItem, DeleteLease, Found, PutItems, PutLease
 from queueber.errors import InvalidRequest, Overloaded
+from queueber.limits import Limits
 from queueber.units import SpanMs, WallMs
 from queueber.values import Action, Death, DeathReason, ItemOptions, NewItem, Outcome, Settled, Settlement
+from tests.broker.conftest import START
 
 LONG = 60_000
 UNKNOWN = b"?" * 16
@@ -396,6 +398,18 @@ class TestLimitsOfQueues:
             entry(Action.REMOVE, lease, a), entry(Action.REMOVE, lease, b), adds=[("default", b"d"), ("default", b"e")]
         ).changed
         assert harness.queue.items == 3
+
+    def test_no_new_queue_is_too_many_where_there_are_more_than_the_limit(self, harness):
+        """A start with a lower limit keeps all queues."""
+        harness.add(b"a")
+        harness.add(b"b", name="next")
+        harness.commit_all()
+        harness.limits = Limits(queues=1)
+        harness.crash()
+
+        assert harness.settle(adds=[("next", b"c")]).changed
+        with pytest.raises(Overloaded, match="queues"):
+            harness.settle(adds=[("third", b"c")])
 
     def test_several_new_queues_count_together(self, make_harness):
         harness = make_harness(queues=2)

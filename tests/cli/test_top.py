@@ -1,11 +1,6 @@
 """The picture of `queueber top`, and the effect of its keys, without a terminal and without a server."""
 
-import signal
-from types import SimpleNamespace
-
 import pytest
-from twisted.internet.defer import ensureDeferred
-from twisted.internet.task import Clock
 
 from queueber.api import DeliveryFacts
 from queueber.api.control_types import (
@@ -18,11 +13,9 @@ from queueber.api.control_types import (
     SettingsInForce,
 )
 from queueber.cli.top_keys import KeyDecoder
-from queueber.cli.top_loop import TopLoop
 from queueber.cli.top_state import Change, Detail, QueueLeases, Quit, Refresh, Sample, Screen, Top, workers_of
 from queueber.cli.top_text import Cell, Column, grid, rate, size
 from queueber.cli.top_view import picture
-from queueber.errors import Overloaded
 from queueber.values import ItemState
 
 NOW_MS = 1_800_000_000_000
@@ -396,41 +389,6 @@ def test_a_message_lasts_until_the_next_key(top):
     assert shown(top)[1] == "paused mail"
     press(top, "down")
     assert shown(top)[1] == "by ready"
-
-
-class Keyboard(Clock):
-    """A reactor with one terminal, whose keys the test presses."""
-
-    def addReader(self, reader):  # noqa: N802  (Twisted's name)
-        self.reader = reader
-
-    def removeReader(self, reader):  # noqa: N802
-        assert reader is self.reader
-
-
-def test_the_refusal_of_a_change_stays_until_the_next_key(top, monkeypatch):
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-
-    async def asked():
-        return sample(MAIL)
-
-    async def refused(_):
-        raise Overloaded("no room on the disk")
-
-    reactor = Keyboard()
-    questions = SimpleNamespace(sample=asked, change=refused)
-    terminal = SimpleNamespace(enter=lambda: None, size=lambda: (80, 24), draw=lambda _: None, read=lambda: b"py")
-    loop = TopLoop(reactor, top, questions, terminal, 5.0)
-    running = ensureDeferred(loop.run())
-    reactor.reader.doRead()
-    for _ in range(3):
-        reactor.advance(top.interval)
-        assert shown(top)[1] == "mail was not resumed: no room on the disk"
-    press(top, "down")
-    assert shown(top)[1] == "by ready"
-    terminal.read = lambda: b"q"
-    reactor.reader.doRead()
-    assert running.called
 
 
 def test_help_and_the_end(top):

@@ -5,6 +5,7 @@ from twisted.logger import globalLogPublisher
 
 from queueber import api
 from queueber.errors import StorageError
+from queueber.server.core.lookups import LOOKUPS_MAX
 from queueber.values import ItemOptions, NewItem
 
 REQUEST = b"R" * 16
@@ -55,6 +56,20 @@ def test_calls_that_arrive_during_a_read_are_read_together(server):
     found = [reply(peer, question) for question in questions]
     assert {each.ids[0] for each in found} == {found[0].ids[0]}
     assert [list(each.duplicates) for each in found] == [[], [0], [0], [0], [0]]
+
+
+def test_few_items_of_keys_that_count_until_these_are_gone_are_read_at_once(server, monkeypatch):
+    """Each may have contents of 8 MiB."""
+    peer, sizes, find = server.connect(), [], server.store.find
+    monkeypatch.setattr(server.store, "find", lambda queues, ids: sizes.append(len(ids)) or find(queues, ids))
+    count = 2 * LOOKUPS_MAX + 1
+    options = [ItemOptions(dedup_key=b"%d" % number, until_removed=True) for number in range(count)]
+    content = api.write_add_request(api.AddRequest([NewItem(b"x", 0, each) for each in options]))
+    for duplicates in ([], list(range(count))):
+        question = peer.call(api.ADD, content)
+        server.settle()
+        assert list(reply(peer, question).duplicates) == duplicates
+    assert sizes == [LOOKUPS_MAX, LOOKUPS_MAX, 1]
 
 
 def test_an_add_with_keys_serves_polls_that_wait_no_longer_before_it(server):

@@ -10,6 +10,7 @@ from queueber.api.control import read_control_response, write_control_request
 from queueber.api.control_types import Redriven, RedriveRequest
 from queueber.errors import Damaged, Kind
 from queueber.rpc import Calls
+from queueber.server.core import redrives as redrives_module
 from queueber.server.core.redrives import Redrives
 from queueber.server.core.replies import Replies
 from queueber.units import SpanMs
@@ -124,6 +125,20 @@ def test_filters_and_target(server, redrives):
     assert (ready(server), ready(server, "other")) == (0, 1)
     assert redrive(server, redrives, limit=1) == Redriven(moved=1, more=True)
     assert redrive(server, redrives) == Redriven(moved=1, more=False)
+
+
+def test_few_items_are_found_by_their_ids_at_once_and_no_more_than_are_needed(server, redrives, monkeypatch):
+    """Each may have contents of 8 MiB."""
+    monkeypatch.setattr(redrives_module, "LOOKUPS_MAX", 2)
+    ids = kill(server, *[b"%d" % number for number in range(6)])
+    sizes, find = [], server.store.find
+    server.store.find = lambda numbers, some: sizes.append(len(some)) or find(numbers, some)
+
+    assert redrive(server, redrives, ids=ids, limit=1) == Redriven(moved=1, more=True)
+    assert sizes == [2]
+    sizes.clear()
+    assert redrive(server, redrives, ids=ids[1:]) == Redriven(moved=5, more=False)
+    assert sizes == [2, 2, 1]
 
 
 def test_one_redrive_runs_at_a_time(server, redrives):

@@ -67,6 +67,18 @@ def test_an_attach_says_what_it_grants(server):
     assert attach(peer, grace=20_000) == api.AttachResponse([], 20_000, 30_000)
 
 
+def test_two_sessions_of_one_connection_move_to_another_one_before_the_older_is_lost(server, worker):
+    attach(worker, OTHER)
+    taken = [take(worker, session=each).lease for each in (WORKER, OTHER)]
+    again = server.connect()
+    assert [each.lease for each in attach(again).leases] == taken[:1]
+    assert [each.lease for each in attach(again, OTHER).leases] == taken[1:]
+    lose(worker)
+    assert [lease.deadline for lease in server.broker.leases] == [FOREVER] * 2
+    lose(again)
+    assert FOREVER not in [lease.deadline for lease in server.broker.leases]
+
+
 def test_an_attach_returns_many_leases_in_pieces(server, worker, monkeypatch):
     monkeypatch.setattr(sessions, "ATTACH_BYTES", 250)
     taken = [take(worker, 2).lease for _ in range(5)]

@@ -5,9 +5,12 @@ import sys
 import pytest
 from twisted.logger import globalLogPublisher
 
+from queueber import api
+from queueber.broker.dedup import CHECK_SPAN_MIN
 from queueber.broker.model import LOWEST
 from queueber.errors import StorageError
-from queueber.values import NewItem
+from queueber.server.core.lookups import LOOKUPS_MAX
+from queueber.values import ItemOptions, NewItem
 
 
 @pytest.fixture
@@ -96,6 +99,22 @@ def test_idle_queues_are_deleted_and_old_dead_items_removed(server):
     server.settle()
     assert [queue.name for queue in broker.queues if queue.number] == []
     assert server.deaths == []
+
+
+def test_few_items_of_records_without_an_end_are_read_at_once(server):
+    """Each may have contents of 8 MiB."""
+    count = 2 * LOOKUPS_MAX + 1
+    options = [ItemOptions(dedup_key=b"%d" % number, until_removed=True) for number in range(count)]
+    add = api.AddRequest([NewItem(b"x", 0, each) for each in options])
+    server.connect().call(api.ADD, api.write_add_request(add))
+    server.settle()
+    sizes, find = [], server.store.find
+    server.store.find = lambda numbers, ids: sizes.append(len(ids)) or find(numbers, ids)
+    server.reactor.advance(CHECK_SPAN_MIN / 1_000 + 1)
+    server.upkeep.run()
+    server.settle()
+    assert sizes == [LOOKUPS_MAX, LOOKUPS_MAX, 1]
+    assert (server.upkeep.ended_records, server.deaths) == (0, [])
 
 
 def test_idle_queues_cost_no_periodic_work(server):

@@ -16,6 +16,7 @@ from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
 from queueber.server.core.dispatcher import Dispatcher, UnreadableNow
 from queueber.server.core.log_rate_limit import LogRateLimiter
+from queueber.server.core.lookups import find_each
 from queueber.server.core.pool import Pool
 from queueber.server.core.replies import Replies, ReplySink
 
@@ -131,5 +132,5 @@ def read_records(store: Store, adds: Sequence[KeyedAdd]) -> None:
         add.records |= {(add.queue_id, digest): record for digest, record in zip(digests, records, strict=True)}
         items = [record.ids[0] for record in records if record is not None and record.ends == UNTIL_REMOVED]
         if items and add.number is not None:
-            places = store.find([add.number], items)
-            add.existing |= {item for item, place in zip(items, places, strict=True) if place is not None}
+            found = find_each(store, add.number, items)
+            add.existing |= {item.key.id: item._replace(contents=b"") for item in found}

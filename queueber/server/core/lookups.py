@@ -7,7 +7,7 @@ in the order of their arrival, after the calls that were collected before.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from attrs import define, field
@@ -15,7 +15,7 @@ from twisted.internet.defer import ensureDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from queueber.broker import Broker, ItemId, Queue, Store
+from queueber.broker import Broker, Item, ItemId, Queue, Store
 from queueber.broker.lookups import LookupRead, Lookups
 from queueber.broker.model import QueueNumber
 from queueber.broker.storage import Found
@@ -26,12 +26,20 @@ from queueber.server.core.log_rate_limit import LogRateLimiter
 from queueber.server.core.pool import Pool
 
 LOOKUPS_MAX: Final = 32
-"""The most lookups of one pool job.  Each may find contents of 8 MiB."""
+"""The most items that are found by their ids at once.  Each may have contents of 8 MiB."""
 
 LOOKUP_BYTES: Final = 1_024
 """Memory for a lookup that waits."""
 
 _Rows: TypeAlias = list[Found | None] | Failure
+
+
+def find_each(store: Store, number: QueueNumber, ids: Sequence[ItemId]) -> Iterator[Item]:
+    """Yield the items of *number* with these *ids*, those that there are, while few of them are in memory."""
+    for begin in range(0, len(ids), LOOKUPS_MAX):
+        for found in store.find([number], ids[begin : begin + LOOKUPS_MAX]):
+            if found is not None:
+                yield found.item
 
 
 @define(eq=False)

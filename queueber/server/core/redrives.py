@@ -17,6 +17,7 @@ from queueber.errors import Kind, QueueberError, StorageError
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
+from queueber.server.core.lookups import LOOKUPS_MAX
 from queueber.server.core.pool import Pool
 from queueber.server.core.replies import Replies, ReplySink
 
@@ -102,9 +103,12 @@ class Redrives:
 
     async def _read(self, search: Redrive) -> None:
         """Read the rows that *search* wants, a slice at a time."""
-        if search.ids:
-            found = await self._pool.run(self._store.find, [search.number], search.ids)
-            search.add_rows(each.item for each in found if each is not None)
+        for begin in range(0, len(search.ids), LOOKUPS_MAX):
+            end = begin + LOOKUPS_MAX
+            found = await self._pool.run(self._store.find, [search.number], search.ids[begin:end])
+            search.add_rows([each.item for each in found if each is not None], last=end >= len(search.ids))
+            if search.done:
+                break
         limits = self._limits
         while not search.done:
             bounds = {"items_max": limits.refill_items, "bytes_max": limits.refill_bytes}

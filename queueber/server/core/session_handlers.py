@@ -45,9 +45,11 @@ class SessionHandlers:
         request = api.read_attach_request(calls.params)
         now = self._clock.now()
         attached = self._broker.sessions.attach(SessionId(request.session), request.grace, sink.peer, now)
-        if attached.superseded is not None:
-            # Its polls are cancelled at once, so that none of them is answered with items for this session.
-            self._sinks.pop(attached.superseded).supersede()
+        older = None if attached.superseded is None else self._sinks.pop(attached.superseded, None)
+        if older is not None:
+            # Its polls are cancelled at once, so that none of them is answered with items for this session.  One that
+            # had several sessions is closing already when the second of them moves.
+            older.supersede()
         if sink.peer not in self._sinks:
             self._sinks[sink.peer] = sink
             sink.keep_session(partial(self._lost, sink.peer))

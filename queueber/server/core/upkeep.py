@@ -1,5 +1,6 @@
 """Background work on queues: ends idle queues and old dead items, and deletes rows that a purge or a delete left."""
 
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -7,13 +8,15 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 
-from queueber.broker import Broker, Plan, Store
+from queueber.broker import Broker, ItemId, Plan, Store
+from queueber.broker.model import QueueNumber
 from queueber.errors import StorageError
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
 from queueber.server.core.dispatcher import Dispatcher
 from queueber.server.core.log_rate_limit import LogRateLimiter
+from queueber.server.core.lookups import find_each
 from queueber.server.core.pool import Pool
 from queueber.units import WallMs
 
@@ -100,8 +103,7 @@ class Upkeep:
                 sweep.entries = await self._pool.run(self._store.ended, now, entries_max=most)
                 dedup.choose_items(sweep)
                 for number, items in sweep.wanted.items():
-                    found = await self._pool.run(self._store.find, [number], items)
-                    sweep.existing |= {item for item, place in zip(items, found, strict=True) if place is not None}
+                    sweep.existing |= await self._pool.run(self._existing, number, items)
                 later = [] if sweep.entries else await self._pool.run(self._store.ended, _FAR, entries_max=1)
             except (StorageError, MemoryError) as why:
                 dedup.cancel_sweep(sweep)
@@ -110,6 +112,10 @@ class Upkeep:
             plan = dedup.finish_sweep(sweep, now, later)
             self.ended_records += plan.reply
             await self._commit(plan)
+
+    def _existing(self, number: QueueNumber, items: Sequence[ItemId]) -> set[ItemId]:
+        """On a storage thread: return those of *items* that are there."""
+        return {item.key.id for item in find_each(self._store, number, items)}
 
     def _commit(self, plan: Plan[Any]) -> Deferred[Any]:
         done: Deferred[Any] = Deferred()
