@@ -102,6 +102,26 @@ def test_a_queue_whose_first_item_was_not_read_has_no_age_and_gets_one(scrape, s
     assert scrape()[age] == 3
 
 
+def test_the_age_of_the_others_is_that_of_the_known_ones_and_it_is_said_how_many_are_not(scrape, server, monkeypatch):
+    monkeypatch.setattr(queue_stats, "TOP", 0)
+    for name in ("old", "young"):
+        server.broker.add(server.broker.queue(name), [[NewItem(b"", SpanMs(0))]], server.clock.now())
+        server.reactor.advance(5)
+    server.settle()
+    old = server.broker.queue("old")
+    old.window.trim(0, old.floor)
+    old.window.extend([], old.window.covered_to)
+    age = "queueber_oldest_ready_seconds", ("queue", queue_stats.OTHER_QUEUES)
+    found = scrape()
+    assert (found[age], found[("queueber_unknown_age_queues",)]) == (6, 1)
+
+    server.first_due_reader.run()
+    server.settle()
+
+    found = scrape()
+    assert (found[age], found[("queueber_unknown_age_queues",)]) == (12, 0)
+
+
 def test_names_are_escaped(scrape, server):
     name = 'we"ird\\\n\x1b[2J'
     server.broker.add(server.broker.queue(name), [[NewItem(b"", SpanMs(0))]], server.clock.now())

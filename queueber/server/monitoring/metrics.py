@@ -179,6 +179,8 @@ def _queues(stats: QueueStats, diagnostics: Diagnostics) -> Iterator[Metric]:
         if (age := _age(state, stats)) is not None:
             oldest.add_metric([state.name], age)
     yield from (items, waiting, oldest)
+    says = "Queues whose first item has not been read, so that queueber_oldest_ready_seconds leaves them out"
+    yield _gauge("queueber_unknown_age_queues", says, stats.unknown_age)
     yield _gauge("queueber_queues", "Queues that hold or held items", stats.queues)
     yield _count("queueber_items_added", "Items added since the data directory was created", stats.added)
     yield _count("queueber_items_removed", "Items removed since the data directory was created", stats.removed)

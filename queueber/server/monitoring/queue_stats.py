@@ -49,7 +49,14 @@ class QueueStats:
     """The queues with the most items, by decreasing number of items and then of waiting polls."""
 
     rest: QueueState
-    """The sum of all other queues that are not empty, with the name `OTHER_QUEUES`."""
+    """
+    The sum of all other queues that are not empty, with the name `OTHER_QUEUES`.
+
+    Its `oldest` is the first of those that are known.
+    """
+
+    unknown_age: int
+    """Queues with unread items whose first one's due is not known: their states have no `oldest`."""
 
     seconds: float
     """The reactor's time that was spent."""
@@ -92,6 +99,7 @@ class Accumulator:
     _queues: int = field(default=0, init=False)
     _added: int = field(default=0, init=False)
     _removed: int = field(default=0, init=False)
+    _unknown_age: int = field(default=0, init=False)
     _rest: _Sum = field(factory=_Sum, init=False)
     _top: list[tuple[int, int, str, QueueState]] = field(factory=list, init=False)
 
@@ -104,6 +112,7 @@ class Accumulator:
         if queue.items or queue.waiters:
             state = state_of(queue, self.at)
             if state.unread and state.oldest is None:
+                self._unknown_age += 1
                 self._want(queue)
             entry = (state.items, state.waiting, state.name, state)
             if state.name == OTHER_QUEUES:
@@ -119,7 +128,8 @@ class Accumulator:
         total, rest = _Sum(), self._rest.state(OTHER_QUEUES)
         for state in (*top, rest):
             total.add(state)
-        return QueueStats(self.at, self._queues, self._added, self._removed, total.state(""), top, rest, seconds)
+        sums = self._queues, self._added, self._removed, total.state("")
+        return QueueStats(self.at, *sums, top, rest, self._unknown_age, seconds)
 
 
 class Collector:
