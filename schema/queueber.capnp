@@ -105,7 +105,8 @@ interface QueueControl {
   # Makes a delayed item ready.
 
   reschedule @7 (id :Data, dueMs :UInt64) -> (outcome :ControlOutcome);
-  # Moves an item that is not leased to another moment, or to now if that has passed.
+  # Moves an item that is not leased to another moment, or to now if that has passed.  `failed` for a moment at which the
+  # item has expired by its `expiresAtMs`.
 
   purge @8 (dead :Bool) -> (items :UInt64);
   # Removes all ready and delayed items, or with *dead* the dead ones, in one step.  Leased items stay with their
@@ -191,7 +192,8 @@ struct ItemOptions {
 
   expiresAtMs @3 :UInt64;
   # Milliseconds since the Unix epoch by the server's clock, from which the item is not delivered any more: it dies, or
-  # is dropped if the queue's `dropExpired` says so.  0: never.  An add with a moment that has passed is refused.
+  # is dropped if the queue's `dropExpired` says so.  0: never.  An add is refused if this moment has passed, or if the
+  # item becomes due only then or later.
 
   dueMs @4 :UInt64;
   # When the item becomes due, in milliseconds since the Unix epoch by the server's clock; replaces the visibility

@@ -125,19 +125,33 @@ class Adds:
 
         Each item comes with its place in the add, and *path* leads to the add within the call.
         """
-        latest = now + self._limits.delay_ms
         for place, item in items:
-            if item.options is not None and item.options.due > latest:
-                return InvalidRequest(
-                    f"{path}options[{place}].dueMs is {item.options.due - now:,} ms from now;"
-                    f" the limit is {self._limits.delay_ms:,} (delay_ms)",
-                    limit="delay_ms",
-                )
-            if item.options is not None and 0 < item.options.expires_at <= now:
-                return InvalidRequest(
-                    f"{path}options[{place}].expiresAtMs is {now - item.options.expires_at:,} ms ago"
-                    " by the server's clock; it must be later than now"
-                )
+            why = None if item.options is None else self._why_never(item, item.options, place, now, path)
+            if why is not None:
+                return why
+        return None
+
+    def _why_never(
+        self, item: NewItem, options: ItemOptions, place: int, now: WallMs, path: str
+    ) -> InvalidRequest | None:
+        own = f"{path}options[{place}]."
+        if options.due > now + self._limits.delay_ms:
+            return InvalidRequest(
+                f"{own}dueMs is {options.due - now:,} ms from now; the limit is {self._limits.delay_ms:,} (delay_ms)",
+                limit="delay_ms",
+            )
+        expires_at = options.expires_at
+        if 0 < expires_at <= now:
+            return InvalidRequest(
+                f"{own}expiresAtMs is {now - expires_at:,} ms ago by the server's clock; it must be later than now"
+            )
+        due = _due_of(no_earlier_than(now, item.delay) if item.delay else now, options, now)
+        if 0 < expires_at <= due:
+            asked = f"{own}dueMs" if options.due else f"visibilityTimeout of {path}items[{place}]"
+            return InvalidRequest(
+                f"{own}expiresAtMs is {expires_at - now:,} ms from now by the server's clock; it must be later than the"
+                f" moment at which the item becomes due, {due - now:,} ms from now ({asked})"
+            )
         return None
 
     def why_refused(

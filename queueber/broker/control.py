@@ -98,7 +98,7 @@ class Control:
         Move an item that is neither leased nor dead to *due*, or to now if that has passed.
 
         Raises:
-            InvalidRequest: the moment is further away than an item may be delayed.
+            InvalidRequest: the moment is further away than an item may be delayed, or the item expires before it.
         """
         if due - now > self._limits.delay_ms:
             limit = quantity(self._limits.delay_ms, Unit.MS)
@@ -118,6 +118,13 @@ class Control:
             return self._uncommitted.plan(queue, [], ControlOutcome.NOT_FOUND)
         if item.key.due == due or (earlier_only and item.key.due < due):
             return self._uncommitted.plan(queue, [], outcome)
+        expires_at = 0 if earlier_only or item.facts is None else item.facts.expires_at
+        if 0 < expires_at <= due:
+            # A kick is not refused: an item that has expired dies by it, and can be redriven then.
+            raise InvalidRequest(
+                f"dueMs is {due:,}, {due - now:,} ms from now; it must be earlier than the expiresAtMs of the item,"
+                f" which is {expires_at:,}"
+            )
         changes = Changes(queue)
         queue.discard(item.key)
         self._moves.come_back(changes, located.number, item, Key(due, item.key.id))

@@ -19,6 +19,7 @@ from queueber.cli.server_options import ServerCommand, ServerSelection, json_opt
 from queueber.cli.streams import EXIT_ERROR
 from queueber.cli.terminal import LoadDisplay, confirm, yes_option
 from queueber.client.control import QueueControl
+from queueber.errors import InvalidRequest, one_line
 from queueber.limits import LISTED_MAX
 from queueber.units import MS_PER_SECOND, counted
 from queueber.values import ControlOutcome, DeathReason, id_text
@@ -93,7 +94,7 @@ def reschedule(
     """
     Make each ITEM due at another time.  A time that has passed means now.
 
-    The exit status is 1 if an item was not found, is leased or is dead.
+    The exit status is 1 if an item was not found, is leased or is dead, or would expire before that time.
     """
     if (at is None) == (delay is None):
         raise click.UsageError("Give one of --at and --in.")
@@ -113,30 +114,39 @@ def _change(
     unknown: str = "there is no such item, or it is dead",
 ) -> None:
     """Change each item, and print its outcome as soon as it is known.  The exit status is 1 if one was not changed."""
-    outcomes: list[ControlOutcome] = []
+    outcomes: list[ControlOutcome | InvalidRequest] = []
     reasons = {ControlOutcome.NOT_FOUND: unknown, ControlOutcome.LEASED: "it is leased, and its worker decides"}
 
-    def print_outcome(item_id: bytes, outcome: ControlOutcome) -> None:
+    def print_outcome(item_id: bytes, outcome: ControlOutcome | InvalidRequest) -> None:
         if outcome is ControlOutcome.DONE:
             click.echo(f"item {id_text(item_id)} {done}")
         else:
-            click.echo(f"queueber: item {id_text(item_id)} not {done}: {reasons[outcome]}", err=True)
+            why = one_line(str(outcome)) if isinstance(outcome, InvalidRequest) else reasons[outcome]
+            click.echo(f"queueber: item {id_text(item_id)} not {done}: {why}", err=True)
 
     async def work(control: QueueControl) -> None:
         for each in ids:
-            outcomes.append(await change(control, each))
+            try:
+                outcomes.append(await change(control, each))
+            except InvalidRequest as why:
+                # The server refuses this item, and may accept the next.
+                outcomes.append(why)
             if not as_json:
                 print_outcome(each, outcomes[-1])
 
     server.control(work, timeout)
     if as_json:
-        found = [
-            {"id": id_text(each), "outcome": camel_case(outcome.name)}
-            for each, outcome in zip(ids, outcomes, strict=True)
-        ]
+        found = [{"id": id_text(each), **_fields(outcome)} for each, outcome in zip(ids, outcomes, strict=True)]
         click.echo(output.json_line({"outcomes": found}))
     if any(outcome is not ControlOutcome.DONE for outcome in outcomes):
         sys.exit(EXIT_ERROR)
+
+
+def _fields(outcome: ControlOutcome | InvalidRequest) -> dict[str, str]:
+    """Return the fields of an outcome in JSON."""
+    if isinstance(outcome, InvalidRequest):
+        return {"outcome": "failed", "error": str(outcome)}
+    return {"outcome": camel_case(outcome.name)}
 
 
 @click.command(cls=ServerCommand)

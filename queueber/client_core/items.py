@@ -43,7 +43,7 @@ def new_item(
         delay_ms: the time from the add until it becomes due.
         due_ms: when it becomes due, in milliseconds since the Unix epoch by the server's clock; 0: after the delay.
         expires_ms: when it expires if it has not been delivered, likewise; 0: never.  The server refuses a time that
-            has passed.
+            has passed, or that is not after the time at which the item becomes due.
         headers: at most 64, with at most 4 KiB of names and values together; delivered with the item.
         dedup_key: at most 255 bytes.  A second item with this key is not added within the queue's window.
         until_removed: the key is remembered as long as the item exists, instead of for the window.

@@ -165,7 +165,7 @@ class Adder(Generic[P]):
             delay: seconds, or a timedelta, from the add until the task may run.
             due: when it may run, a datetime with a time zone.
             expires: the time, likewise, after which it is not started but becomes a dead item.  The server refuses an
-                add after that time.
+                add after that time, or with a delay beyond it.
             key: a second add of this task to this queue with the same key adds nothing, within the queue's
                 deduplication window.
             until_removed: the key is remembered until the task is done or dead, instead of for the window.

@@ -303,6 +303,44 @@ def test_a_refusal_names_the_place_of_the_item_in_the_call(harness):
     assert harness.queue.items == 1
 
 
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("ttl", [0, 10])
+def test_a_key_that_counts_until_its_item_is_gone_is_free_once_that_has_expired(harness, durable, ttl):
+    """The item is still there, because no poll has come for it, and will not be delivered."""
+    harness.submit(harness.broker.lifecycle.configure(harness.queue, {"ttlMs": ttl}))
+    options = ItemOptions(dedup_key=b"a", until_removed=True, expires_at=WallMs(0 if ttl else harness.now + 10))
+    keyed = NewItem(b"x", SpanMs(0), options)
+    first = harness.add(keyed)
+    again = item(b"a", until_removed=True)
+    if durable:
+        harness.commit()
+    harness.now += 9
+    assert harness.add(again).ids == first.ids
+    harness.now += 1
+    assert harness.add(again).duplicates == ()
+    assert harness.queue.items == 2
+
+
+def test_a_key_counts_while_its_item_is_leased_after_its_end(harness):
+    options = ItemOptions(dedup_key=b"a", until_removed=True, expires_at=WallMs(harness.now + 2))
+    harness.add(NewItem(b"x", SpanMs(0), options))
+    harness.commit()
+    assert harness.lease_first()
+    harness.now += 3
+    assert harness.add(item(b"a", until_removed=True)).duplicates == (0,)
+
+
+def test_what_is_not_added_may_expire_before_it_is_due(harness):
+    """The reply to a call that is sent again does not depend on the time that has passed."""
+    doomed = ItemOptions(dedup_key=b"a", expires_at=WallMs(harness.now + 5))
+    first = harness.add(NewItem(b"x", SpanMs(2), doomed), request_id=REQUEST)
+    harness.now = WallMs(harness.now + 4)
+    assert harness.add(NewItem(b"x", SpanMs(2), doomed), request_id=REQUEST) == first
+    assert harness.add(NewItem(b"y", SpanMs(2), doomed)).duplicates == (0,)
+    why = harness.add(NewItem(b"y", SpanMs(2), doomed), NewItem(b"z", SpanMs(2), doomed._replace(dedup_key=b"z")))
+    assert str(why).endswith("becomes due, 3 ms from now (visibilityTimeout of items[1])")
+
+
 def test_dead_items_take_no_adds(harness):
     harness.add(item(b"a"))
     dead = harness.broker.queues.dead_line(harness.queue)

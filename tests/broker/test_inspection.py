@@ -427,6 +427,32 @@ class TestItems:
         with pytest.raises(InvalidRequest, match=r"dueMs is .*, .* ms from now; the limit is 10 y \(delay_ms\)"):
             control.reschedule(harness.queue, looked_up(harness, item_id), due, harness.now)
 
+    def test_a_moment_at_which_the_item_has_expired_is_refused(self, harness, control):
+        ends = WallMs(harness.now + 100)
+        (item_id,) = harness.add_with(b"x", expires_at=ends)
+        queue, found = harness.queue, looked_up(harness, item_id)
+
+        words = f"dueMs is {ends:,}, 100 ms from now; it must be earlier than the expiresAtMs of the item, which is "
+        with pytest.raises(InvalidRequest, match=f"{words}{ends:,}$"):
+            control.reschedule(queue, found, ends, harness.now)
+        harness.submit(control.reschedule(queue, found, WallMs(ends - 1), harness.now))
+        harness.now = ends
+        with pytest.raises(InvalidRequest, match="dueMs"):
+            control.reschedule(queue, looked_up(harness, item_id), WallMs(0), harness.now)
+        assert (queue.items, queue.window.head(harness.now).key.due) == (1, ends - 1)
+
+    def test_a_kick_of_an_item_that_has_expired_lets_it_die(self, harness, control):
+        (item_id,) = harness.add_with(b"x", expires_at=WallMs(harness.now + 100))
+        _, lease = harness.take()
+        harness.settle(Settlement(lease.id, item_id, Action.DEFER, SpanMs(500)))
+        harness.commit_all()
+        harness.now += 200
+        plan = control.kick(harness.queue, looked_up(harness, item_id), harness.now)
+
+        assert harness.submit(plan).reply is ControlOutcome.DONE
+        assert harness.take()[0] == []
+        assert [reason for _, _, reason in harness.deaths] == [DeathReason.EXPIRED]
+
     def test_a_kick_wakes_a_waiting_poll(self, harness, control):
         (item_id,) = harness.add(b"x", delay=5_000)
         harness.poll(wait=None)
@@ -806,7 +832,7 @@ class TestChanges:
         seen, _ = peek.result()
         assert [each.item.key.id for each in seen] == [*early, *middle, *late]
 
-    def test_a_lookup_ignores_additions_to_other_queues(self, harness):
+    def test_a_lookup_finds_nothing_of_other_queues(self, harness):
         (item_id,) = harness.add(b"x")
         lookups = Lookups(harness.broker.follow, harness.broker.unfollow)
         read = lookups.begin([(harness.queue, [item_id, *harness.add(b"y", name="other")])])
@@ -814,4 +840,4 @@ class TestChanges:
         (other_id,) = read.ids[harness.queue][1:]
 
         assert read.known(item_id)
-        assert not read.known(other_id)
+        assert harness.broker.control.locate(harness.queue, read.find(other_id), harness.now) is None

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from queueber.broker.storage import DeleteItem
-from queueber.errors import Overloaded
+from queueber.errors import InvalidRequest, Overloaded, QueueberError
 from queueber.units import SpanMs, WallMs
 from queueber.values import ItemOptions, NewItem
 
@@ -163,17 +163,20 @@ class LifeMachine(RuleBasedStateMachine):
         effect(self.now_model)
         self.effects[plan] = effect
 
-    @rule(count=st.integers(1, 4), span=st.sampled_from([0, 0, 0, 20, 200]))
-    def add(self, count, span):
-        options = ItemOptions(expires_at=WallMs(self.now + span)) if span else None
-        items = [NewItem(b"%d" % number, SpanMs(0), options) for number in range(count)]
-        plan = self.broker.add(self.harness.queue, [items], self.now)
+    @rule(count=st.integers(1, 4), span=st.sampled_from([0, 0, 0, 20, 200]), delay=st.sampled_from([0, 0, 0, 30]))
+    def add(self, count, span, delay=0):
+        now, due = self.now, self.now + delay + 1 if delay else self.now
+        options = ItemOptions(expires_at=WallMs(now + span)) if span else None
+        items = [NewItem(b"%d" % number, SpanMs(delay), options) for number in range(count)]
+        plan = self.broker.add(self.harness.queue, [items], now)
         (reply,) = plan.reply
         most, there = self.now_model.chosen.get("maxItems", 0), self.items_of("queue")
-        assert isinstance(reply, Overloaded) == (0 < most < there + count)
-        now, ids = self.now, [] if isinstance(reply, Overloaded) else reply
+        doomed = 0 < span <= due - now
+        assert isinstance(reply, InvalidRequest) == doomed
+        assert isinstance(reply, Overloaded) == (not doomed and 0 < most < there + count)
+        ids = [] if isinstance(reply, QueueberError) else reply
         added = {
-            item_id: ItemState("queue", now, item.contents, now, now + span if span else 0)
+            item_id: ItemState("queue", due, item.contents, now, now + span if span else 0)
             for item_id, item in zip(ids, items, strict=False)
         }
         self.submit(plan, lambda model: model.items.update(deepcopy(added)))

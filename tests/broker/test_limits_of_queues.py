@@ -9,7 +9,7 @@ from queueber.broker.settings import Settings
 from queueber.errors import InvalidRequest, Overloaded
 from queueber.limits import DEFAULTS
 from queueber.units import SpanMs, WallMs
-from queueber.values import DeathReason, ItemOptions, NewItem
+from queueber.values import Action, DeathReason, ItemOptions, NewItem, Outcome, Settlement
 from tests.support.examples import examples
 
 
@@ -190,6 +190,69 @@ class TestExpiry:
             )
         assert harness.queue.items == 0
 
+    @pytest.mark.parametrize(
+        ("delay", "due", "span", "why"),
+        [
+            (10, 0, 11, "11 ms from now by {}, 11 ms from now (visibilityTimeout of items[1])"),
+            (5_000, 0, 1_000, "1,000 ms from now by {}, 5,001 ms from now (visibilityTimeout of items[1])"),
+            (5, 70, 70, "70 ms from now by {}, 70 ms from now (options[1].dueMs)"),
+            (0, 1_500, 1, "1 ms from now by {}, 1,500 ms from now (options[1].dueMs)"),
+        ],
+    )
+    def test_an_add_of_an_item_that_expires_before_it_is_due_is_refused_as_a_whole(
+        self, harness, delay, due, span, why
+    ):
+        live, now = NewItem(b"live", SpanMs(0)), harness.now
+        options = ItemOptions(due=WallMs(now + due if due else 0), expires_at=WallMs(now + span))
+        doomed = NewItem(b"doomed", SpanMs(delay), options)
+        (refusal,) = harness.submit(harness.broker.add(harness.queue, [[live, doomed]], now)).reply
+        assert isinstance(refusal, InvalidRequest)
+        order = "the server's clock; it must be later than the moment at which the item becomes due"
+        assert str(refusal) == f"options[1].expiresAtMs is {why.format(order)}"
+        assert (harness.queue.items, harness.queue.number) == (0, None)
+
+    @pytest.mark.parametrize(("delay", "due", "span"), [(0, 0, 1), (10, 0, 12), (0, 70, 71), (90, 70, 71), (0, -9, 1)])
+    def test_an_item_that_is_due_just_before_it_expires_is_delivered(self, harness, delay, due, span):
+        now = harness.now
+        harness.add_with(b"a", delay=delay, due=WallMs(now + due if due else 0), expires_at=WallMs(now + span))
+        harness.now = WallMs(now + span - 1)
+        assert taken(harness) == [b"a"]
+
+    def test_a_delay_beyond_the_queues_time_to_live_is_no_error(self, harness):
+        harness.configure(ttlMs=100)
+        harness.add(b"a", b"b", delay=200)
+        harness.now = WallMs(harness.now + 201)
+        harness.configure(ttlMs=1_000)
+        assert taken(harness, 1) == [b"a"]
+        harness.configure(ttlMs=100)
+        assert taken(harness, 1) == []
+        assert [reason for _, _, reason in harness.deaths] == [DeathReason.EXPIRED]
+
+    @pytest.mark.parametrize(
+        ("action", "delay"), [(Action.FAIL, 2_000), (Action.FAIL, None), (Action.DEFER, 2_000), (None, None)]
+    )
+    def test_an_item_that_leaves_its_lease_for_a_time_after_its_end_dies_then(self, harness, action, delay):
+        """A worker is not refused: whatever the delay, its lease has to end."""
+        harness.configure(backoffBaseMs=2_000, backoffOnLoss=True)
+        (item_id,) = harness.add_with(b"a", expires_at=WallMs(harness.now + 1_000))
+        _, lease = harness.take()
+        if action is None:
+            harness.now = WallMs(harness.now + 1_001)
+            assert harness.sweep() == 1
+        else:
+            settled = harness.settle(Settlement(lease.id, item_id, action, delay)).settled
+            assert [(each.outcome, each.died) for each in settled] == [(Outcome.DONE, False)]
+        harness.commit_all()
+        harness.now = WallMs(harness.now + 1_500)
+        assert taken(harness) == []
+        assert (harness.queue.items, harness.deaths) == (1, [])
+        harness.now = WallMs(harness.now + 2_000)
+        assert taken(harness) == []
+        ((queue, dead, reason),) = harness.deaths
+        assert (queue, dead.key.id, reason) == (harness.queue, item_id, DeathReason.EXPIRED)
+        assert harness.broker.deaths.counts == {("default", DeathReason.EXPIRED): 1}
+        assert (harness.queue.items, harness.queue.dead.items) == (0, 1)
+
     def test_an_item_that_came_back_or_was_read_from_the_disk_expires_too(self, harness):
         harness.add_with(b"a", b"b", expires_at=WallMs(harness.now + 2_000))
         harness.take(2, lease_duration=2_500)
@@ -299,9 +362,12 @@ class TestExpiry:
         began = harness.now
         live = []
         for number, (delay, span) in enumerate(items):
-            (item_id,) = harness.add_with(
-                b"%d" % number, due=WallMs(began + delay), expires_at=WallMs(began + span if span else 0)
-            )
+            moments = {"due": WallMs(began + delay), "expires_at": WallMs(began + span if span else 0)}
+            if 0 < span <= delay:
+                with pytest.raises(InvalidRequest, match="expiresAtMs"):
+                    harness.add_with(b"%d" % number, **moments)
+                continue
+            (item_id,) = harness.add_with(b"%d" % number, **moments)
             live.append((began + delay, item_id, began + span if span else 10**12))
         harness.commit_all()
         harness.drop_window()

@@ -421,7 +421,11 @@ class TestLimitsOfQueues:
 
     @pytest.mark.parametrize(
         ("options", "field"),
-        [(ItemOptions(due=WallMs(2**60)), "dueMs"), (ItemOptions(expires_at=WallMs(1)), "expiresAtMs")],
+        [
+            (ItemOptions(due=WallMs(2**60)), "dueMs"),
+            (ItemOptions(expires_at=WallMs(1)), "expiresAtMs"),
+            (ItemOptions(due=WallMs(START + 60), expires_at=WallMs(START + 60)), "expiresAtMs"),
+        ],
     )
     def test_items_that_can_never_be_added_refuse_the_call(self, leased, options, field):
         harness, lease, _ = leased

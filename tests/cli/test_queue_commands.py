@@ -26,7 +26,7 @@ from queueber.cli.__main__ import queueber
 from queueber.cli.commands import MODULES, SECTIONS
 from queueber.cli.queue_views import COUNT_LOOK_SECONDS, count_with_progress
 from queueber.client import Action, Outcome, Settled, Settlement
-from queueber.errors import Overloaded, Unimplemented
+from queueber.errors import InvalidRequest, Overloaded, Unimplemented
 from queueber.values import ControlOutcome, Death, DeathReason, ItemState
 
 ID, LEASE = bytes(range(16)), bytes(range(16, 32))
@@ -431,6 +431,22 @@ def test_a_settlement_has_its_outcome_as_text_status_and_json(shell, settled, st
 def test_a_rejected_item_is_among_the_dead(shell):
     shell.queue_.answers["settle"] = [SettleResponse([Settled(Outcome.DONE, True)], changed=True)]
     assert shell("reject", ID_TEXT, LEASE_TEXT).stdout == "rejected: it is among the dead items\n"
+
+
+def test_an_item_that_the_server_refuses_to_change_does_not_keep_the_others(shell):
+    refusal = InvalidRequest("dueMs is 9; it must be earlier")
+    shell.control_.answers["reschedule"] = [refusal, ControlOutcome.DONE] * 2
+    result = shell("reschedule", ID_TEXT, LEASE_TEXT, "--at", NOW_TEXT)
+    assert (result.exit_code, len(shell.calls)) == (1, 2)
+    assert result.stdout.startswith(f"item {LEASE_TEXT} rescheduled to ")
+    assert result.stderr.startswith(f"queueber: item {ID_TEXT} not rescheduled to ")
+    assert result.stderr.endswith(": dueMs is 9; it must be earlier\n")
+    result = shell("reschedule", ID_TEXT, LEASE_TEXT, "--at", NOW_TEXT, "--json")
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert json.loads(result.stdout)["outcomes"] == [
+        {"id": ID_TEXT, "outcome": "failed", "error": "dueMs is 9; it must be earlier"},
+        {"id": LEASE_TEXT, "outcome": "done"},
+    ]
 
 
 def test_several_items_are_changed_one_by_one(shell):

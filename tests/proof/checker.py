@@ -10,7 +10,7 @@ It shares no code with the server and no model with other tests: it judges calls
 in the understanding of a queue that the server and its tests have in common is found here.
 
 Items are in `items`, leases in `tenure`.  The laws about one item are here, those about several in `flow`, about
-settles in `settling`, sessions in `attendance` and adds that happen once in `once`.
+settles in `settling`, sessions in `attendance`, adds that happen once in `once` and items that expire in `expiries`.
 
 ``checker.py FILE`` judges a history that was saved.
 """
@@ -22,6 +22,7 @@ from math import inf
 
 from attendance import judge_sessions, unseen_leases
 from attrs import define, field
+from expiries import judge_expiries, may_be_in_vain
 from flow import Unknown, judge_flow
 from history import Add, Attach, Delivered, Extend, Operate, Outcome, Poll, Purge, Remove, Settle, load
 from items import Delivery, Exit, Item
@@ -59,6 +60,8 @@ class Verdict(StrEnum):
     MISCOUNTED = "attempts miscounted"
     MISREPORTED = "facts misreported"
     UNDEAD = "undead"
+    EXPIRED = "expired"
+    IN_VAIN = "added in vain"
     TWICE = "added twice"
     WITHHELD = "withheld as a duplicate"
     LATE = "late"
@@ -218,6 +221,7 @@ class Judge:
         judge_settles(self, Verdict)
         judge_sessions(self, Verdict)
         judge_once(self, Verdict)
+        judge_expiries(self, Verdict)
         if self.history.drained < inf:
             self.judge_remaining()
         judge_flow(self, Verdict, LATE_SECONDS)
@@ -239,7 +243,7 @@ class Judge:
         """Return whether *call* was refused for a valid reason."""
         if call.kind == Kind.FAILED:
             if isinstance(call, Add):
-                return max(call.delays, default=0.0) > DELAY_SECONDS_MAX
+                return max(call.delays, default=0.0) > DELAY_SECONDS_MAX or may_be_in_vain(call)
             return isinstance(call, Remove | Extend) and len(call.lease) != ID_BYTES
         if call.kind == Kind.OVERLOADED:
             adds = isinstance(call, Add) or (isinstance(call, Settle) and call.contents)

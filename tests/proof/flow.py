@@ -96,9 +96,10 @@ def _stay(judge, before, last, delivery):
     if hidden or _may_be_hidden(history, judge.unknown.polls[delivery.poll.line], before, delivery):
         bounds = NEVER
     elif before is None:
-        # A client that did not get the reply held it meanwhile, unless this is its first attempt.
+        # A client that did not get the reply held it meanwhile, unless this is its first attempt; or it has died of its
+        # expiry.
         due = item.add.invoked + item.delay, item.add.ended + item.delay, item.add.ended + item.delay
-        bounds = due if delivery.attempt == 1 and not delivery.poll.dead else NEVER
+        bounds = due if delivery.attempt == 1 and not delivery.delivered.died_at else NEVER
     elif (left := _left(before)) and before.life == delivery.life:
         bounds, asked = _after_settle(judge, before, last, delivery, left)
     elif delivery.poll.dead and not before.poll.dead and left and left[0].done and left[0].died:

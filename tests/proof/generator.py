@@ -249,7 +249,9 @@ class Generator:
             with suppress(Refused):
                 await of_queue[queue].add(*sent[:2], request=sent[2])
         end = self.longest()
-        await asyncio.gather(*[self._drain(each, end, dead=dead) for each in clients for dead in (False, True)])
+        for dead in (False, True):
+            # Polls let items expire, so the dead ones come last.
+            await asyncio.gather(*[self._drain(each, end, dead=dead) for each in clients])
         self.history.drained = time.monotonic()
         for client in clients:
             client.abort()

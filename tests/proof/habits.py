@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from attrs import define, field
 from history import Entry
-from wireclient import Client, Gone
+from wireclient import Client, Gone, Refused
 
 LIMITED, ONCE, PURGED = "limited", "once", "purged"
 """Queues with settings of their own, and one that is purged."""
@@ -152,6 +152,24 @@ async def bury(generator, client):
                 await client.settle([Entry(lease=taken.lease, id=each.id, action="defer")], dead=True)
             else:
                 await client.remove(each.id, taken.lease, dead=True)
+
+
+async def expire(generator, client):
+    """Add items that soon expire: in time, before a worker has them, or before they are due, which is refused."""
+    random = generator.random
+    # The reply shows the server's time.
+    await client.add([generator.contents()], [0.0])
+    generator.backlog[client.queue] += 1
+    while True:
+        count = random.randrange(1, 4)
+        delays = [random.choice((0.0, 0.0, random.random() * SHORT_DELAY)) for _ in range(count)]
+        lives = [random.choice((None, delay + random.random() * 0.6)) for delay in delays]
+        if random.random() < 0.1:
+            delays[-1], lives[-1] = SHORT_DELAY, random.random() * 2 * SHORT_DELAY
+        with suppress(Refused):
+            await client.add([generator.contents() for _ in delays], delays, lives=lives)
+            generator.backlog[client.queue] += count
+        await asyncio.sleep(random.random() * 0.1)
 
 
 # Sessions
@@ -308,6 +326,8 @@ HABITS = [
     (choose, "default"),
     (fail, LIMITED),
     (bury, LIMITED),
+    (expire, None),
+    (expire, LIMITED),
     (attend, None),
     (attend, None),
     (insist, None),

@@ -81,6 +81,12 @@ class Add(Call):
     """Whether the keys count until their items are removed, and not for the queue's window."""
 
     duplicates: list[int] = field(factory=list)
+    expiries: list[list[float]] = field(factory=list)
+    """
+    When the items in the same places expire: at the earliest, at the latest, and in ms of the server's time.
+
+    Nothing of these for an item that does not; empty if none does.
+    """
 
 
 @define(eq=False, kw_only=True)

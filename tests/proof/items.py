@@ -3,6 +3,7 @@
 from math import inf
 
 from attrs import define, field
+from expiries import may_be_dead_by
 from history import Outcome, Settle
 from tenure import SWEEP_TURNS, SWEPT_SECONDS, latest_end
 
@@ -135,6 +136,11 @@ class Item:
         """Return its deduplication key; empty for none."""
         return self.add.keys[self.place] if self.add.keys else b""
 
+    @property
+    def expiry(self):
+        """Return when it expires: at the earliest, at the latest, and in ms of the server's time; None for never."""
+        return (self.add.expiries[self.place] or None) if self.add.expiries else None
+
     def first_due(self, seen):
         """Return the earliest moment at which it may have been due when it was handed out at *seen*."""
         due = self.add.invoked + self.delay
@@ -199,6 +205,7 @@ class Item:
         return any(
             each.result == "not_found"
             and self.add.ended < each.invoked
+            and not may_be_dead_by(self, each.ended)
             and not any(
                 (one.done or one.maybe) and one.action in {"remove", "reject"} and one.invoked < each.ended
                 for one in self.exits

@@ -332,6 +332,29 @@ MUTANTS = (
         "an item that was moved back from the dead ones dies with its next failure",
         "tests/broker/test_traps.py::test_a_redriven_item_has_its_attempts_again",
     ),
+    Mutant(
+        "71-age-of-a-leased-item",
+        "a queue without polls has the age of an item that is leased",
+        "tests/broker/test_first_dues.py::TestLeasedItems::test_are_passed_over_in_further_slices",
+    ),
+    Mutant(
+        "72-age-of-a-removed-item",
+        "a queue without polls has the age of an item that was removed while its first key was read",
+        "tests/broker/test_first_dues.py::TestChangesDuringARead::"
+        "test_a_removed_item_is_not_first_whatever_the_snapshot_has",
+    ),
+    Mutant(
+        "73-add-in-vain",
+        "an item is added that expires before it is due",
+        "tests/broker/test_limits_of_queues.py::TestExpiry::"
+        "test_an_add_of_an_item_that_expires_before_it_is_due_is_refused_as_a_whole",
+    ),
+    Mutant(
+        "74-expired-item-delivered",
+        "an item is delivered after its expiry",
+        "tests/broker/test_limits_of_queues.py::TestExpiry::"
+        "test_an_item_that_expired_dies_when_it_would_be_delivered",
+    ),
 )
 
 

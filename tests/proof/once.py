@@ -4,6 +4,7 @@ from collections import defaultdict
 from itertools import pairwise
 
 from attrs import evolve
+from expiries import may_be_dead_by
 from history import Add, Outcome, Settle
 from settling import is_refused
 from tenure import lag, skew
@@ -88,6 +89,7 @@ def _may_be_gone_by(item, moment):
         any((each.done or each.maybe) and each.invoked < moment for each in item.exits if each.action != "defer")
         or any(each.action == "cancel" and each.invoked < moment for each in item.operations)
         or any(purge.invoked < moment for purge in item.judge.purges[item.add.line])
+        or may_be_dead_by(item, moment)
     )
 
 

@@ -1,5 +1,6 @@
 """Judges settles: the calls by which items leave their leases, what they count, and deaths."""
 
+from expiries import has_expired
 from history import Extend, Outcome, Settle
 from items import Exit
 
@@ -162,5 +163,7 @@ def _has_cause(item, delivery, most):
             return most > 0 and "fail" in actions
         case "lost":
             return most > 0
+        case "expired":
+            return has_expired(item, delivery)
         case _:
             return False

@@ -346,6 +346,8 @@ NAMES = {
     "ignores keys": Verdict.TWICE,
     "keeps keys for ever": Verdict.WITHHELD,
     "cancels the leased": Verdict.STALE,
+    "delivers the expired": Verdict.EXPIRED,
+    "adds in vain": Verdict.IN_VAIN,
 }
 
 

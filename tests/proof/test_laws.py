@@ -1,4 +1,4 @@
-"""The checker's laws of settles, deaths, sessions, adds that happen once, and operators: false and true histories."""
+"""The checker's laws of settles, deaths, sessions, adding once, operators and expiry: false and true histories."""
 
 import pytest
 from checker import Verdict, check
@@ -16,9 +16,12 @@ from scripted import (
     ping,
     poll,
     purge,
+    refused,
     remove,
     settle,
 )
+
+from queueber.errors import Kind
 
 
 def last(*items, at=89.0, dead=False, **more):
@@ -47,6 +50,17 @@ def in_session(*, end=None):
 
 def keyed(at, *contents, keys=(b"k",), **more):
     return add(at, *contents, keys=list(keys), **more)
+
+
+def expiring(at, item, expires, **more):
+    """Return an add of one item that expires at a moment that is known to 0.1 s, and in the server's time exactly."""
+    return add(at, item, expiries=[[expires - 0.1, expires, round(expires * 1_000)]], **more)
+
+
+def expired(item, died_at, attempt=1, failures=0, at=95.0):
+    """Return the end of an item that has died of its expiry."""
+    taken = dead(item, "expired", attempt, failures, died_at=round(died_at * 1_000))
+    return [poll(at, "X", taken, span=60.0, dead=True), remove(at + 0.1, item, "X", dead=True)]
 
 
 LIMITED = {"max_attempts": 1, "backoff_base_ms": 0, "backoff_cap_ms": 0}
@@ -359,6 +373,26 @@ FALSE = {
     ),
     "a purged item that comes": (Verdict.RESURRECTED, [add(0, "a"), purge(1), *last("a")]),
     "a leased item that a purge has removed": (Verdict.LOST, [*one(), purge(2)]),
+    # Expiry
+    "an item that has expired and comes": (Verdict.EXPIRED, [expiring(0, "a", 80.0), *last("a")]),
+    "an item that is accepted and expires before it is due": (
+        Verdict.IN_VAIN,
+        [expiring(0, "a", 5.0, delay=9.0), *expired("a", 9.0)],
+    ),
+    "an item that dies of its expiry before that": (Verdict.UNDEAD, [expiring(0, "a", 80.0), *expired("a", 79.999)]),
+    "an item that dies of an expiry that it has not": (Verdict.UNDEAD, [add(0, "a"), *expired("a", 80.0)]),
+    "an item that dies of its expiry, and again after it was moved back": (
+        Verdict.UNDEAD,
+        [
+            expiring(0, "a", 5.0),
+            poll(10, "D", dead("a", "expired", 1, 0, died_at=5_000), dead=True),
+            *expired("a", 90.0),
+        ],
+    ),
+    "an item that is refused and would have expired later": (
+        Verdict.REFUSED,
+        [refused(expiring(0, "a", 5.0, delay=4.0), Kind.FAILED)],
+    ),
 }
 
 
@@ -548,6 +582,41 @@ TRUE = {
         *last("c"),
     ],
     "a purge without a reply": [add(0, "a", "b"), purge(2, outcome=UNKNOWN), *last("a")],
+    "items that expire, one of them only later": [
+        expiring(0, "a", 5.0),
+        expiring(0, "b", 99.0),
+        add(0, "c", "d", expiries=[[], []]),
+        *last("b", "c", "d"),
+        *expired("a", 89.0),
+    ],
+    "an item that comes late, because it was moved back from the dead ones unseen": [
+        expiring(0, "a", 5.0),
+        poll(6, "", until=8.0),
+        poll(70, "", no_wait=True),
+        add(80, "b"),
+        poll(81, "L", "b"),
+        remove(81.1, "b", "L"),
+        *last(dead("a", "expired", 1, 0, died_at=7_000)),
+    ],
+    "an item that is refused because it would have expired": [refused(expiring(0, "a", 5.0, delay=4.99), Kind.FAILED)],
+    "an item that expires after it failed": [
+        expiring(0, "a", 5.0),
+        poll(1, "L", "a", span=60.0),
+        settle(2, entry("a", "L", "fail", 9.0)),
+        operate(90, "kick", "a", result="not_found"),
+        *expired("a", 89.0, attempt=2, failures=1),
+    ],
+    "an item that is delivered when a crash has delayed its expiry": [
+        expiring(0, "a", 89.0),
+        Crash(40, 41),
+        *last("a", at=89.03),
+    ],
+    "a key that is free once its item has expired": [
+        add(0, "a", keys=[b"k"], until_removed=True, expiries=[[0.9, 1.0, 1_000]]),
+        keyed(3, "b", until_removed=True),
+        *last("b"),
+        *expired("a", 2.0),
+    ],
 }
 
 

@@ -24,6 +24,8 @@ from history import (
     Settle,
 )
 
+from queueber.errors import Kind
+
 BUGS = (
     "forgets an add",
     "stores half an add",
@@ -47,6 +49,8 @@ BUGS = (
     "ignores keys",
     "keeps keys for ever",
     "cancels the leased",
+    "delivers the expired",
+    "adds in vain",
 )
 
 CALL_SECONDS = 0.1
@@ -70,6 +74,9 @@ class Row:
     dead: bool = False
     died_at: int = 0
     """ms"""
+
+    death: str = "rejected"
+    expires: float = inf
 
 
 @define(eq=False)
@@ -144,6 +151,20 @@ class Tiny:
             self.rows[row.id] = row
         self.requests += [(call, ids)] * bool(call.request)
 
+    def add_expiring(self):
+        """Add an item that expires, perhaps before it is due: then the add is refused."""
+        number, delay = self.id(), self.random.choice([0.0, 0.3, 2.0])
+        expires = self.now + self.random.choice([0.2, 1.0, 3.0])
+        call = Add(
+            queue="q", invoked=0, outcome=Outcome.OK, contents=[b"until " + number], delays=[delay], ids=[number]
+        )
+        call.expiries = [[expires, expires, round(expires * 1_000)]]
+        self.note(call)
+        if self.now + delay < expires or self.hits("adds in vain"):
+            self.rows[number] = Row(number, call.contents[0], self.now + delay, expires=expires)
+        else:
+            call.outcome, call.ids, call.kind = Outcome.REFUSED, [], Kind.FAILED
+
     def add_again(self):
         """Send an add with a request id once more."""
         first, ids = self.random.choice(self.requests)
@@ -172,6 +193,7 @@ class Tiny:
 
     def poll(self, *, known=True, count=None, span=None, dead=False):
         self.expire()
+        self.bury_expired()
         free = (row for row in self.rows.values() if row.due <= self.now and not row.lease and row.dead == dead)
         ready = sorted(free, key=_place)
         if self.hits("delivers the newest first"):
@@ -258,9 +280,21 @@ class Tiny:
             if self.hits("forgets the dead"):
                 del self.rows[row.id]
             elif not self.hits("keeps the rejected"):
-                row.dead, row.due, row.died_at = True, self.now, round(self.now * 1_000) + self.count
+                self.die(row, "rejected")
         elif entry.delay is not None:
             row.due = self.now + (0 if self.bug == "ignores the delays of settles" else entry.delay)
+
+    def bury_expired(self):
+        """Let the items die that are due and have expired."""
+        for row in self.rows.values():
+            over = row.expires <= self.now and row.due <= self.now and not row.lease
+            if over and self.bug != "delivers the expired":
+                self.die(row, "expired")
+
+    def die(self, row, death):
+        """Let *row* die."""
+        row.dead, row.due, row.expires, row.death = True, self.now, inf, death
+        row.died_at = round(self.now * 1_000) + self.count
 
     def redrive(self):
         """Move a dead item back."""
@@ -331,6 +365,7 @@ class Tiny:
         {
             lambda self, known: self.add(known=known): 5,
             lambda self, _: self.add_keyed(): 2,
+            lambda self, _: self.add_expiring(): 2,
             lambda self, _: self.add_again() if self.requests else None: 1,
             lambda self, known: self.poll(known=known): 6,
             lambda self, known: self.poll(known=known, dead=True): 2,
@@ -358,7 +393,7 @@ class Tiny:
 
 def _delivered(row, contents):
     facts = {"failures": row.failures, "losses": row.attempt - 1 - row.failures, "error": row.error}
-    death = {"death": "rejected", "died_at": row.died_at} if row.died_at else {}
+    death = {"death": row.death, "died_at": row.died_at} if row.died_at else {}
     return Delivered(id=row.id, contents=contents, attempt=row.attempt, **facts, **death)
 
 

@@ -172,11 +172,21 @@ class Client(asyncio.Protocol):
     def _fields(self, **more):
         return {"queue": self.queue, "connection": self.number, "invoked": time.monotonic(), **more}
 
-    def add(self, contents, delays, *, request=b"", keys=(), until_removed=False):
-        """Add items with these contents, each with its delay, and with a request id and keys if there are any."""
+    def add(self, contents, delays, *, request=b"", keys=(), until_removed=False, lives=()):
+        """
+        Add items with these contents, each with its delay, and with a request id and keys if there are any.
+
+        *lives* are the seconds after which the items expire, None for never, once an add over this connection was
+        answered.
+        """
         once = {"request": request, "keys": list(keys), "until_removed": until_removed}
         call = Add(**self._fields(contents=contents, delays=delays, **once))
         items = [api.NewItem(each, _ms(delay)) for each, delay in zip(contents, delays, strict=True)]
+        if lives:
+            points = [None if life is None else self._point(call.invoked + life) for life in lives]
+            call.expiries = [[] if point is None else [*self._bounds(point), point] for point in points]
+            options = [None if point is None else api.ItemOptions(expires_at=WallMs(point)) for point in points]
+            items = [item._replace(options=each) for item, each in zip(items, options, strict=True)]
         if keys:
             options = [api.ItemOptions(dedup_key=key, until_removed=until_removed) if key else None for key in keys]
             items = [item._replace(options=each) for item, each in zip(items, options, strict=True)]
@@ -270,9 +280,8 @@ class Client(asyncio.Protocol):
     def reschedule(self, number, span):
         """Move an item to *span* seconds from now, once an add over this connection was answered."""
         call = Operate(**self._fields(id=number, action="reschedule"))
-        low, high = self.offset
-        due = round(call.invoked * 1_000 + high + span * 1_000)
-        call.low, call.high = (due - high) / 1_000, (due + 1 - low) / 1_000
+        due = self._point(call.invoked + span)
+        call.low, call.high = self._bounds(due)
         request = types.RescheduleRequest(id=number, due_ms=WallMs(due))
         return self._control(call, types.RESCHEDULE, request, _operated)
 
@@ -288,6 +297,15 @@ class Client(asyncio.Protocol):
         """Disconnect without a word: sent calls may still be carried out."""
         self.end()
         self.transport.abort()
+
+    def _point(self, moment):
+        """Return a point in the server's time, ms, that is no earlier than *moment*."""
+        return round(moment * 1_000 + self.offset[1])
+
+    def _bounds(self, point):
+        """Return the moments between which the server's time reaches *point*."""
+        low, high = self.offset
+        return (point - high) / 1_000, (point + 1 - low) / 1_000
 
     def _added(self, call, results):
         response = api.read_add_response(results)

@@ -3,8 +3,10 @@
 import pytest
 from twisted.logger import globalLogPublisher
 
+from queueber import api
 from queueber.broker.deaths import COUNTED_QUEUES_MAX
 from queueber.broker.settings import Settings
+from queueber.units import SpanMs, WallMs
 from queueber.values import DeathReason
 
 
@@ -44,6 +46,31 @@ def test_the_log_names_an_item_and_says_why(server, lines):
     assert (line["item"], line["queue"], line["attempts"]) == (item.key.id.hex(), "default", 1)
     assert line["why"] == "the lease of its last attempt ended by itself"
     assert server.broker.deaths.counts == {("default", DeathReason.LOST): 1}
+
+
+def test_an_item_whose_failure_outlasts_it_is_counted_and_logged_when_it_would_be_due(make_server, lines):
+    server = make_server()
+    peer = server.connect()
+    options = api.ItemOptions(expires_at=WallMs(server.clock.now() + 1_000))
+    peer.call(api.ADD, api.write_add_request(api.AddRequest([api.NewItem(b"late", SpanMs(0), options)])))
+    server.settle()
+    poll = peer.poll()
+    server.settle()
+    given = api.read_poll_response(peer.receive()[poll])
+    (item,) = given.items
+    entry = api.Settlement(given.lease, item.id, api.Action.FAIL, SpanMs(5_000), "broken")
+    settle = peer.call(api.SETTLE, api.write_settle_request(api.SettleRequest([entry], [])))
+    server.settle()
+    (settled,) = api.read_settle_response(peer.receive()[settle]).settled
+    assert (settled.outcome, settled.died) == (api.Outcome.DONE, False)
+    assert lines == []
+
+    server.reactor.advance(6)
+    peer.poll(no_wait=True)
+    server.settle()
+    (line,) = lines
+    assert (line["item"], line["attempts"], line["why"]) == (bytes(item.id).hex(), 1, "it was not delivered in time")
+    assert server.broker.deaths.counts == {("default", DeathReason.EXPIRED): 1}
 
 
 def test_many_such_items_are_one_line(server, lines):

@@ -183,6 +183,8 @@ class QueueModel:
         """Add new items, each with the key, the contents and the time of its add."""
         for item in items:
             must((queue, item.key) not in self.items, "{} is added twice", item.key)
+            expires_at = item.facts.expires_at if item.facts is not None else 0
+            must(not expires_at or item.key.due < expires_at, "{} is added, and expires at {}", item.key, expires_at)
             self.put(queue, item)
 
     def claim(
