@@ -30,6 +30,19 @@ class ClaimBounds:
 
 
 @define
+class ExpiryBudget:
+    """The expired items that a claim may still take out of the way, in all its queues together."""
+
+    items: int
+    bytes: int
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether further expired items have to wait for the next claim."""
+        return self.items <= 0 or self.bytes <= 0
+
+
+@define
 class Budget:
     """The rest of a claim's bounds, while it goes from queue to queue."""
 
@@ -45,9 +58,14 @@ class Budget:
     used: bool = False
     """Whether a poll has been served."""
 
+    expiring: ExpiryBudget | None = None
+    """That of expired items; None before the first queue that may have any."""
+
     @property
     def exhausted(self) -> bool:
         """Whether further polls have to wait for the next claim."""
+        if self.expiring is not None and self.expiring.exhausted:
+            return True
         return self.leases <= 0 or (self.used and (self.polls <= 0 or self.items <= 0 or self.bytes <= 0))
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from attrs import define
 
 from queueber.broker.allocation import Budget, ClaimBounds, allocate_round_robin
-from queueber.broker.expired import Expirations, ExpiryBudget
+from queueber.broker.expired import Expirations
 from queueber.broker.leases import ENTRY_BYTES, Lease, LeaseTable
 from queueber.broker.model import LOWEST, Item, ItemId, Leased, LeaseId, new_tuple
 from queueber.broker.moves import Changes, Moves
@@ -61,15 +61,14 @@ class Claims:
             return []
         bounds, leases = self._bounds, self._leases
         budget = Budget(bounds.polls, bounds.items, bounds.bytes, leases.items_max - leases.items)
-        expiring = self._expirations.budget()
         plans: list[Plan[list[Delivery]]] = []
         served: list[Queue] = []
         runnable = self._polls.take_runnable()
         for queue in runnable:
-            if (expiring.exhausted or (budget.used and budget.exhausted)) and not leases.full:
+            if (budget.used or budget.expiring) and budget.exhausted and not leases.full:
                 # Looking at queues that this claim cannot serve would make every claim as long as the list of queues.
                 break
-            plan = self.serve(queue, now, budget, expiring)
+            plan = self.serve(queue, now, budget)
             served.append(queue)
             if plan is not None:
                 plans.append(plan)
@@ -80,7 +79,7 @@ class Claims:
         return plans
 
     def serve(  # noqa: C901  (the path of each poll, without a further call)
-        self, queue: Queue, now: WallMs, budget: Budget | None = None, expiring: ExpiryBudget | None = None
+        self, queue: Queue, now: WallMs, budget: Budget | None = None
     ) -> Plan[list[Delivery]] | None:
         """Serve one queue.  Return the plan; None if no poll can be answered yet."""
         if queue.paused:
@@ -100,9 +99,7 @@ class Claims:
         changes = unexpired = None
         if queue.may_expire and waiters:
             changes = Changes(queue, writes)
-            count = max(budget.items, waiters[0].wanted)
-            expiring = expiring or self._expirations.budget()
-            unexpired = self._expirations.sift(queue, count, budget.bytes, now, changes, expiring)
+            unexpired = self._expirations.sift(queue, max(budget.items, waiters[0].wanted), now, changes, budget)
             highest = unexpired.past
         allocations = allocate_round_robin(
             unexpired or window,

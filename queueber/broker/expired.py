@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from attrs import define
 
+from queueber.broker.allocation import Budget, ExpiryBudget
 from queueber.broker.model import LOWEST, Item, Key
 from queueber.broker.moves import Changes, Moves
 from queueber.broker.queue import Queue
@@ -48,19 +49,6 @@ class Unexpired:
         return self._items
 
 
-@define
-class ExpiryBudget:
-    """The expired items that a claim may still take out of the way, in all its queues together."""
-
-    items: int
-    bytes: int
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether further expired items have to wait for the next claim."""
-        return self.items <= 0 or self.bytes <= 0
-
-
 @define(eq=False)
 class Expirations:
     """Takes expired items out of the way of claims."""
@@ -68,32 +56,27 @@ class Expirations:
     _moves: Moves
     _limits: Limits
 
-    def budget(self) -> ExpiryBudget:
-        """Return that of one claim."""
-        return ExpiryBudget(self._limits.expiry_slice, self._limits.refill_bytes)
-
-    def sift(
-        self, queue: Queue, count: int, bytes_max: int, now: WallMs, changes: Changes, budget: ExpiryBudget
-    ) -> Unexpired:
+    def sift(self, queue: Queue, count: int, now: WallMs, changes: Changes, budget: Budget) -> Unexpired:
         """
-        Take the head of the window of *queue*: about *count* due items of *bytes_max*, and expired ones before them.
+        Take the head of the window of *queue*: about *count* due items that fit *budget*, and expired ones before them.
 
-        Expired items die, or are dropped if the queue says so, in *changes*.  Those beyond *budget* are left for the
-        next claim.  The caller puts the `rest` back.
+        Expired items die, or are dropped if the queue says so, in *changes*.  They have a budget of their own; those
+        beyond it are left for the next claim.  The caller puts the `rest` back.
         """
-        settings = queue.settings
-        items = queue.window.pop_due(count + budget.items, now, bytes_max + budget.bytes)
+        settings, limits = queue.settings, self._limits
+        expiring = budget.expiring = budget.expiring or ExpiryBudget(limits.expiry_slice, limits.refill_bytes)
+        items = queue.window.pop_due(count + expiring.items, now, budget.bytes + expiring.bytes)
         live: deque[Item] = deque()
         past = LOWEST
         for place, item in enumerate(items):
             if not is_expired(item, settings, now):
                 live.append(item)
                 continue
-            if budget.exhausted:
+            if expiring.exhausted:
                 queue.window.put_back(items[place:])
                 break
-            budget.items -= 1
-            budget.bytes -= len(item.contents)
+            expiring.items -= 1
+            expiring.bytes -= len(item.contents)
             if not live:
                 past = item.key
             assert queue.number is not None, "a queue with items has a number"

@@ -132,5 +132,5 @@ def read_records(store: Store, adds: Sequence[KeyedAdd]) -> None:
         add.records |= {(add.queue_id, digest): record for digest, record in zip(digests, records, strict=True)}
         items = [record.ids[0] for record in records if record is not None and record.ends == UNTIL_REMOVED]
         if items and add.number is not None:
-            found = find_each(store, add.number, items)
-            add.existing |= {item.key.id: item._replace(contents=b"") for item in found}
+            there = find_each(store, add.number, items)
+            add.existing |= {item.key.id: item._replace(contents=b"") for item in there}
