@@ -352,8 +352,7 @@ MUTANTS = (
     Mutant(
         "74-expired-item-delivered",
         "an item is delivered after its expiry",
-        "tests/broker/test_limits_of_queues.py::TestExpiry::"
-        "test_an_item_that_expired_dies_when_it_would_be_delivered",
+        "tests/broker/test_limits_of_queues.py::TestExpiry::test_an_item_that_expired_dies_when_it_would_be_delivered",
     ),
 )
 
