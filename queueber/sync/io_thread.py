@@ -260,4 +260,5 @@ class IoThread:
         settling = self._wire.settling
         if settling is None:
             return False
-        return settling or any(isinstance(each, Pending) and each.background for each in self.waiting)
+        # A copy, which is made in one step, because other threads add to the set.
+        return settling or any(isinstance(each, Pending) and each.background for each in list(self.waiting))
