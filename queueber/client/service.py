@@ -194,8 +194,10 @@ class Connector:
         self._check_closed()
 
     def _retry_later(self) -> None:
-        if not self.link.closed:
-            self._retry = self.clock.callLater(self.link.retry_delay(), self._connect)
+        seconds = None if self.link.closed else self.link.retry_delay()
+        # A call that a wrong retry policy has failed may have closed the client.
+        if seconds is not None and not self.link.closed:
+            self._retry = self.clock.callLater(seconds, self._connect)
 
     def on_made(self, transport: ClientProtocol) -> None:
         """Use *transport*.  Part of `TransportOwner`."""

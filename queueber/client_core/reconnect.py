@@ -25,10 +25,11 @@ import os
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol, TypeVar
 
+from queueber.client_core.arguments import wrong
 from queueber.client_core.calls import Call, Resend
 from queueber.client_core.connection import ClientConnection, End, PendingCall, PendingState
 from queueber.client_core.errors import CallTimedOut, NotConnected, OutcomeUnknown
-from queueber.errors import QueueberError, Stopping
+from queueber.errors import InvalidRequest, QueueberError, Stopping
 from queueber.limits import Limits
 
 T = TypeVar("T")
@@ -36,6 +37,9 @@ T = TypeVar("T")
 RETRY_SECONDS_MIN: Final = 0.1
 RETRY_SECONDS_MAX: Final = 10.0
 """Range of the wait after a failed attempt, which grows from the first to the second with some jitter."""
+
+DELAY_SECONDS_MAX: Final = 86_400
+"""The longest wait that a retry policy may return: `select` and `poll` refuse some longer ones."""
 
 _GROWTH: Final = 1.5
 _GROWN: Final = 12
@@ -239,9 +243,22 @@ class Link:
         self._fail_waiting(failing, f"cannot connect{self._to}: {why}")
 
     def retry_delay(self) -> float:
-        """Return the seconds until the next attempt to connect.  Call once after each failed or lost connection."""
+        """
+        Return the seconds until the next attempt to connect.  Call once after each failed or lost connection.
+
+        A retry policy that raises or returns something else fails the waiting calls with `InvalidRequest`, for which
+        their functions may close the link.  The default policy stands in for it.
+        """
         self._failed_attempts += 1
-        return self._retry_policy(self._failed_attempts)
+        try:
+            seconds = self._retry_policy(self._failed_attempts)
+            if isinstance(seconds, int | float) and 0 <= seconds <= DELAY_SECONDS_MAX:
+                return seconds
+            why = wrong("the result of retry_policy", seconds, f"0 to {DELAY_SECONDS_MAX:,} seconds")
+        except Exception as error:  # noqa: BLE001  (of the program's function)
+            why = InvalidRequest(f"retry_policy raised {type(error).__name__}: {error}")
+        self._fail_waiting(list(self._waiting), str(why), InvalidRequest)
+        return backoff()(self._failed_attempts)
 
     # What a connection calls
 
@@ -294,11 +311,11 @@ class Link:
         pending.attempts -= 1
         return pending.attempts > 0
 
-    def _fail_waiting(self, failing: list[PendingCall], why: str) -> None:
+    def _fail_waiting(self, failing: list[PendingCall], why: str, kind: type[QueueberError] = NotConnected) -> None:
         """Fail these of the waiting calls.  The functions that are called may cancel others of them."""
         for each in failing:
             del self._waiting[each]
-            each.state, each.error = PendingState.ENDING, NotConnected(why)
+            each.state, each.error = PendingState.ENDING, kind(why)
             if each.sent_before:
                 each.error = self._unknown(f"it was not sent again: {why}")
         for each in failing:

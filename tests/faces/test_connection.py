@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import re
 
 import pytest
 
 from queueber.client_core.errors import CallTimedOut, OutcomeUnknown
 from queueber.client_core.items import new_item
 from queueber.client_core.kept_session import SessionState
+from queueber.errors import InvalidRequest
 from tests.faces.conftest import until
 
 
@@ -60,6 +62,28 @@ async def test_a_lost_connection_is_made_again(face, server, url):
         assert len(await calling) == 1
         # The count begins again once the server has answered.
         assert delays[0] == 1 and max(delays) >= 3
+
+
+def raises(failed):
+    raise ZeroDivisionError("division by zero")
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        (lambda _: None, "the result of retry_policy is None; it must be 0 to 86,400 seconds"),
+        (lambda _: -1, "the result of retry_policy is -1 (int)"),
+        (lambda _: float("inf"), "the result of retry_policy is inf (float)"),
+        (lambda _: float("nan"), "the result of retry_policy is nan (float)"),
+        (raises, "retry_policy raised ZeroDivisionError: division by zero"),
+    ],
+)
+async def test_a_wrong_retry_policy_is_the_error_of_the_calls_that_wait(face, server, url, policy, said):
+    async with face.client(url, retry_policy=policy) as client:
+        with server.refuse_connections(), pytest.raises(InvalidRequest, match=re.escape(said)):
+            await client.queue().add(b"x")
+        # The default policy stands in.
+        assert len(await client.queue().add(b"x")) == 1
 
 
 async def test_a_call_in_flight_may_have_happened(face, server, url, name):
