@@ -1,5 +1,5 @@
 """
-A client of Queueber for programs that block: scripts, threads, Django and Flask.
+A client of Queueber for blocking programs: scripts, threads, Django and Flask.
 
 `connect` returns a `Client`, which has queues.  Their methods block until they are done:
 
