@@ -33,6 +33,17 @@ FLUSH_SECONDS: Final = 1.0
 """The time for standard output, whose reader may have stopped reading."""
 
 
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+
+
+# Python flushes them after the exit handlers, when no thread can end the process any more.  This exit handler is called
+# after all that are registered later, as those of a program are that imports the worker first.
+atexit.register(_flush)
+
+
 class ExitGuard:
     """The watch over the exit of this process, once it is armed."""
 
@@ -112,19 +123,17 @@ class ExitGuard:
                 # While this timer went off.
                 self._turn.release()
                 return
-            if self._why:
-                LOG.error("%s", self._why)
             atexit._run_exitfuncs()  # noqa: SLF001  (as `multiprocessing` does)
-            self._flush_and_exit()
+            self._flush_and_exit(self._why)
 
     def _give_up(self) -> None:
-        LOG.error("an exit handler does not end, so the process is ended")
-        self._flush_and_exit()
+        self._flush_and_exit("an exit handler does not end, so the process is ended")
 
-    def _flush_and_exit(self) -> None:
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(Exception):
-                stream.flush()
+    def _flush_and_exit(self, why: str = "") -> None:
+        _flush()
+        # Last, because standard error may be a pipe that is not read.
+        if why:
+            LOG.error("%s", why)
         logging.shutdown()
         self._exit()
 
