@@ -5,13 +5,18 @@ Objects become JSON objects by the names of their fields; the class itself is
 not written, the annotation names it.  So an instance of a subclass is refused:
 it would come back as the base class.  attrs and pydantic are only looked at if
 the program has imported them.
+
+Models may write fields in ways of their own, and a class may have fields that
+its constructor does not take.  Both are made again when they are encoded, and
+refused if a field has changed.
 """
 
 import dataclasses
 import inspect
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, NamedTuple, NewType, TypeVar, get_origin, get_type_hints, is_typeddict
 
@@ -83,11 +88,12 @@ def _class_codec(kind: type, compiled: Compile) -> Codec:
     if issubclass(kind, tuple) and hasattr(kind, "_fields"):
         return _object(kind, [_Field(name, name) for name in kind._fields], compiled)
     if dataclasses.is_dataclass(kind):
-        fields = [_Field(each.name, each.name) for each in dataclasses.fields(kind) if each.init]
-        return _object(kind, fields, compiled)
+        every = dataclasses.fields(kind)
+        fields = [_Field(each.name, each.name) for each in every if each.init]
+        return _object(kind, fields, compiled, [each.name for each in every if each.compare and not each.init])
     if attrs.has(kind):
         found = [_Field(each.name, each.alias or each.name) for each in attrs.fields(kind) if each.init]
-        return _object(kind, found, compiled)
+        return _object(kind, found, compiled, [each.name for each in attrs.fields(kind) if each.eq and not each.init])
     raise Unsupported(
         f"{kind.__module__}.{kind.__qualname__} has no form in JSON; a dataclass, or an attrs or pydantic class, would"
     )
@@ -111,6 +117,15 @@ def _enum(kind: type[Enum]) -> Codec:
 def _model(kind: Any) -> Codec:  # noqa: ANN401
     check = _exactly(kind)
 
+    def encode(value: Any) -> Any:  # noqa: ANN401
+        found = check(value).model_dump(mode="json", by_alias=True, round_trip=True)
+        try:
+            arrived = decode(found)
+        except Unfit as why:
+            raise Unfit(value, f"a {kind.__name__} that can be made from its JSON again: {why}") from None
+        _check_unchanged(value, arrived, _parts(kind))
+        return found
+
     def decode(value: Any) -> Any:  # noqa: ANN401
         try:
             # From JSON text, so that models in strict mode accept dates and the like.
@@ -118,7 +133,41 @@ def _model(kind: Any) -> Codec:  # noqa: ANN401
         except ValueError as why:
             raise Unfit(value, f"the fields of a {kind.__name__}: {' '.join(str(why).split())}") from None
 
-    return Codec(lambda value: check(value).model_dump(mode="json", by_alias=True, round_trip=True), decode)
+    return Codec(encode, decode)
+
+
+def _check_unchanged(value: Any, arrived: Any, names: Iterable[str]) -> None:  # noqa: ANN401
+    """
+    Check the fields *names* of *arrived*, which *value* was made into and back.
+
+    Raises:
+        Unfit: one has changed.
+    """
+    for name in names:
+        if not _alike(getattr(value, name, None), getattr(arrived, name, None)):
+            raise Unfit(value, f"one that arrives as it is; its field {name} would change")
+
+
+def _parts(kind: Any) -> Iterable[str]:  # noqa: ANN401
+    """Return the names of a model's attributes that are its value."""
+    return (*kind.model_fields, "model_extra")
+
+
+def _alike(one: Any, other: Any) -> bool:  # noqa: ANN401
+    """Return whether two values of a field are equal, whatever a class or a time zone takes for equal."""
+    if type(one) is not type(other):
+        # As 2 for a float.
+        return bool(one == other)
+    if hasattr(one, "model_fields_set"):
+        return all(_alike(getattr(one, name, None), getattr(other, name, None)) for name in _parts(type(one)))
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_alike(each, other[key]) for key, each in one.items())
+    if isinstance(one, datetime) and one.tzinfo is not None and other.tzinfo is not None:
+        # In an hour that its clock shows twice, a moment of one zone never equals that of another.
+        return bool(one.astimezone(UTC) == other.astimezone(UTC))
+    return bool(one == other)
 
 
 class _Field(NamedTuple):
@@ -147,9 +196,14 @@ def _hints(kind: type) -> Mapping[str, Any]:
         raise Unsupported(f"an annotation of {kind.__qualname__} cannot be resolved: {why}") from None
 
 
-def _object(kind: Any, fields: Sequence[_Field], compiled: Compile) -> Codec:  # noqa: ANN401
+def _object(
+    kind: Any,  # noqa: ANN401
+    fields: Sequence[_Field],
+    compiled: Compile,
+    others: Sequence[str] = (),
+) -> Codec:
     """
-    Return the codec of a class that is made from *fields*.
+    Return the codec of a class that is made from *fields*; its *others* must be as the constructor sets them.
 
     Raises:
         Unsupported: the constructor needs more, or a field's type has no form in JSON.
@@ -165,7 +219,10 @@ def _object(kind: Any, fields: Sequence[_Field], compiled: Compile) -> Codec:  #
 
     def encode(value: Any) -> dict[str, Any]:  # noqa: ANN401
         check(value)
-        return {name: at_place(f".{name}", codec.encode, getattr(value, name)) for name, codec in codecs.items()}
+        found = {name: at_place(f".{name}", codec.encode, getattr(value, name)) for name, codec in codecs.items()}
+        if others:
+            _check_unchanged(value, decode(found), others)
+        return found
 
     def decode(value: Any) -> Any:  # noqa: ANN401
         found = mapping(value)

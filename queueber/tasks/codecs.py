@@ -128,7 +128,7 @@ def instance(kind: type | tuple[type, ...], wanted: str) -> Convert:
 def _float(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, float):
         return _finite(value)
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool | Enum):
         return value
     raise Unfit(value, "a float")
 
@@ -137,6 +137,25 @@ def _date(value: Any) -> str:  # noqa: ANN401
     if isinstance(value, date) and not isinstance(value, datetime):
         return value.isoformat()
     raise Unfit(value, "a date without time")
+
+
+def _plain(kind: type, wanted: str) -> Convert:
+    """Return the check for instances of *kind*, but no members of enumerations, which would not arrive as these."""
+
+    def check(value: Any) -> Any:  # noqa: ANN401
+        if isinstance(value, kind) and not isinstance(value, Enum):
+            return value
+        raise Unfit(value, wanted)
+
+    return check
+
+
+def _time(value: Any) -> str:  # noqa: ANN401
+    if not isinstance(value, time):
+        raise Unfit(value, "a time")
+    if value.tzinfo is not None and value.utcoffset() is None:
+        raise Unfit(value, "a time without a time zone, or with one that has the same UTC offset on all days")
+    return value.isoformat()
 
 
 def text_codec(kind: type, wanted: str, write: Callable[[Any], str], read: Callable[[str], Any]) -> Codec:
@@ -185,8 +204,8 @@ def _span(value: Any) -> timedelta:  # noqa: ANN401
 
 
 _ANY: Final = Codec(json_value, _same)
-_INT: Final = instance(int, "an int")
-_STR: Final = instance(str, "a str")
+_INT: Final = _plain(int, "an int")
+_STR: Final = _plain(str, "a str")
 _BOOL: Final = instance(bool, "a bool")
 _NONE: Final = instance(NoneType, "None")
 _TIMEDELTA: Final = instance(timedelta, "a timedelta")
@@ -203,7 +222,7 @@ SCALARS: Final[Mapping[Any, Codec]] = {
     bytes: text_codec(bytes, "bytes", lambda value: b64encode(value).decode(), _base64),
     datetime: text_codec(datetime, "a datetime", datetime.isoformat, datetime.fromisoformat),
     date: Codec(_date, text_codec(date, "a date", date.isoformat, date.fromisoformat).decode),
-    time: text_codec(time, "a time", time.isoformat, time.fromisoformat),
+    time: Codec(_time, text_codec(time, "a time", time.isoformat, time.fromisoformat).decode),
     timedelta: Codec(_seconds, _span),
     UUID: text_codec(UUID, "a UUID", str, UUID),
     Decimal: text_codec(Decimal, "a Decimal", str, _decimal),

@@ -10,12 +10,13 @@ from decimal import Decimal
 from enum import Enum, Flag, IntEnum, StrEnum
 from typing import Annotated, Any, Literal, NamedTuple, NewType, NotRequired, TypedDict, TypeVar, Union
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_serializer
 
 from queueber.tasks.class_codecs import Compiler
 from queueber.tasks.codecs import Unfit, Unsupported
@@ -87,6 +88,51 @@ class Customer(BaseModel):
     born: date | None = None
 
 
+class Login(BaseModel):
+    password: SecretStr
+
+
+class OpenLogin(Login):
+    @field_serializer("password", when_used="json")
+    def _reveal(self, value):
+        return value.get_secret_value()
+
+
+class Note(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    text: str = ""
+    hidden: int = Field(default=2, exclude=True)
+    about: Any = None
+    at: datetime | None = None
+    parts: list["Note"] = []
+    _made: object = PrivateAttr(default_factory=object)
+
+
+class Needy(BaseModel):
+    hidden: int = Field(exclude=True)
+
+
+@dataclass
+class Counted:
+    x: int
+    count: int = field(init=False, default=0)
+    cache: object = field(init=False, compare=False, repr=False, default_factory=object)
+
+
+@attrs.define
+class CountedToo:
+    x: int
+    count: int = attrs.field(init=False, default=0)
+    cache: object = attrs.field(init=False, eq=False, repr=False, factory=object)
+
+
+def changed(value, **fields):
+    for name, each in fields.items():
+        setattr(value, name, each)
+    return value
+
+
 @dataclass
 class Unreadable:
     other: "Nowhere"  # noqa: F821
@@ -100,6 +146,9 @@ UserId = NewType("UserId", UUID)
 T = TypeVar("T", bound=date)
 BERLIN = timezone(timedelta(hours=1))
 NAIVE = datetime.fromisoformat("2026-03-29T01:30:00.123456")
+TWICE = datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"))
+"""In the hour that is repeated."""
+
 SKU = UUID("12345678123456781234567812345678")
 
 
@@ -163,6 +212,9 @@ def there_and_back(hint, value):
         (Address, {"street": "a"}),
         (Customer, Customer(fullName="Ann", born=date(1990, 1, 1))),
         (list[Customer], [Customer(fullName="Ann")]),
+        (OpenLogin, OpenLogin(password=SecretStr("hunter2"))),
+        (Counted, Counted(1)),
+        (CountedToo, CountedToo(1)),
         (Annotated[date, "a note"], date(2026, 1, 1)),
         (T, date(2026, 1, 1)),
     ],
@@ -172,6 +224,12 @@ def test_values_come_back_with_their_types(hint, value):
     found = there_and_back(hint, value)
     assert found == value
     assert type(found) is type(value)
+
+
+def test_a_model_may_have_what_is_no_field_and_a_moment_that_the_clock_shows_twice():
+    value = Note(text="a", at=TWICE, parts=[Note(at=TWICE)], more=[1], about={"at": [1]})
+    found = there_and_back(Note, value)
+    assert (found.text, found.at.astimezone(UTC), found.more) == ("a", TWICE.astimezone(UTC), [1])
 
 
 def test_tuples_without_an_annotation_come_back_as_lists():
@@ -212,6 +270,19 @@ def test_tuples_without_an_annotation_come_back_as_lists():
         (Address, {"street": "a", "zip": 1}, "it must be a Address, which has no zip"),
         (Address, {}, "it must be a Address, which has street"),
         (Customer, {"name": "x"}, "it must be a Customer"),
+        (Login, Login(password=SecretStr("hunter2")), "one that arrives as it is; its field password would change"),
+        (Note, Note(hidden=7), "its field hidden would change"),
+        (Note, Note(about=(1, 2)), "its field about would change"),
+        (Note, Note(parts=[Note(hidden=7)]), "its field parts would change"),
+        (Note, Note(more=date(2026, 1, 1)), "its field model_extra would change"),
+        (Needy, Needy(hidden=1), "a Needy that can be made from its JSON again: "),
+        (Counted, changed(Counted(1), count=9), "its field count would change"),
+        (CountedToo, changed(CountedToo(1), count=9), "its field count would change"),
+        (list[Counted], [Counted(1), changed(Counted(1), count=9)], " at [1]; it must be one that arrives as it is"),
+        (str, Kind.A, "it must be a str"),
+        (int, Size.SMALL, "it must be an int"),
+        (float, Size.SMALL, "it must be a float"),
+        (time, time(1, tzinfo=ZoneInfo("Europe/Berlin")), "or with one that has the same UTC offset on all days"),
     ],
     ids=lambda value: repr(value)[:40],
 )
