@@ -44,9 +44,23 @@ class LoopClients:
         found = self._clients.get(loop)
         if found is None:
             found = self._clients[loop] = self._connect()
-            self._closers[loop] = closer = _closed_with_its_loop(found)
-            await anext(closer)
+            if loop not in self._closers:
+                self._closers[loop] = closer = self._end_of(loop)
+                await anext(closer)
         return found
+
+    async def _end_of(self, loop: asyncio.AbstractEventLoop) -> AsyncIterator[None]:
+        """
+        Close the client of *loop* when it ends: it closes all generators that have begun.
+
+        Nothing is kept of the loop, because a client refers to its own, so that weak keys alone would free neither.
+        """
+        try:
+            yield
+        finally:
+            del self._closers[loop]
+            self._slots.pop(loop, None)
+            await self.close()
 
     def use(self, client: aio.Client) -> None:
         """Use *client* in the running loop from now on."""
@@ -82,14 +96,6 @@ class LoopClients:
         found = self._clients.pop(asyncio.get_running_loop(), None)
         if found is not None:
             await found.close()
-
-
-async def _closed_with_its_loop(client: aio.Client) -> AsyncIterator[None]:
-    """Close *client* at the end of its loop, which closes all generators that have begun."""
-    try:
-        yield
-    finally:
-        await client.close()
 
 
 @define(eq=False)

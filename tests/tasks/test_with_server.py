@@ -1,7 +1,9 @@
 """Tasks on a real server, whose clock the test moves."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from datetime import date, timedelta
 
 import pytest
@@ -9,6 +11,7 @@ import pytest_twisted
 
 from queueber.errors import InvalidRequest
 from queueber.tasks import Next, Tasks, current_item
+from queueber.tasks.connections import AT_ONCE
 from queueber.testing import TestServer
 from queueber.values import DeathReason, ItemState
 from tests.tasks.stand_ins import drain
@@ -274,3 +277,21 @@ def test_an_app_may_be_given_its_server_late(server):
     app.url = server.url()
     with app:
         assert note.add().queue == "mail"
+
+
+def test_nothing_is_kept_of_an_asyncio_loop_that_has_ended(app):
+    loops = weakref.WeakSet()
+
+    @app.task
+    def note() -> None: ...
+
+    async def main():
+        loops.add(asyncio.get_running_loop())
+        await asyncio.gather(*(note.aio.add() for _ in range(AT_ONCE + 1)))
+        await app.aclose()
+        await note.aio.add()
+
+    for _ in range(3):
+        asyncio.run(main())
+    gc.collect()
+    assert not loops
