@@ -1,17 +1,17 @@
 """Options of tasks and of single adds, checked where the program states them, and the queues of priorities."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, TypeAlias, get_args
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from queueber.client_core.arguments import flag, instance, integer, text, utf_8, wrong
 from queueber.client_core.items import new_item
 from queueber.client_core.queue_calls import checked_name
 from queueber.errors import InvalidRequest, too_large
 from queueber.limits import DEDUP_KEY_BYTES_MAX
-from queueber.units import SpanMs
+from queueber.units import MS_PER_SECOND, SpanMs
 from queueber.values import NewItem
 from queueber.worker.verdicts import checked_seconds, span_of
 
@@ -171,43 +171,61 @@ class AddOptions:
 
 def checked_options(
     task: str,
+    before: AddOptions,
     *,
     queue: str | None,
-    delay: Seconds,
+    delay: Seconds | None,
     due: datetime | None,
     expires: datetime | None,
     key: str | None,
-    until_removed: bool,
+    until_removed: bool | None,
     headers: Mapping[str, str | bytes] | None,
 ) -> AddOptions:
     """
-    Return the options of `Task.options` for the task with the name *task*.
+    Return the options *before* of the task with the name *task*, changed by those of `Task.options` that are not None.
+
+    A delay replaces the moment at which the task is due, and the other way round.  Headers are added.
 
     Raises:
         InvalidRequest: one is of the wrong type or out of range, or two exclude each other.
     """
-    span = checked_span("delay", delay)
-    if span and due is not None:
-        raise InvalidRequest("delay and due are both given; give one of them")
-    if flag("until_removed", until_removed) and key is None:
+    changes = _times(delay, due, expires)
+    if queue is not None:
+        changes["queue"] = checked_name(queue)
+    if key is not None:
+        changes["dedup_key"] = _dedup_key(task, key)
+    if until_removed is not None:
+        changes["until_removed"] = flag("until_removed", until_removed)
+    if headers is not None:
+        changes["headers"] = {**before.headers, **_headers(headers)}
+    found = evolve(before, **changes)
+    if found.until_removed and not found.dedup_key:
         raise InvalidRequest("until_removed is given without a key; it has no effect without one")
-    due_ms = 0 if due is None else checked_point("due", due)
-    expires_ms = 0 if expires is None else checked_point("expires", expires)
-    if 0 < expires_ms <= due_ms:
-        raise InvalidRequest(f"expires is {expires}; it must be later than due, which is {due}")
-    found = dict(instance("headers", {} if headers is None else headers, Mapping, "a mapping"))
+    if 0 < found.expires_ms <= found.due_ms:
+        at, least = (datetime.fromtimestamp(ms / MS_PER_SECOND, UTC) for ms in (found.expires_ms, found.due_ms))
+        raise InvalidRequest(f"expires is {at}; it must be later than due, which is {least}")
+    return found
+
+
+def _times(delay: Seconds | None, due: datetime | None, expires: datetime | None) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    if delay is not None:
+        changes |= {"delay": checked_span("delay", delay), "due_ms": 0}
+    if due is not None:
+        if changes.get("delay"):
+            raise InvalidRequest("delay and due are both given; give one of them")
+        changes |= {"delay": NO_DELAY, "due_ms": checked_point("due", due)}
+    if expires is not None:
+        changes["expires_ms"] = checked_point("expires", expires)
+    return changes
+
+
+def _headers(given: Mapping[str, str | bytes]) -> dict[str, bytes]:
+    found = instance("headers", given, Mapping, "a mapping")
     for name in OWN_HEADERS:
         if name in found:
             raise InvalidRequest(f"headers has {name!r}, which the task sets itself")
-    return AddOptions(
-        queue=None if queue is None else checked_name(queue),
-        delay=span,
-        due_ms=due_ms,
-        expires_ms=expires_ms,
-        headers={name: _header(name, value) for name, value in found.items()},
-        dedup_key=b"" if key is None else _dedup_key(task, key),
-        until_removed=until_removed,
-    )
+    return {name: _header(name, value) for name, value in found.items()}
 
 
 def _header(name: object, value: str | bytes) -> bytes:

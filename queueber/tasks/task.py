@@ -150,15 +150,18 @@ class Adder(Generic[P]):
         self,
         *,
         queue: str | None = None,
-        delay: Seconds = 0,
+        delay: Seconds | None = None,
         due: datetime | None = None,
         expires: datetime | None = None,
         key: str | None = None,
-        until_removed: bool = False,
+        until_removed: bool | None = None,
         headers: Mapping[str, str | bytes] | None = None,
     ) -> Adder[P]:
         """
         Return the task with other options for its adds.
+
+        Options of several calls add up: `task.options(queue="bulk").options(delay=60)` has both.  Of the same option
+        the last one counts; *delay* and *due* replace each other, and headers are added by their names.
 
         Args:
             queue: the queue, instead of the task's own, which some worker must poll.
@@ -176,6 +179,7 @@ class Adder(Generic[P]):
         """
         found = checked_options(
             self.name,
+            self._options,
             queue=queue,
             delay=delay,
             due=due,

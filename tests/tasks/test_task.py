@@ -174,6 +174,34 @@ def test_options_of_one_add():
     assert adds.added[-1][1].delay == 0
 
 
+def test_options_of_several_calls_add_up_and_the_last_of_each_counts():
+    app, adds = app_with_adds()
+    due = datetime(2027, 1, 1, tzinfo=UTC)
+    first = app.task(add).options(queue="bulk", delay=5, headers={"user": "ann", "of": "x"}, key="a")
+    second = first.options(delay=60, headers={"user": "bob"}, until_removed=True)
+    third = second.options(due=due, queue="other", key="b", until_removed=False)
+    assert second.queue == "bulk"
+    for each in (first, second, third, third.options(delay=0)):
+        each.add(1)
+    assert [queue for queue, _ in adds.added] == ["bulk", "bulk", "other", "other"]
+    _, *items = (item for _, item in adds.added)
+    assert [item.delay for item in items] == [60_000, 0, 0]
+    found = [item.options for item in items]
+    assert [(each.due, each.dedup_key, each.until_removed) for each in found] == [
+        (0, b"add\0a", True),
+        (due.timestamp() * 1_000, b"add\0b", False),
+        (0, b"add\0b", False),
+    ]
+    headers = [dict(each.headers) for each in found]
+    assert [(each["user"], each["of"]) for each in headers] == [(b"bob", b"x")] * 3
+
+
+def test_options_of_several_calls_are_checked_together():
+    task = app_with_adds()[0].task(add)
+    with pytest.raises(InvalidRequest, match="it must be later than due"):
+        task.options(due=datetime(2027, 1, 2, tzinfo=UTC)).options(expires=datetime(2027, 1, 1, tzinfo=UTC))
+
+
 def test_a_loop_has_a_bounded_number_of_adds_under_way_so_that_the_server_refuses_none():
     app, _ = app_with_adds()
     task = app.task(add)
