@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from inspect import isawaitable, iscoroutinefunction
+from contextlib import closing, contextmanager
+from inspect import isawaitable, iscoroutine, iscoroutinefunction
 from typing import Any, Final
 
 from attrs import frozen
@@ -166,11 +166,18 @@ def _own_loop(work: Work) -> Iterator[Callable[[Any], Any]]:
         raise RuntimeError(
             "an event loop runs in this thread, and the handler is a coroutine function: await drain_async()"
         )
-    with asyncio.Runner() as runner:
-        used = False
+    used = False
+    # The loop is made for the first awaitable, and the thread's own, which the test may have set, stays.
+    with closing(asyncio.Runner(loop_factory=asyncio.new_event_loop)) as runner:
 
         def finish(returned: Any) -> Any:  # noqa: ANN401
             nonlocal used
+            if _is_loop_running():
+                if iscoroutine(returned):
+                    returned.close()
+                raise RuntimeError(
+                    "an event loop runs in this thread, and the handler returned an awaitable: await drain_async()"
+                )
             used = True
             return runner.run(_awaited(returned))
 

@@ -138,7 +138,9 @@ def _finished(returned: Awaitable[T]) -> T:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(running)
+        # Not `asyncio.run`, which takes away the loop that the test may have set for this thread.
+        with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+            return runner.run(running)
     running.close()
     if hasattr(returned, "close"):
         returned.close()

@@ -174,7 +174,8 @@ class TestServer(RunningServer):
 
         Raises:
             AssertionError: there were more runs than *runs_max*.
-            RuntimeError: the handler is a coroutine function, and an event loop runs here: await `drain_async`.
+            RuntimeError: the handler is a coroutine function or returns an awaitable, and an event loop runs in this
+                thread: await `drain_async`.
             TypeError: *work* is no app, and no handler with queues.
         """
         from queueber.testing import draining  # noqa: PLC0415  (a client and a worker, for those who use them)

@@ -193,6 +193,49 @@ def test_a_coroutine_function_runs_in_the_loop_of_the_test(server, mail):
     asyncio.run(main())
 
 
+def test_a_plain_handler_runs_while_a_loop_does(server, mail):
+    mail.add(b"a", b"b")
+
+    async def main():
+        assert len(server.drain(lambda item: None, "mail")) == 2
+
+    asyncio.run(main())
+    server.assert_empty()
+
+
+def test_an_awaitable_is_not_run_while_a_loop_runs(server, mail):
+    mail.add(b"a")
+
+    async def handle():
+        pytest.fail("it ran")
+
+    async def main():
+        with pytest.raises(RuntimeError, match=r"returned an awaitable: await drain_async\(\)"):
+            server.drain(lambda item: handle(), "mail")
+
+    asyncio.run(main())
+
+
+@pytest.fixture
+def own_loop():
+    """A loop that the test has set for its thread."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield loop
+    asyncio.set_event_loop(None)
+    loop.close()
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_the_loop_of_the_thread_stays(server, mail, own_loop, wait):
+    mail.add(b"a")
+
+    async def handle(item): ...
+
+    server.drain(handle if wait else lambda item: None, "mail")
+    assert asyncio.get_event_loop() is own_loop
+
+
 def test_a_cancelled_handler_defers_its_item(server, mail):
     mail.add(b"a")
 

@@ -107,6 +107,21 @@ def test_coroutine_functions_run_on_every_face(app):
     assert len(runs) == 5
 
 
+def test_the_loop_of_the_thread_stays(app):
+    @app.task
+    async def wait() -> None: ...
+
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        with inline(app):
+            wait.add()
+        assert asyncio.get_event_loop() is loop
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
 def test_twisted_gets_a_deferred(app):
     waiting = Deferred()
 
