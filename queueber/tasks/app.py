@@ -334,7 +334,7 @@ class Tasks:
         await self.connections.aclose()
 
     def close_twisted(self) -> Deferred[None]:
-        """Close the connection of `tx`."""
+        """Close the connection of `tx`; the next add opens another."""
         return self.connections.close_twisted()
 
     def __enter__(self) -> Self:

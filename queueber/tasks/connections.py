@@ -67,6 +67,9 @@ class Connections:
     _loops: dict[None, LoopClients] = field(factory=dict, init=False)
     """Those of asyncio, if one was used."""
 
+    _reactor: Any = field(default=None, init=False)
+    """That of `connect_twisted`, for the clients that follow a closed one."""
+
     _twisted: client.Client | None = field(default=None, init=False)
     _twisted_slots: DeferredSemaphore | None = field(default=None, init=False)
 
@@ -112,22 +115,23 @@ class Connections:
 
     def twisted(self) -> client.Client:
         """
-        Return the client of Twisted.
+        Return the client of Twisted, made if there is none.
 
         Raises:
             InvalidRequest: `connect_twisted` was not called.
         """
         if self._twisted is None:
-            raise InvalidRequest("tx needs a reactor: call connect_twisted(reactor) of the Tasks first")
+            if self._reactor is None:
+                raise InvalidRequest("tx needs a reactor: call connect_twisted(reactor) of the Tasks first")
+            from queueber import client  # noqa: PLC0415
+
+            self._twisted = client.connect(self._reactor, self.url, **self._options)
         return self._twisted
 
     def connect_twisted(self, reactor: Any) -> client.Client:  # noqa: ANN401
         """Return the client of Twisted, made with *reactor* if there is none."""
-        if self._twisted is None:
-            from queueber import client  # noqa: PLC0415
-
-            self._twisted = client.connect(reactor, self.url, **self._options)
-        return self._twisted
+        self._reactor = reactor
+        return self.twisted()
 
     def use(self, *, sync: Any = None, aio: Any = None, twisted: Any = None) -> None:  # noqa: ANN401
         """Use these clients from now on; that of asyncio in the running loop."""

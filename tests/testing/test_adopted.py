@@ -4,6 +4,8 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import pytest_twisted
+from twisted.internet import reactor
 
 from queueber.tasks import Next, Tasks, current_item
 from queueber.testing import TestServer
@@ -57,6 +59,23 @@ def test_connections_to_another_server_are_closed(server):
         asyncio.run(main())
         other.assert_added(task=send, count=3)
     server.assert_added(task=send, count=2)
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_app_that_was_connected_on_twisted_adds_to_either_server(server):
+    with TestServer() as other:
+        app = Tasks(other.url("mail"))
+
+        @app.task
+        def send() -> None: ...
+
+        app.connect_twisted(reactor)
+        with server.adopt(app):
+            await send.tx.add()
+            server.assert_added(task=send)
+        await send.tx.add()
+        other.assert_added(task=send)
+        await app.close_twisted()
 
 
 def test_tasks_are_drained(server, app):
