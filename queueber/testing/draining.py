@@ -135,8 +135,12 @@ class Taken:
 
     def settle_error(self, item: WorkItem, why: BaseException, *, raise_errors: bool) -> None:
         """Settle *item*, whose handler has raised *why*."""
-        verdict = DEFER if isinstance(why, CANCELLED) else verdict_of_error(why)
-        self.settle(item, verdict, why, raise_errors=raise_errors)
+        self.settle(item, verdict_on(why), why, raise_errors=raise_errors)
+
+
+def verdict_on(why: BaseException) -> Verdict:
+    """Return a worker's verdict on the item of a handler that has raised *why*."""
+    return DEFER if isinstance(why, CANCELLED) else verdict_of_error(why)
 
 
 @contextmanager
@@ -162,7 +166,7 @@ def drain(url: str, work: Work, runs_max: int, *, raise_errors: bool) -> list[Ru
 @contextmanager
 def _own_loop(work: Work) -> Iterator[Callable[[Any], Any]]:
     """Return a function that runs an awaitable in an event loop, which is made for the first one."""
-    if work.needs_loop and _is_loop_running():
+    if work.needs_loop and is_loop_running():
         raise RuntimeError(
             "an event loop runs in this thread, and the handler is a coroutine function: await drain_async()"
         )
@@ -172,7 +176,7 @@ def _own_loop(work: Work) -> Iterator[Callable[[Any], Any]]:
 
         def finish(returned: Any) -> Any:  # noqa: ANN401
             nonlocal used
-            if _is_loop_running():
+            if is_loop_running():
                 if iscoroutine(returned):
                     returned.close()
                 raise RuntimeError(
@@ -190,7 +194,8 @@ async def _awaited(returned: Any) -> Any:  # noqa: ANN401
     return await returned
 
 
-def _is_loop_running() -> bool:
+def is_loop_running() -> bool:
+    """Return whether an event loop of asyncio runs in this thread."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
-from inspect import isawaitable
+from inspect import isawaitable, iscoroutinefunction
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -15,8 +15,9 @@ from twisted.internet.defer import Deferred
 
 from queueber.api import DeliveryFacts, PolledItem
 from queueber.tasks import Added, Serializer, Tasks
+from queueber.tasks.options import TASK_HEADER
 from queueber.tasks.task import Producer, ToAdd
-from queueber.testing.draining import Run
+from queueber.testing.draining import Run, is_loop_running, verdict_on
 from queueber.units import MS_PER_SECOND, WallMs
 from queueber.values import ItemOptions, NewItem
 from queueber.worker.items import WorkItem
@@ -31,7 +32,8 @@ def inline(app: Tasks) -> Iterator[list[Run]]:
     Run each call of a task of *app* when it is added, within a `with` block and without a server.
 
     Arguments are encoded and decoded as usual.  Delays, keys, attempts and queues have no effect.  An exception of a
-    task is raised by the add, and so is `Reject`.  Steps that a task returns as `Next` run after it.
+    task is raised by the add, and so is `Reject`.  Steps that a task returns as `Next` run after it.  Other items,
+    which it adds with `Done`, are not run; the verdict has them.
 
     A coroutine function whose call is added by a blocking `add` runs in an event loop of its own.
 
@@ -71,11 +73,14 @@ class Inline:
     def add(self, call: ToAdd) -> Added:
         """Run *call*, and all steps that follow."""
         item = _item_of(call.queue, call.item)
+        handler = self._handler(item)
+        if iscoroutinefunction(handler) and is_loop_running():
+            raise RuntimeError("the task is a coroutine function, and an event loop runs here: await its aio.add(…)")
         with self._noted(item):
-            returned = self._handler(item)(item)
+            returned = handler(item)
             verdict = verdict_of(_finished(returned) if isawaitable(returned) else returned)
         self.runs.append(Run(item, verdict))
-        for step in _steps(call, verdict):
+        for step in self._steps(call, verdict):
             self.add(step)
         return Added(item.id, call.queue)
 
@@ -86,7 +91,7 @@ class Inline:
             returned = self._handler(item)(item)
             verdict = verdict_of(await returned if isawaitable(returned) else returned)
         self.runs.append(Run(item, verdict))
-        for step in _steps(call, verdict):
+        for step in self._steps(call, verdict):
             await self.add_aio(step)
         return Added(item.id, call.queue)
 
@@ -107,12 +112,17 @@ class Inline:
             if why.__cause__ is not None:
                 raise why.__cause__ from None
             raise
+        except BaseException as why:
+            self.runs.append(Run(item, verdict_on(why), why))
+            raise
 
-
-def _steps(call: ToAdd, verdict: Verdict) -> Iterator[ToAdd]:
-    for add in verdict.adds:
-        for item in add.items:
-            yield ToAdd(add.queue or call.queue, item)
+    def _steps(self, call: ToAdd, verdict: Verdict) -> Iterator[ToAdd]:
+        """Yield what a run adds for tasks of the app; other items are for others."""
+        tasks = {name.encode() for name in self._app.tasks}
+        for add in verdict.adds:
+            for item in add.items:
+                if item.options is not None and dict(item.options.headers).get(TASK_HEADER) in tasks:
+                    yield ToAdd(add.queue or call.queue, item)
 
 
 def _item_of(queue: str, new: NewItem) -> WorkItem:
@@ -124,24 +134,11 @@ def _item_of(queue: str, new: NewItem) -> WorkItem:
 
 
 def _finished(returned: Awaitable[T]) -> T:
-    """
-    Run *returned* in an event loop of its own.
-
-    Raises:
-        RuntimeError: an event loop runs in this thread.
-    """
+    """Run *returned* in an event loop of its own."""
 
     async def main() -> T:
         return await returned
 
-    running = main()
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        # Not `asyncio.run`, which takes away the loop that the test may have set for this thread.
-        with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-            return runner.run(running)
-    running.close()
-    if hasattr(returned, "close"):
-        returned.close()
-    raise RuntimeError("the task is a coroutine function, and an event loop runs here: await its aio.add(…)")
+    # Not `asyncio.run`, which takes away the loop that the test may have set for this thread.
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        return runner.run(main())

@@ -6,11 +6,12 @@ from datetime import date
 import pytest
 from twisted.internet.defer import Deferred
 
+from queueber.client import new_item
 from queueber.errors import InvalidRequest
 from queueber.tasks import Next, Tasks, current_item
 from queueber.testing import inline
-from queueber.values import Action
-from queueber.worker import Reject
+from queueber.values import Action, AddTo
+from queueber.worker import Done, Reject
 
 
 @pytest.fixture
@@ -49,8 +50,34 @@ def test_an_exception_is_raised_by_the_add(app, options):
     def fail() -> None:
         raise LookupError("no such address")
 
-    with inline(app), pytest.raises(LookupError, match="no such address"):
+    with inline(app) as runs, pytest.raises(LookupError, match="no such address"):
         fail.add()
+    (run,) = runs
+    assert isinstance(run.error, LookupError)
+    assert run.verdict.action is (Action.REJECT if "max_attempts" in options else Action.FAIL)
+
+
+def test_an_exception_of_a_coroutine_is_noted_too(app):
+    @app.task
+    async def fail() -> None:
+        raise LookupError("no such address")
+
+    with inline(app) as runs, pytest.raises(LookupError):
+        asyncio.run(fail.aio.add())
+    assert [(run.verdict.action, type(run.error)) for run in runs] == [(Action.FAIL, LookupError)]
+
+
+@pytest.mark.parametrize("headers", [{}, {"task": b"of another app"}])
+def test_items_for_others_are_not_run(app, headers):
+    mail = AddTo("mail", [new_item(b"hello", headers=headers)])
+
+    @app.task
+    def send() -> Done:
+        return Done([mail])
+
+    with inline(app) as runs:
+        send.add()
+    assert [run.verdict.adds for run in runs] == [(mail,)]
 
 
 def test_a_rejection_is_raised_too(app):
