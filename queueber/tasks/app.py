@@ -75,7 +75,8 @@ class Tasks:
             serializer: converts arguments to contents and back; JSON by default.
             also_reads: other serializers whose items the workers accept, while a program changes from one to another.
             resend_adds: send an add again whose reply was lost; it still adds only once.  The URL's parameter of this
-                name is ignored.  Without it such an add fails with `OutcomeUnknown`.
+                name is ignored.  Without it such an add fails with `OutcomeUnknown`, and so does one that is lost with
+                the first connection, before the server has answered whether it recognises repeated adds.
             connect: other options of `connect`.
 
         Raises:

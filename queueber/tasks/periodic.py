@@ -61,7 +61,8 @@ class Cron:
     right after the gap.  When they are put back, a firing at a fixed time comes
     once, at the first of the two.  An expression whose minute or hour begins
     with `*` follows the clock instead: `*/10` of all hours fires each ten
-    minutes throughout, and nothing in an hour that is left out.
+    minutes throughout, and nothing in an hour that is left out.  Where clocks
+    change by half an hour, a step over hours may leave out a firing on that day.
     """
 
     expression: str
