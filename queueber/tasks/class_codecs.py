@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, NewType, TypeVar, get_origin, get_type_hints
 
 import attrs
 
-from queueber.tasks.codecs import Codec, Compile, Convert, Unfit, Unsupported, at_place, instance
+from queueber.tasks.codecs import Changing, Codec, Compile, Convert, Unfit, Unsupported, at_place, instance
 from queueber.tasks.container_codecs import builtin_codec
 
 T = TypeVar("T")
@@ -122,7 +122,7 @@ def _model(kind: Any) -> Codec:  # noqa: ANN401
         try:
             arrived = decode(found)
         except Unfit as why:
-            raise Unfit(value, f"a {kind.__name__} that can be made from its JSON again: {why}") from None
+            raise Changing(value, f"a {kind.__name__} that can be made from its JSON again: {why}") from None
         _check_unchanged(value, arrived, _parts(kind))
         return found
 
@@ -141,11 +141,11 @@ def _check_unchanged(value: Any, arrived: Any, names: Iterable[str]) -> None:  #
     Check the fields *names* of *arrived*, which *value* was made into and back.
 
     Raises:
-        Unfit: one has changed.
+        Changing: one has changed.
     """
     for name in names:
         if not _alike(getattr(value, name, None), getattr(arrived, name, None)):
-            raise Unfit(value, f"one that arrives as it is; its field {name} would change")
+            raise Changing(value, f"one that arrives as it is; its field {name} would change")
 
 
 def _parts(kind: Any) -> Iterable[str]:  # noqa: ANN401

@@ -52,7 +52,11 @@ class Unfit(Exception):
 
     def within(self, place: str) -> "Unfit":
         """Return the same error for the container that has the value at *place*."""
-        return Unfit(self.value, self.wanted, f"{place}{self.path}")
+        return type(self)(self.value, self.wanted, f"{place}{self.path}")
+
+
+class Changing(Unfit):
+    """A value of the right type that would not arrive as it is."""
 
 
 class Unsupported(Exception):

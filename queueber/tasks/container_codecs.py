@@ -6,7 +6,7 @@ from enum import Enum
 from types import UnionType
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
-from queueber.tasks.codecs import SCALARS, Codec, Compile, Convert, Unfit, at_place, instance
+from queueber.tasks.codecs import SCALARS, Changing, Codec, Compile, Convert, Unfit, at_place, instance
 
 _LISTS: Final[Mapping[Any, tuple[tuple[type, ...], Callable[[Iterable[Any]], Any]]]] = {
     list: ((list,), list),
@@ -75,6 +75,9 @@ def _union(members: Sequence[Codec]) -> Codec:
         for number, member in enumerate(members):
             try:
                 encoded = member.encode(value)
+            except Changing:
+                # No other member is of its type.
+                raise
             except Unfit:
                 continue
             if found(encoded)[0] != number:

@@ -271,6 +271,11 @@ def test_tuples_without_an_annotation_come_back_as_lists():
         (Address, {}, "it must be a Address, which has street"),
         (Customer, {"name": "x"}, "it must be a Customer"),
         (Login, Login(password=SecretStr("hunter2")), "one that arrives as it is; its field password would change"),
+        (
+            list[Login] | None,
+            [Login(password=SecretStr("x"))],
+            "at [0]; it must be one that arrives as it is; its field pa",
+        ),
         (Note, Note(hidden=7), "its field hidden would change"),
         (Note, Note(about=(1, 2)), "its field about would change"),
         (Note, Note(parts=[Note(hidden=7)]), "its field parts would change"),
