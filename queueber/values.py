@@ -3,7 +3,7 @@ The values that the interface and the broker share: options of items, settlement
 
 Numbers of enumerators are those of ``queueber.capnp``.  They stand here, below
 both packages, so that neither translates and a client does not import the
-broker.
+broker.  In replies of a newer server there may be others: see `DeathReason`.
 
 The classes are named tuples, because each call and item makes an instance.
 """
@@ -43,7 +43,7 @@ class Action(IntEnum):
 
 
 class Outcome(IntEnum):
-    """The outcome of a settlement."""
+    """The outcome of a settlement.  One that is newer than the client has a placeholder, as for `DeathReason`."""
 
     DONE = 0
 
@@ -55,7 +55,12 @@ class Outcome(IntEnum):
 
 
 class DeathReason(IntEnum):
-    """Why an item died."""
+    """
+    Why an item died.
+
+    A reason that a newer server gives and this client does not know is a placeholder with its number, such as 7, and
+    the name ``UNKNOWN_7``.  It is equal to no enumerator.
+    """
 
     NONE = 0
 
@@ -73,7 +78,7 @@ class DeathReason(IntEnum):
 
 
 class ItemState(IntEnum):
-    """The state of an item."""
+    """The state of an item.  One that is newer than the client has a placeholder, as for `DeathReason`."""
 
     READY = 0
     DELAYED = 1
@@ -82,7 +87,7 @@ class ItemState(IntEnum):
 
 
 class ControlOutcome(IntEnum):
-    """The outcome of an operator's call."""
+    """The outcome of an operator's call.  One that is newer than the client has a placeholder, as for `DeathReason`."""
 
     DONE = 0
     NOT_FOUND = 1

@@ -29,7 +29,7 @@ from queueber.capnp.reader import (
     struct_list_at,
     text_at,
 )
-from queueber.errors import InvalidRequest, RemoteProtocolError, too_large
+from queueber.errors import InvalidRequest, too_large
 from queueber.limits import ID_BYTES
 from queueber.rpc.messages import Params
 from queueber.units import measured
@@ -190,15 +190,15 @@ def answered(value: int, kind: type[Chosen]) -> Chosen:
     """
     Return the enumerator of *kind* with the number *value* in the results of a server.
 
-    Raises:
-        RemoteProtocolError: there is none.
+    For a number that only a newer server knows it is a placeholder named ``UNKNOWN_7`` for the number 7.
     """
     try:
         return kind(value)
     except ValueError:
-        raise RemoteProtocolError(
-            f"the server answers {kind.__name__} {value}, which this client does not know"
-        ) from None
+        # As the members of flags that are made for unknown bits: no iteration over *kind* has it.
+        placeholder = int.__new__(kind, value)
+        placeholder._name_, placeholder._value_ = f"UNKNOWN_{value}", value
+        return placeholder
 
 
 def chosen(path: str, value: int, kind: type[Chosen]) -> Chosen:

@@ -104,7 +104,7 @@ def facts_at(frame: Frame, struct: StructAt, slot: int) -> tuple[DeliveryFacts, 
     Read the list of facts at the pointer *slot* of *struct*; none if it is absent.
 
     Raises:
-        RemoteProtocolError: the list is malformed, or the reason of a death is unknown.
+        RemoteProtocolError: the list is malformed.
     """
     at = struct[1] + slot
     if at >= struct[2] or not frame.words[at]:
@@ -116,12 +116,7 @@ def facts_at(frame: Frame, struct: StructAt, slot: int) -> tuple[DeliveryFacts, 
 
 
 def facts_from(found: Mapping[str, Any] | None) -> DeliveryFacts:
-    """
-    Return the facts in the values that `Layout.values` has read.
-
-    Raises:
-        RemoteProtocolError: the reason of a death is unknown.
-    """
+    """Return the facts in the values that `Layout.values` has read."""
     if found is None:
         return DeliveryFacts()
     death = found["death"]

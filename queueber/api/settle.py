@@ -178,7 +178,7 @@ def read_settle_response(results: Results) -> SettleResponse:
     Read the results of `settle`.
 
     Raises:
-        RemoteProtocolError: the results are malformed, or an outcome is unknown.
+        RemoteProtocolError: the results are malformed.
     """
     found = values_of(results.content, "Queue.settle$Results")["resp"] or {}
     return SettleResponse(

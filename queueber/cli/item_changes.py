@@ -14,7 +14,7 @@ import click
 from queueber.api.control_types import Redriven
 from queueber.cli import queue_output as output
 from queueber.cli.arguments import seconds, uuid_bytes
-from queueber.cli.output import camel_case, moment
+from queueber.cli.output import camel_case, moment, newer_than_client
 from queueber.cli.server_options import ServerCommand, ServerSelection, json_option, queue_argument, timeout_option
 from queueber.cli.streams import EXIT_ERROR
 from queueber.cli.terminal import LoadDisplay, confirm, yes_option
@@ -121,7 +121,10 @@ def _change(
         if outcome is ControlOutcome.DONE:
             click.echo(f"item {id_text(item_id)} {done}")
         else:
-            why = one_line(str(outcome)) if isinstance(outcome, InvalidRequest) else reasons[outcome]
+            if isinstance(outcome, InvalidRequest):
+                why = one_line(str(outcome))
+            else:
+                why = reasons.get(outcome) or newer_than_client(outcome)
             click.echo(f"queueber: item {id_text(item_id)} not {done}: {why}", err=True)
 
     async def work(control: QueueControl) -> None:

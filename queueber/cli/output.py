@@ -9,6 +9,7 @@ terminal.  In JSON a field names the encoding of the contents.
 import json
 from base64 import b64encode
 from datetime import UTC, datetime, timedelta
+from enum import IntEnum
 
 from queueber.client import Batch
 from queueber.units import Unit, counted
@@ -21,6 +22,11 @@ def camel_case(name: str) -> str:
     """Return the schema's name of a field or an enumerator: ``maxAttempts`` for ``max_attempts``."""
     first, *rest = name.lower().split("_")
     return first + "".join(map(str.capitalize, rest))
+
+
+def newer_than_client(placeholder: IntEnum) -> str:
+    """Return a text for an enumerator that only the server knows."""
+    return f"the server answers {type(placeholder).__name__} {placeholder}, which this client does not know"
 
 
 def added_text(ids: list[bytes]) -> str:

@@ -14,7 +14,7 @@ from attrs import fields_dict
 
 from queueber.api.control_types import QueueSettings, SettingsInForce
 from queueber.cli import queue_output as output
-from queueber.cli.output import camel_case
+from queueber.cli.output import camel_case, newer_than_client
 from queueber.cli.queue_views import label, print_settings
 from queueber.cli.server_options import ServerCommand, ServerSelection, json_option, queue_argument, timeout_option
 from queueber.cli.streams import EXIT_ERROR
@@ -219,11 +219,11 @@ def delete(server: ServerSelection, force: bool, yes: bool, as_json: bool, timeo
     elif outcome is ControlOutcome.DONE:
         click.echo("deleted")
     else:
-        why = (
-            "it has items or waiting polls; --force deletes it with them"
-            if outcome is ControlOutcome.NOT_EMPTY
-            else "there is no such queue"
-        )
+        reasons = {
+            ControlOutcome.NOT_FOUND: "there is no such queue",
+            ControlOutcome.NOT_EMPTY: "it has items or waiting polls; --force deletes it with them",
+        }
+        why = reasons.get(outcome) or newer_than_client(outcome)
         click.echo(f"queueber: not deleted: {why}", err=True)
     if outcome is not ControlOutcome.DONE:
         sys.exit(EXIT_ERROR)

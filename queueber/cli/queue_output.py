@@ -14,17 +14,22 @@ from attrs import asdict
 
 from queueber.api import DeliveryFacts
 from queueber.api.control_types import ItemView, LeaseView, QueueCounts, QueueSettings, QueueSummary, SettingsInForce
-from queueber.cli.output import bytes_of, camel_case, encoded, moment, printable
+from queueber.cli.output import bytes_of, camel_case, encoded, moment, newer_than_client, printable
 from queueber.units import MS_PER_SECOND, Unit, counted, quantity, rounded_span
 from queueber.values import DeathReason, ItemState, id_text
 
-DEATHS: Final = {
+_DEATHS: Final = {
     DeathReason.NONE: "for no known reason",
     DeathReason.ATTEMPTS: "its last attempt failed",
     DeathReason.LOST: "the lease of its last attempt ended by itself",
     DeathReason.REJECTED: "a worker rejected it",
     DeathReason.EXPIRED: "it was not delivered in time",
 }
+
+
+def death_text(reason: DeathReason) -> str:
+    """Return why an item died, as part of a sentence."""
+    return _DEATHS.get(reason) or newer_than_client(reason)
 
 
 def text_of(value: str) -> str:
@@ -269,7 +274,7 @@ def items_text(items: Sequence[ItemView]) -> str:
 def _state(item: ItemView) -> str:
     death = item.facts.death
     if item.state is ItemState.DEAD and death is not None:
-        return f"died {moment(death.died_at, 'milliseconds')}, {DEATHS[death.reason]}"
+        return f"died {moment(death.died_at, 'milliseconds')}, {death_text(death.reason)}"
     return f"{camel_case(item.state.name)}, due {moment(item.due_ms, 'milliseconds')}"
 
 
@@ -302,7 +307,7 @@ def item_text(queue: str, item: ItemView) -> str:
         rows.append(("last error", text_of(facts.last_error)))
     if facts.death is not None:
         died = facts.death
-        where = f"{moment(died.died_at, 'milliseconds')} in {text_of(died.queue)}: {DEATHS[died.reason]}"
+        where = f"{moment(died.died_at, 'milliseconds')} in {text_of(died.queue)}: {death_text(died.reason)}"
         rows.append(("died", where))
     if item.expires_at_ms:
         rows.append(("expires", moment(item.expires_at_ms, "milliseconds")))

@@ -8,7 +8,7 @@ from uuid import UUID
 import click
 
 from queueber.cli.arguments import seconds, uuid_bytes
-from queueber.cli.output import camel_case, moment
+from queueber.cli.output import camel_case, moment, newer_than_client
 from queueber.cli.server_options import ServerCommand, ServerSelection, json_option, timeout_option
 from queueber.cli.streams import EXIT_ERROR
 from queueber.cli.terminal import confirm, yes_option
@@ -159,7 +159,8 @@ def _settle(server: ServerSelection, entry: Settlement, timeout: int | None, *, 
     elif done:
         click.echo(_DONE[entry.action] + _consequence(entry, settled))
     else:
-        click.echo(f"queueber: not {_DONE[entry.action]}: {_NOT_DONE[settled.outcome]}", err=True)
+        why = _NOT_DONE.get(settled.outcome) or newer_than_client(settled.outcome)
+        click.echo(f"queueber: not {_DONE[entry.action]}: {why}", err=True)
     if not done:
         sys.exit(EXIT_ERROR)
 

@@ -1,5 +1,7 @@
 """Every message with other than plain fields: there and back, and to and from pycapnp, field by field."""
 
+import copy
+
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from interface_values import (
@@ -34,6 +36,7 @@ from queueber.capnp.reader import single_segment
 from queueber.capnp.schema import schema
 from queueber.errors import InvalidRequest, RemoteProtocolError
 from queueber.limits import Limits
+from queueber.values import ControlOutcome, ItemState
 from tests.support.examples import examples
 
 LIMITS = Limits(lease_ms=1 << 29, delay_ms=1 << 40)
@@ -248,6 +251,34 @@ def test_a_method_of_control_there_and_back(pycapnp, call):
     assert fields == reply_fields(method, response)
     (again,) = pycapnp.build(CONTROLS.results[method], fields)
     assert control.read_control_response(method, results(again)) == response
+
+
+def test_an_enumerator_of_a_newer_server_is_a_placeholder():
+    facts = api.DeliveryFacts(death=api.Death(7, 0, "mail"))
+    item = api.PolledItem(bytes(1), bytes(16), 1, 0)
+    (polled,) = api.write_poll_responses([api.PollResponse([item], bytes(16), 0, facts=(facts,))])
+    written = api.write_settle_response(api.SettleResponse([api.Settled(7)]))
+    (settled,) = api.read_settle_response(results(written)).settled
+    listed = types.Listed(
+        [types.ItemView(id=bytes(16), state=7, contents=b"", contents_bytes=0, added_at_ms=0, due_ms=0, facts=facts)],
+        more=False,
+    )
+    (seen,) = read_again(types.PEEK, listed).found
+    reason = api.read_poll_response(results(polled)).facts[0].death.reason
+    for found, kind in (
+        (reason, api.DeathReason),
+        (settled.outcome, api.Outcome),
+        (seen.state, ItemState),
+        (seen.facts.death.reason, api.DeathReason),
+        (read_again(types.CANCEL, 7), ControlOutcome),
+    ):
+        assert (type(found), found, found.name) == (kind, 7, "UNKNOWN_7")
+        assert found not in list(kind)
+        assert copy.deepcopy(found) == found
+
+
+def read_again(method, response):
+    return control.read_control_response(method, results(control.write_control_response(method, response)))
 
 
 def test_the_parameters_of_other_methods_are_empty():

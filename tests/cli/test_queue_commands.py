@@ -21,6 +21,7 @@ from queueber.api.control_types import (
     SettingsInForce,
     Waits,
 )
+from queueber.api.fields import answered
 from queueber.cli import queue_output, terminal
 from queueber.cli.__main__ import queueber
 from queueber.cli.commands import MODULES, SECTIONS
@@ -426,6 +427,22 @@ def test_a_settlement_has_its_outcome_as_text_status_and_json(shell, settled, st
     names = {Outcome.DONE: "done", Outcome.LEASE_LOST: "leaseLost", Outcome.NOT_FOUND: "notFound"}
     expected = {"outcome": names[settled.outcome], "died": settled.died, "dueMs": 0}
     assert (result.exit_code, json.loads(result.stdout)) == (status, expected)
+
+
+def test_what_a_newer_server_answers_is_called_unknown(shell):
+    unknown = {kind: answered(7, kind) for kind in (Outcome, DeathReason, ControlOutcome)}
+    shell.queue_.answers["settle"] = [SettleResponse([Settled(unknown[Outcome])], changed=False)] * 2
+    said = "queueber: not failed: the server answers Outcome 7, which this client does not know\n"
+    assert shell("fail", ID_TEXT, LEASE_TEXT).stderr == said
+    assert json.loads(shell("fail", ID_TEXT, LEASE_TEXT, "--json").stdout)["outcome"] == "unknown7"
+    shell.control_.answers.update(cancel=[unknown[ControlOutcome]], delete=[unknown[ControlOutcome]])
+    said = "the server answers ControlOutcome 7, which this client does not know\n"
+    assert shell("cancel", ID_TEXT, "--yes").stderr.endswith(said)
+    assert shell("delete", "mail", "--yes").stderr == f"queueber: not deleted: {said}"
+    facts = DeliveryFacts(death=Death(unknown[DeathReason], NOW, "mail"))
+    shell.control_.answers["peek"] = [Listed([item(state=ItemState.DEAD, facts=facts)], False)]
+    said = f"died {NOW_TEXT}, the server answers DeathReason 7, which this client does not know"
+    assert said in shell("dead").stdout
 
 
 def test_a_rejected_item_is_among_the_dead(shell):

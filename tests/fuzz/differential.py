@@ -68,7 +68,6 @@ DIFFERENCES = [
             each in text for each in ("; the limit is ", "; it must be ", "; the last that ", "takes none")
         ),
     ),
-    ("an enumerator in results is unknown", "we", lambda text, _: text.endswith("which this client does not know")),
     (
         "a list of numbers may have narrower ones",
         "they",
