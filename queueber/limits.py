@@ -180,7 +180,7 @@ class Limits:
     """One for each queue that the peer has requested by name."""
 
     request_bytes: int = _peer(
-        16 * MIB, Unit.BYTES, 1, GIB, Consequence.OVERLOADED, "adds and extends of a connection that wait for the disk"
+        16 * MIB, Unit.BYTES, 1, GIB, Consequence.OVERLOADED, "calls of a connection that wait for the disk"
     )
     """Bounds how much one peer can add to the wait of all others on a slow disk.  One message always fits."""
 

@@ -103,7 +103,7 @@ class Replies:
         """Return the refusal of a call with which the calls of its connection would hold *size* bytes."""
         limit = self._limits.request_bytes
         return Overloaded(
-            f"adds and extends of this connection that wait for the disk would be {counted(size, 'byte')};"
+            f"calls of this connection that wait for the disk would be {counted(size, 'byte')};"
             f" the limit is {limit:,} (request_bytes)",
             limit="request_bytes",
         )
