@@ -137,6 +137,35 @@ def test_a_port_below_1024_is_bound_before_privileges_are_dropped(background, tm
     assert {(each.stat().st_uid, each.stat().st_gid) for each in files} == {(NO_USER, NO_USER)}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone may become another user")
+def test_the_password_of_the_console_is_read_before_privileges_are_dropped(background, tmp_path):
+    tmp_path.chmod(0o755)
+    (tmp_path / "run").mkdir()
+    shutil.chown(tmp_path / "run", NO_USER, NO_USER)
+    password = tmp_path / "password"
+    password.touch(mode=0o600)
+    password.write_text("ada:correct horse battery\n")
+    port, console = free_port(), free_port()
+
+    started = background(
+        f"--uid={NO_USER}",
+        f"--gid={NO_USER}",
+        "--rundir=run",
+        "queueber",
+        f"--listen=127.0.0.1:{port}",
+        f"--manhole=127.0.0.1:{console}",
+        f"--manhole-password-file={password}",
+    )
+
+    assert (started.returncode, started.stderr) == (0, "")
+    with socket.create_connection(("127.0.0.1", console)) as terminal, terminal.makefile("rb") as shown:
+        terminal.sendall(b"ada\ncorrect horse battery\nlen('z' * 12)\n\x04\x04")
+        assert b"\n12\n" in shown.read().replace(b"\r", b"")
+    os.kill(int((tmp_path / "q.pid").read_text()), signal.SIGHUP)
+    until(lambda: "Reloaded: log level info" in started.log.read_text())
+    assert f"The password of the console is that of the start: {password} belongs to" in started.log.read_text()
+
+
 def test_a_log_that_is_not_read_does_not_block(tmp_path):
     reading, writing = os.pipe()
     fcntl.fcntl(writing, F_SETPIPE_SZ, 4096)

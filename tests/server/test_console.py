@@ -17,7 +17,7 @@ from queueber.server.admin.console import prompt, session
 from queueber.server.admin.console.commands import Commands
 from queueber.server.admin.console.profiler import Sampler, Samples, thread_states
 from queueber.server.admin.console.tables import Table, printable_name
-from queueber.server.config.console_access import ConsoleAccess, parse_access, read_password
+from queueber.server.config.console_access import ConsoleAccess, PasswordFile, parse_access, read_password
 from queueber.server.net.connections import Connections
 from queueber.units import SpanMs, rounded_span
 from queueber.values import NewItem
@@ -50,7 +50,7 @@ class TestAccess:
     def test_loopback_needs_a_password(self, text, password_file):
         with pytest.raises(ValueError, match="--manhole-password-file"):
             parse_access(text, None)
-        assert parse_access(text, password_file).password_file == password_file
+        assert parse_access(text, password_file).password_file == PasswordFile(password_file)
 
     @pytest.mark.parametrize(
         "text",
@@ -93,6 +93,26 @@ class TestAccess:
         password_file.write_text(content)
         with pytest.raises(ValueError, match=why):
             read_password(password_file)
+
+    def test_the_file_is_read_again_unless_the_user_has_changed(self, password_file, monkeypatch):
+        file = PasswordFile(password_file)
+        file.read()
+        password_file.write_text(f"bob:{SECRET}\n")
+        assert file.read().user == b"bob"
+        monkeypatch.setattr(os, "geteuid", lambda: 65_534)
+        assert (file.is_in_reach, file.read().user) == (False, b"ada")
+        with pytest.raises(ValueError, match="chmod 600"):
+            PasswordFile(password_file).read()
+
+    def test_so_it_is_unless_the_root_has_changed(self, password_file, tmp_path, monkeypatch):
+        file = PasswordFile(password_file)
+        file.read()
+        password_file.unlink()
+        with pytest.raises(ValueError, match="No such file"):
+            file.read()
+        root = tmp_path.stat()
+        monkeypatch.setattr(Path, "stat", lambda path: root)
+        assert file.read().user == b"ada"
 
     def test_a_file_that_others_may_read_is_refused(self, password_file):
         password_file.chmod(0o640)
@@ -512,7 +532,7 @@ class TestSession:
 class TestLogin:
     @pytest.fixture
     def typist(self, diagnostics, password_file, lines):
-        typist = Typist(session.ConsoleFactory(diagnostics, ConsoleAccess(None, password_file)))
+        typist = Typist(session.ConsoleFactory(diagnostics, ConsoleAccess(None, PasswordFile(password_file))))
         yield typist
         if typist.transport.connected:
             typist.leave()

@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from queueber.errors import QueueberError
 from queueber.server.app.logs import Log
 from queueber.server.app.startup import warn_of_plaintext
+from queueber.server.config.console_access import PasswordFile
 from queueber.server.config.sources import ReloadedConfig
 from queueber.server.net.certificates import Certificates
 
@@ -32,6 +33,9 @@ class ConfigReloader:
     _log: Log | None
     _plaintext: Sequence[IListeningPort]
     """The ports without TLS."""
+
+    _password_file: PasswordFile | None
+    """That of the console, if it has one."""
 
     log = Logger()
 
@@ -58,6 +62,12 @@ class ConfigReloader:
             done.append(f"log level {found.settings.log_level}")
             applied.add(LEVEL)
         self.log.info("Reloaded: {done}", done=" and ".join(done) or "nothing, without TLS and a log of its own")
+        if self._password_file is not None and not self._password_file.is_in_reach:
+            self.log.info(
+                "The password of the console is that of the start: {path} belongs to the user before --uid, or is"
+                " outside of --chroot",
+                path=self._password_file.path,
+            )
         left = [f"{name} ({place})" for name, place in found.changed.items() if name not in applied]
         if left:
             self.log.warn("Changed, and not taken over without a restart: {left}", left=", ".join(left))

@@ -172,7 +172,9 @@ class QueueberService(Service):
             timer.startService()
         await self._startup.listen(up, certificates)
         await self._monitoring.open(up.diagnostics)
-        self._reloader = ConfigReloader(self._reread, certificates, self._log, self._startup.plaintext)
+        console = self._settings.console
+        file = None if console is None else console.password_file
+        self._reloader = ConfigReloader(self._reread, certificates, self._log, self._startup.plaintext, file)
         self._start_watchdog(up)
         self._launcher.started()
         self._notifier.ready(f"Serving; {counted(up.broker.stats().items, 'item')} at start")

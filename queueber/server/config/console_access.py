@@ -12,7 +12,7 @@ import re
 import stat
 from pathlib import Path
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from queueber.process import expanded_endpoint
 from queueber.server.net.listeners import Listen, parse_listen
@@ -27,12 +27,67 @@ class PasswordFileError(ValueError):
 
 
 @frozen
+class Password:
+    """The credentials for a login."""
+
+    user: bytes
+    password: bytes
+
+    def __repr__(self) -> str:
+        return f"Password({self.user!r})"
+
+    def matches(self, user: bytes, password: bytes) -> bool:
+        """Return whether the credentials match, in constant time."""
+        return hmac.compare_digest(self.user + b":" + self.password, user + b":" + password)
+
+
+@define
+class PasswordFile:
+    """
+    The file with a line ``user:password``.
+
+    It is read at each login.  Once ``--uid`` or ``--chroot`` of twistd is in effect, it belongs to another user or is
+    out of reach, and the credentials that were read at the start stay valid.
+    """
+
+    path: Path
+    _first: Password | None = field(default=None, init=False, eq=False)
+    """The credentials of the first reading, which is that at the start."""
+
+    _first_reader: object = field(default=None, init=False, eq=False)
+
+    def read(self) -> Password:
+        """
+        Return the user and password.
+
+        Raises:
+            PasswordFileError: as for `read_password`.
+        """
+        if self._first is not None and not self.is_in_reach:
+            return self._first
+        found = read_password(self.path)
+        if self._first is None:
+            self._first, self._first_reader = found, _reader()
+        return found
+
+    @property
+    def is_in_reach(self) -> bool:
+        """Whether the process has the user and the root directory of the first reading."""
+        return self._first_reader == _reader()
+
+
+def _reader() -> object:
+    """Return what decides which file a path names, and whether it may be read: the user and the root directory."""
+    root = Path("/").stat()
+    return os.geteuid(), root.st_dev, root.st_ino
+
+
+@frozen
 class ConsoleAccess:
-    """The address of the console, and its password file."""
+    """The address of the console, and its password file, which a Unix socket has not."""
 
     listen: Listen
-    password_file: Path | None = None
-    """The file with a line ``user:password``; None for a Unix socket."""
+    password_file: PasswordFile | None = None
 
 
 def parse_access(text: str, password_file: Path | None) -> ConsoleAccess:
@@ -51,7 +106,7 @@ def parse_access(text: str, password_file: Path | None) -> ConsoleAccess:
         raise ValueError(f"{text}: it must be unix:PATH, or an address of this machine such as 127.0.0.1:9092")
     if password_file is None:
         raise ValueError(f"{text}: all users of this machine can reach it, so it needs --manhole-password-file")
-    return ConsoleAccess(listen, password_file)
+    return ConsoleAccess(listen, PasswordFile(password_file))
 
 
 def _socket(text: str) -> Listen:
@@ -61,21 +116,6 @@ def _socket(text: str) -> Listen:
         raise ValueError(f"{text}: its mode is always {OWNER_ONLY:o}")
     bare = re.sub(r":(mode|lockfile)=[^:]*", "", expanded_endpoint(text))
     return Listen(text, f"{bare}:mode={OWNER_ONLY:o}:lockfile=1", exposed=False)
-
-
-@frozen
-class Password:
-    """The credentials for a login."""
-
-    user: bytes
-    password: bytes
-
-    def __repr__(self) -> str:
-        return f"Password({self.user!r})"
-
-    def matches(self, user: bytes, password: bytes) -> bool:
-        """Return whether the credentials match, in constant time."""
-        return hmac.compare_digest(self.user + b":" + self.password, user + b":" + password)
 
 
 def read_password(path: Path) -> Password:

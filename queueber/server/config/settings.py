@@ -24,7 +24,7 @@ from queueber.broker import ClaimBounds
 from queueber.broker.settings import DEFAULT_SETTINGS, DEFINITIONS, Setting
 from queueber.broker.settings import Settings as QueueSettings
 from queueber.limits import DEFAULTS, PEER_LIMITS, Limits, PeerLimit
-from queueber.server.config.console_access import ConsoleAccess, PasswordFileError, parse_access, read_password
+from queueber.server.config.console_access import ConsoleAccess, PasswordFileError, parse_access
 from queueber.server.config.spec import FLAG, PATH, YES_OR_NO, Option, ValueKind, choice, decimal, integer, path, text
 from queueber.server.core.reserve import RESERVE_BYTES, SMALL_SHARE
 from queueber.server.net.certificates import TlsFiles
@@ -190,8 +190,13 @@ class Settings:
             places.append(("manhole", self.console.listen))
         return places
 
-    def conflicts(self) -> Iterator[str]:
-        """Yield a sentence for each conflict of options that are valid each on its own; ``--listen`` names one."""
+    def conflicts(self, *, at_start: bool = True) -> Iterator[str]:
+        """
+        Yield a sentence for each conflict of options that are valid each on its own; ``--listen`` names one.
+
+        Only a configuration *at_start* has its password file read.  Another one cannot change it, and --uid may have
+        put it out of reach.
+        """
         yield from self.limits.conflicts(lambda name: f"--limit-{name.replace('_', '-')}")
         has_tls = self.tls_certificate is not None
         for name in ("listen-tls", "tls-key", "tls-client-ca", "tls-client-name"):
@@ -204,21 +209,21 @@ class Settings:
             yield "--tls-client-name needs --tls-client-ca: without an authority any client can claim any name"
         if has_tls and None in map(find_spec, ("OpenSSL", "cryptography")):
             yield "--tls-certificate needs the extra `tls`: pip install 'queueber[tls]'"
-        yield from self._console_conflicts()
+        yield from self._console_conflicts(at_start=at_start)
         if not self.listen and not self.listen_tls:
             yield "neither --listen nor --listen-tls has an address to listen on"
         for name, listen in (*(("listen", each) for each in self.listen), ("http", self.http)):
             if listen is not None and listen.exposed and not self.insecure_plaintext:
                 yield f"--{name} {listen.text}: plaintext beyond this machine needs --insecure-plaintext"
 
-    def _console_conflicts(self) -> Iterator[str]:
+    def _console_conflicts(self, *, at_start: bool) -> Iterator[str]:
         try:
             if self.console is None and self.manhole_password_file is not None:
                 yield "--manhole-password-file needs --manhole"
             if self.console is not None:
                 usable_listen(self.console.listen.endpoint)
-                if self.console.password_file is not None:
-                    read_password(self.console.password_file)
+                if at_start and self.console.password_file is not None:
+                    self.console.password_file.read()
         except PasswordFileError as why:
             yield f"--manhole-password-file {why}"
         except ValueError as why:

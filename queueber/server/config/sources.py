@@ -128,15 +128,15 @@ class Resolved:
 
         self.complain(_NAMES.sub(spell, reason), *sources)
 
-    def checked(self) -> Settings:
+    def checked(self, *, at_start: bool = True) -> Settings:
         """
-        Return the settings with these values, which must not be in conflict.
+        Return the settings with these values, which must not be in conflict; see `Settings.conflicts`.
 
         Raises:
             ConfigError: names all mistakes, ordered by precedence of their sources.
         """
         settings = Settings.from_values({name: each.value for name, each in self.values.items()})
-        for reason in settings.conflicts():
+        for reason in settings.conflicts(at_start=at_start):
             self._add_conflict(reason)
         if self.complaints:
             ordered = sorted(self.complaints, key=lambda complaint: complaint[0].precedence)

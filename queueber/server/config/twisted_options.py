@@ -84,7 +84,7 @@ class Options(usage.Options):
         with suppress(OSError):
             self._directory = Path.cwd()
         try:
-            self.effective, self.settings = self._load()
+            self.effective, self.settings = self._load(at_start=True)
         except ConfigError as why:
             # Twisted would exit with status 1, and twist would print the whole help as well.
             self.reject(str(why).splitlines(), why.status)
@@ -107,7 +107,7 @@ class Options(usage.Options):
         if path is not None and os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113
             # Reading a pipe would block until its writer closes it.
             raise ConfigError([f"{path} is not a regular file, and cannot be read a second time"], status=os.EX_CONFIG)
-        effective, settings = self._load()
+        effective, settings = self._load(at_start=False)
         changed = {name: new.origin for name, new in effective.items() if new.value != self.effective[name].value}
         return ReloadedConfig(settings, changed)
 
@@ -125,9 +125,9 @@ class Options(usage.Options):
         """Return those of *names* that are set in any source."""
         return [name for name in names if self.effective[name].source != DEFAULT]
 
-    def _load(self) -> tuple[Mapping[str, OptionValue], Settings]:
+    def _load(self, *, at_start: bool) -> tuple[Mapping[str, OptionValue], Settings]:
         found = resolve(self._arguments, self._environment, file=self._file, unknown=self._unknown)
-        return found.values, found.checked()
+        return found.values, found.checked(at_start=at_start)
 
     def _read_arguments(self, words: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
         """Return the texts of each option, by its name, and a complaint for each word that Twisted would end at."""

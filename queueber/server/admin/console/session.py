@@ -14,7 +14,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from queueber.server.admin.console.prompt import Prompt
-from queueber.server.config.console_access import ConsoleAccess, Password, read_password
+from queueber.server.config.console_access import ConsoleAccess, Password
 from queueber.server.monitoring.diagnostics import Diagnostics
 from queueber.server.net.listeners import address_text
 
@@ -188,7 +188,7 @@ class ConsoleFactory(Factory):
         """Return the protocol of a session, or of the login before it."""
         if self.diagnostics.consoles.open >= SESSIONS_MAX:
             return RefusedConnection(self)
-        path = self.access.password_file
-        if path is None:
+        file = self.access.password_file
+        if file is None:
             return TelnetTransport(ConsoleTelnet, self)
-        return TelnetTransport(Login, self, lambda: read_password(path))
+        return TelnetTransport(Login, self, file.read)
