@@ -3,15 +3,14 @@ Codecs of classes with fields: dataclasses, attrs, named tuples, typed dictionar
 
 Objects become JSON objects by the names of their fields; the class itself is
 not written, the annotation names it.  So an instance of a subclass is refused:
-it would come back as the base class.  attrs and pydantic are only looked at if
-the program has imported them.
+it would come back as the base class.  dataclasses and pydantic are only looked
+at if the program has imported them.
 
 Models may write fields in ways of their own, and a class may have fields that
 its constructor does not take.  Both are made again when they are encoded, and
 refused if a field has changed.
 """
 
-import dataclasses
 import inspect
 import json
 import sys
@@ -87,7 +86,8 @@ def _class_codec(kind: type, compiled: Compile) -> Codec:
         return _typed_dict(kind, compiled)
     if issubclass(kind, tuple) and hasattr(kind, "_fields"):
         return _object(kind, [_Field(name, name) for name in kind._fields], compiled)
-    if dataclasses.is_dataclass(kind):
+    dataclasses = sys.modules.get("dataclasses")
+    if dataclasses is not None and dataclasses.is_dataclass(kind):
         every = dataclasses.fields(kind)
         fields = [_Field(each.name, each.name) for each in every if each.init]
         return _object(kind, fields, compiled, [each.name for each in every if each.compare and not each.init])

@@ -10,14 +10,12 @@ Here are the types without parts; `container_codecs` has collections and unions,
 and `class_codecs` classes with fields, and `Compiler`, the entry point.
 """
 
-import binascii
 import math
-from base64 import b64decode, b64encode
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import Enum
-from fractions import Fraction
 from reprlib import repr as shortened
 from types import NoneType
 from typing import Any, Final
@@ -184,11 +182,12 @@ def _decimal(text: str) -> Decimal:
         raise ValueError(text) from None
 
 
-def _base64(text: str) -> bytes:
-    try:
-        return b64decode(text, validate=True)
-    except binascii.Error:
-        raise ValueError(text) from None
+def _to_base64(value: bytes) -> str:
+    return b2a_base64(value, newline=False).decode()
+
+
+def _from_base64(text: str) -> bytes:
+    return a2b_base64(text, strict_mode=True)
 
 
 def _seconds(value: Any) -> float:  # noqa: ANN401
@@ -200,6 +199,9 @@ def _seconds(value: Any) -> float:  # noqa: ANN401
 
 
 def _span(value: Any) -> timedelta:  # noqa: ANN401
+    # Imported here, because few tasks have spans.
+    from fractions import Fraction  # noqa: PLC0415
+
     try:
         # A fraction, because a float rounds once more.
         return timedelta(microseconds=round(Fraction(_float(value)) * US_PER_SECOND))
@@ -223,7 +225,7 @@ SCALARS: Final[Mapping[Any, Codec]] = {
     int: Codec(_INT, _INT),
     float: Codec(_float, _float),
     str: Codec(_STR, _STR),
-    bytes: text_codec(bytes, "bytes", lambda value: b64encode(value).decode(), _base64),
+    bytes: text_codec(bytes, "bytes", _to_base64, _from_base64),
     datetime: text_codec(datetime, "a datetime", datetime.isoformat, datetime.fromisoformat),
     date: Codec(_date, text_codec(date, "a date", date.isoformat, date.fromisoformat).decode),
     time: Codec(_time, text_codec(time, "a time", time.isoformat, time.fromisoformat).decode),

@@ -5,17 +5,21 @@ Both depend on the clock alone, so all schedulers agree on them without communic
 an interval counts from the Unix epoch, not from the start of the program.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Final, Protocol
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Final, Protocol
 
-from attrs import field, frozen
+from attrs import frozen
 
 from queueber.errors import InvalidRequest
 from queueber.tasks.options import Seconds, checked_span
 from queueber.units import MS_PER_SECOND, SpanMs, WallMs
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 EVERY_MS_MIN: Final = SpanMs(MS_PER_SECOND)
 """The shortest interval: each firing is an add on the disk."""
@@ -66,7 +70,7 @@ class Cron:
     """
 
     expression: str
-    zone: ZoneInfo = field(factory=lambda: ZoneInfo("UTC"))
+    zone: ZoneInfo
 
     def after(self, moment: WallMs) -> WallMs | None:
         """Return the first firing after *moment*; None if there is none in the next 50 years."""
@@ -113,6 +117,9 @@ def checked_timing(every: Seconds | None, cron: str | None, tz: str | None) -> E
 
 
 def _cron(expression: str, tz: str) -> Cron:
+    # Imported here, because few programs have time zones.
+    from zoneinfo import ZoneInfo  # noqa: PLC0415
+
     try:
         from cronsim import CronSimError  # noqa: PLC0415  (an extra)
     except ImportError:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -212,5 +211,8 @@ def failure_of(spec: Spec, item: Any, why: Exception) -> Decision | None:  # noq
 
 def _delay(backoff: Backoff | Callable[[int], float] | None, failures: int) -> float | None:
     if isinstance(backoff, Backoff):
+        # Imported here, because few tasks have a backoff of their own.
+        import random  # noqa: PLC0415
+
         return backoff.delay(failures, random.random())  # noqa: S311  (jitter is no secret)
     return None if backoff is None else backoff(failures)

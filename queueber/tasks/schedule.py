@@ -18,7 +18,6 @@ are sure to exist.  Of several such firings of a task only the last one is added
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from hashlib import blake2b
 from typing import Final
 
 from attrs import define, field, frozen
@@ -56,6 +55,9 @@ class Firing:
     @property
     def request_id(self) -> bytes:
         """The request id of its add: the same in all schedulers."""
+        # Imported here, because it loads OpenSSL, and few programs have periodic tasks.
+        from hashlib import blake2b  # noqa: PLC0415
+
         return blake2b(f"{self.queue}\0{self.task}\0{self.at}".encode(), digest_size=ID_BYTES).digest()
 
     @property

@@ -7,7 +7,6 @@ one turn of the thread makes one batch.
 """
 
 import logging
-import random
 import threading
 import traceback
 from collections import deque
@@ -19,6 +18,7 @@ from typing import Any, ParamSpec
 
 from queueber.client_core.calls import Call
 from queueber.client_core.connection import PendingCall
+from queueber.client_core.reconnect import random_fraction
 from queueber.errors import InvalidRequest, Kind, Overloaded, QueueberError
 from queueber.limits import SETTLEMENTS_MAX
 from queueber.sync.connector import Connector
@@ -100,7 +100,7 @@ class Keeper:
         self._runner: Runner | None = None
         self._thread: IoThread | None = None
         self._made_at = monotonic()
-        self._engine = Engine(policy, self._made_at, random.random)
+        self._engine = Engine(policy, self._made_at, random_fraction)
         self._news: deque[Callable[[float], None]] = deque()
         self._woken = False
         self._timer: Timer | None = None

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from pathlib import Path
 from typing import Final
 
 from attrs import asdict, frozen
@@ -158,6 +157,9 @@ class LivenessFile:
         Raises:
             InvalidRequest: it cannot be written, or is a folder.
         """
+        # Imported here, because few workers have a file.
+        from pathlib import Path  # noqa: PLC0415
+
         self._path = Path(path)
         self._touched: float | None = None
         self._reported: float | None = None

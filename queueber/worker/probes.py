@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from queueber.client_core.address import PORT_MAX
@@ -13,6 +12,8 @@ from queueber.worker.handling import LOG
 from queueber.worker.liveness import Health, LivenessFile
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from queueber.worker.health_page import HealthPage
 
 
@@ -34,7 +35,7 @@ class Probes:
             raise InvalidRequest(f"http_host is {host!r}; it must be text")
         self.file: LivenessFile | None = None
         self._health = health
-        self._path = None if file is None else Path(file).absolute()
+        self._path = None if file is None else _absolute(file)
         self._port = port
         self._host = host
         self._page: HealthPage | None = None
@@ -94,3 +95,10 @@ def _port_of(first: int, slot: int | None) -> int:
             f"http_port is {first}, and {port} for process {port - first + 1}; the limit is {PORT_MAX}"
         )
     return port
+
+
+def _absolute(file: str | os.PathLike[str]) -> Path:
+    # Imported here, because few workers have a file.
+    from pathlib import Path  # noqa: PLC0415
+
+    return Path(file).absolute()

@@ -27,8 +27,12 @@ ALLOWED = {
     "sync": (195, ("queueber.client.", "queueber.aio", "asyncio", "ssl", "logging", "uuid", *LEAN)),
     "client": (170, ("queueber.aio", "queueber.sync", "asyncio", "ssl", "uuid", *LEAN)),
     # Workers have the I/O thread of `sync`.
-    "worker": (235, ("queueber.client.", "queueber.aio", *LOOPS, *PARTS, *HEAVY, *SERVERS)),
-    "tasks": (270, ("queueber.client.", "queueber.aio", *LOOPS, *PARTS, *HEAVY, *SERVERS)),
+    "worker": (222, ("queueber.client.", "queueber.aio", *LOOPS, *PARTS, "uuid", *LEAN)),
+    # Programs that only add tasks need no worker.  UUIDs are among the arguments that tasks convert.
+    "tasks": (
+        205,
+        ("queueber.client.", "queueber.aio", "queueber.sync", "queueber.worker.worker", *LOOPS, *PARTS, *LEAN),
+    ),
 }
 """The most modules of each, and those that it does without."""
 

@@ -94,7 +94,7 @@ def test_the_latest_firing_of_a_cron_expression():
 
 def test_utc_is_the_default_zone():
     assert checked_timing(None, "0 0 * * *", None).after(WallMs(0)) == DAY
-    assert Cron("0 0 * * *").after(WallMs(1)) == DAY
+    assert Cron("0 0 * * *", ZoneInfo("UTC")).after(WallMs(1)) == DAY
 
 
 @pytest.mark.parametrize(
