@@ -10,8 +10,10 @@ from queueber.worker.signals import take
 
 @pytest.fixture
 def taken():
+    # Other tests of this process may have left a handler.
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     seen = []
-    before = take(signal.SIGTERM, seen.append)
+    take(signal.SIGTERM, seen.append)
     yield seen
     signal.signal(signal.SIGTERM, before)
 
