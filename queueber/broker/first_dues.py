@@ -35,7 +35,11 @@ KEYS_MAX: Final = 4_000
 """The most keys of one slice, over all its queues: so that it holds the interpreter for milliseconds only."""
 
 ROWS_MAX: Final = 64_000
-"""The rows of leased items after which a read leaves out a queue: other queues wait, and the rows take memory."""
+"""
+The most rows of leased items that a read keeps after a slice, for they take memory.
+
+A queue with more is left out.  If several have more together, the last of them wait for a later read.
+"""
 
 RETRY_DELAY: Final = SpanMs(MINUTE)
 """The time between two reads of a queue whose first key cannot be read, or has too many leased items before it."""
@@ -78,6 +82,9 @@ class FirstDueRead:
     left_out: list[Queue] = field(factory=list, init=False)
     """The queues with more than `ROWS_MAX` rows of leased items before their first key."""
 
+    put_off: list[Queue] = field(factory=list, init=False)
+    """The queues that are read from the start by a later read."""
+
     @property
     def places(self) -> list[tuple[QueueNumber, Key]]:
         """The queues to read, and the key above which to read each."""
@@ -115,7 +122,12 @@ class FirstDueRead:
             self.left_out.append(self.drop(number))
 
     def end_slice(self) -> None:
-        """Read more keys in the next slice: all so far are those of leased items."""
+        """Read more keys in the next slice, of as many queues as there is room for: all so far are of leased items."""
+        rows = sum(len(each.rows) for each in self._unread.values())
+        while rows > ROWS_MAX:
+            _, last = self._unread.popitem()
+            rows -= len(last.rows)
+            self.put_off.append(last.queue)
         self.keys_max = KEYS_MAX // max(1, len(self._unread))
 
     def drop(self, number: QueueNumber) -> Queue:
@@ -169,8 +181,10 @@ class FirstDues:
         return queue
 
     def end(self, read: FirstDueRead, now: WallMs) -> None:
-        """End *read*, which has no places any more, and postpone the queues that it left out."""
+        """End *read*, which has no places any more, and schedule the queues that it has not read."""
         self._uncommitted.unfollow(read)
+        for queue in reversed(read.put_off):
+            self.want(queue)
         for queue in read.left_out:
             self._postpone(queue, now)
 

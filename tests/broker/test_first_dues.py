@@ -180,6 +180,28 @@ class TestLeasedItems:
         assert read_all(harness) == 2
         assert harness.queue.window.beyond_due == harness.now
 
+    def test_of_several_queues_are_bounded_together(self, harness, monkeypatch):
+        """The last queues wait for a later read."""
+        monkeypatch.setattr(module, "ROWS_MAX", KEYS)
+        names = ("a", "b", "c")
+        for name in names:
+            harness.add(*[b"x"] * (KEYS + 1), name=name)
+        restart(harness)
+        queues = [harness.broker.queue(name) for name in names]
+        for queue in queues:
+            keys = sorted(key for number, key in harness.rows.items if number == queue.number)
+            queue.held.update((key.id, None) for key in keys[:KEYS])
+
+        for queue in queues:
+            read = harness.broker.first_dues.begin(harness.now)
+            read_slice(harness, read)
+            assert [number for number, _ in read.places] == [queue.number]
+            read_slice(harness, read)
+            assert read.places == []
+            harness.broker.first_dues.end(read, harness.now)
+            assert queue.window.beyond_due is not None
+        assert harness.broker.first_dues.begin(harness.now) is None
+
     def test_that_are_given_back_between_two_slices_count(self, harness, leased):
         """No plan writes the row of an item that comes back to its own place."""
         read = harness.broker.first_dues.begin(harness.now)
