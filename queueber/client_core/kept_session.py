@@ -53,14 +53,25 @@ _CALLS: Final = BrokerCalls(lambda _, response: response)
 
 
 class SessionState(Enum):
-    """The state of a kept session, as in the table above."""
+    """The state of a session, as the client sees it."""
 
     DETACHED = auto()
+    """There is no connection."""
+
     ATTACHING = auto()
+    """The server has not answered yet."""
+
     ATTACHED = auto()
+    """The leases of the session do not end."""
+
     REFUSED = auto()
+    """The server refused the session, and is asked again after a while."""
+
     UNSUPPORTED = auto()
+    """The server is older than sessions: leases have a deadline, and must be extended."""
+
     CLOSED = auto()
+    """The session was ended."""
 
 
 class KeptSession(SessionRef):

@@ -3,6 +3,7 @@
 import inspect
 import re
 import typing
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ import queueber.client
 import queueber.sync
 from queueber.capnp.schema import schema
 
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 FACES = {"client": queueber.client, "aio": queueber.aio, "sync": queueber.sync}
 CLASSES = ["Client", "Queue", "Batch", "Item", "Items", "Session", "QueueControl", "Admin"]
 
@@ -112,6 +114,13 @@ def test_a_package_has_what_it_exports_and_says_so(face):
     assert [name for name in face.__all__ if getattr(getattr(face, name), "__name__", "") != name] == ["GIVE_BACK_MS"]
     with pytest.raises(AttributeError, match="has no attribute 'Itms'"):
         _ = face.Itms
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_the_reference_has_every_class_and_function(face):
+    text = "".join((REFERENCE / f"{page}.md").read_text() for page in (face, "values", "errors"))
+    names = {*FACES[face].__all__, "QueueControl", "Admin"} - {"GIVE_BACK_MS"}
+    assert names <= set(re.findall(r"\w+", text))
 
 
 INTERFACES = {"Queue": "Queue", "Broker": "Client", "QueueControl": "QueueControl", "Admin": "Admin"}
