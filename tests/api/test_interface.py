@@ -41,7 +41,6 @@ from tests.support.examples import examples
 
 LIMITS = Limits(lease_ms=1 << 29, delay_ms=1 << 40)
 CONTROLS = schema().interfaces["QueueControl"]
-BY_METHOD = {method: (CONTROLS.params[method], CONTROLS.results[method]) for method in CONTROL}
 
 
 def within(name, struct):

@@ -54,9 +54,6 @@ def _lost(ours, theirs):
     return ours == theirs or (theirs in (0, 1, None) and isinstance(ours, int))
 
 
-REFUSALS = ("; the limit is ", "; it must be ", "; the last that ", "takes none")
-"""Parts of the texts of our errors for values beyond a limit."""
-
 # What it is called; who is the stricter ("neither": both take it, for different things); what it is known by.
 DIFFERENCES = [
     ("the traversal budget is 2 times the message", "we", lambda text, _: "(traversal_factor)" in text),

@@ -25,8 +25,6 @@ GRACE_SECONDS = 0.5
 
 SHORT_DELAY = 0.3
 ACTIONS = ("remove", "remove", "remove", "fail", "fail", "defer", "defer", "reject")
-FATES = ("fail", "fail", "fail", "reject", "remove", "defer")
-"""The actions of a worker whose items die."""
 
 
 @define(eq=False)
