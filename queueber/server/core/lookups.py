@@ -64,9 +64,6 @@ class LookupRunner:
     _lookups: Lookups = field(init=False)
     _waiting: deque[_Lookup] = field(factory=deque, init=False)
     _running: bool = field(default=False, init=False)
-    unreadable: int = field(default=0, init=False)
-    """Lookups that failed because a row could not be read, since the start."""
-
     _log_limiter: LogRateLimiter = field(init=False)
     log = Logger()
 
@@ -139,7 +136,6 @@ class LookupRunner:
         return failed
 
     def _why_unreadable(self, queue: Queue, why: Failure) -> QueueberError:
-        self.unreadable += 1
         if why.check(StorageError, MemoryError) is None:
             self.log.failure("Looking up an item of queue {queue!r} failed", why, queue=queue.name)
         elif (more := self._log_limiter.passes(queue.name, "unreadable")) is not None:

@@ -78,9 +78,6 @@ class SettleHandlers:
     """Settles whose rows are not being read yet."""
 
     _reading: bool = field(default=False, init=False)
-    unreadable: int = field(default=0, init=False)
-    """Settles that were refused because a row could not be read, since the start."""
-
     _log_limiter: LogRateLimiter = field(init=False)
     log = Logger()
 
@@ -191,7 +188,6 @@ class SettleHandlers:
 
     def _refuse_unreadable(self, settle: _Settle, why: Failure) -> None:
         """Refuse a settle whose rows cannot be read.  Its leases go on, and it may be tried again."""
-        self.unreadable += 1
         self._replies.release(settle.sink.peer, settle.size)
         if why.check(StorageError, MemoryError) is None:
             self.log.failure("Reading the rows of a settle failed", why)
