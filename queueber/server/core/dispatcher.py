@@ -15,13 +15,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queueber.broker import Broker, Delivery, Peer, Queue, Refill, Scan, Store, Waiter
-from queueber.errors import Damaged, Kind, QueueberError, StorageError, Withheld
+from queueber.errors import QueueberError
 from queueber.limits import Limits
 from queueber.rpc import AnswerId
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
-from queueber.server.core.log_rate_limit import LogRateLimiter
 from queueber.server.core.pool import Pool
+from queueber.server.core.read_failures import ReadFailures, is_damage, unreadable
 from queueber.units import MS_PER_SECOND, WallMs
 
 TIMER_SECONDS_MAX = 86_400.0
@@ -33,16 +33,6 @@ EndedPoll: TypeAlias = tuple[AnswerId, float, Delivery | None]
 
 TakePolls: TypeAlias = Callable[[list[EndedPoll]], None]
 """Returns the replies of polls of one connection."""
-
-
-class Unreadable(QueueberError):
-    """The queue's items cannot be read because of damage; the server's log says where."""
-
-
-class UnreadableNow(QueueberError):
-    """The queue's items cannot be read for a reason that may pass; the next poll reads them again."""
-
-    kind = Kind.OVERLOADED
 
 
 @define(eq=False)
@@ -74,12 +64,12 @@ class Dispatcher:
     _timer_at: WallMs | None = field(default=None, init=False)
     """When the timer fires, in queue time; None if it is not set."""
 
-    _log_limiter: LogRateLimiter = field(init=False)
+    _failures: ReadFailures = field(init=False)
     log = Logger()
 
     def __attrs_post_init__(self) -> None:
         """Bound the log, and join the committer's cuts."""
-        self._log_limiter = LogRateLimiter(self._reactor.seconds)
+        self._failures = ReadFailures(self.log, self._reactor.seconds)
         self._committer.call_at_cuts(self.serve)
 
     def wait(self, waiter: Waiter, answer: AnswerId, now: float, take: TakePolls) -> None:
@@ -187,19 +177,9 @@ class Dispatcher:
 
     def _refill_failed(self, failure: Failure, refill: Refill) -> None:
         name = refill.queue.name
-        damaged = failure.check(Damaged) and not failure.check(Withheld)
-        if failure.check(StorageError, MemoryError) is None:
-            self.log.failure("Reading queue {queue!r} failed", failure, queue=name)
-        elif (more := self._log_limiter.passes(name, "unreadable")) is not None:
-            line = "Reading queue {queue!r} failed: {why}{next}{more}"
-            again = "" if damaged else "; nothing is skipped, it is read again for the next poll"
-            self.log.error(
-                line, queue=name, why=failure.getErrorMessage() or repr(failure.value), next=again, more=more
-            )
-        # The engine's text names files and keys, which a peer must not see.
-        kind = Unreadable if damaged else UnreadableNow
-        error = kind(f"queue {name!r} cannot be read at the moment; the server's log says why")
-        self._deliver(self._broker.refill_failed(refill, error))
+        then = "" if is_damage(failure) else "; nothing is skipped, it is read again for the next poll"
+        self._failures.note("Reading queue {queue!r} failed", failure, name, then=then, queue=name)
+        self._deliver(self._broker.refill_failed(refill, unreadable(f"queue {name!r}", failure)))
         self._committer.wake()
 
     def _set_timer(self, now: WallMs) -> None:

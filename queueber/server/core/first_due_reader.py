@@ -17,11 +17,10 @@ from twisted.python.failure import Failure
 from queueber.broker import Broker, Key, Store
 from queueber.broker.first_dues import FirstDueRead
 from queueber.broker.model import QueueNumber
-from queueber.errors import StorageError
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
-from queueber.server.core.log_rate_limit import LogRateLimiter
 from queueber.server.core.pool import Pool
+from queueber.server.core.read_failures import ReadFailures
 
 READ_SECONDS: Final = 1.0
 """The time between two runs."""
@@ -53,12 +52,12 @@ class FirstDueReader:
     _read: FirstDueRead | None = field(default=None, init=False)
     """The read in progress."""
 
-    _log_limiter: LogRateLimiter = field(init=False)
+    _failures: ReadFailures = field(init=False)
     log = Logger()
 
     def __attrs_post_init__(self) -> None:
         """Bound the log."""
-        self._log_limiter = LogRateLimiter(self._clock.monotonic)
+        self._failures = ReadFailures(self.log, self._clock.monotonic)
 
     def run(self) -> Deferred[None]:
         """Read some slices, if there are queues to read.  The Deferred never fails: that would stop the timer."""
@@ -106,8 +105,5 @@ class FirstDueReader:
     def _fail(self, read: FirstDueRead, number: QueueNumber, why: Failure) -> None:
         self.unreadable += 1
         name = self._broker.first_dues.fail(read, number, self._clock.now()).name
-        if why.check(StorageError, MemoryError) is None:
-            self.log.failure("Reading the first key of queue {queue!r} failed", why, queue=name)
-        elif (more := self._log_limiter.passes(name, "unreadable")) is not None:
-            line = "Reading the first key of queue {queue!r} failed: {why}; it is read again in a minute{more}"
-            self.log.error(line, queue=name, why=why.getErrorMessage() or repr(why.value), more=more)
+        failed, then = "Reading the first key of queue {queue!r} failed", "; it is read again in a minute"
+        self._failures.note(failed, why, name, then=then, queue=name)

@@ -19,8 +19,8 @@ from queueber.broker.inspection import Count, Peek
 from queueber.errors import QueueberError, StorageError
 from queueber.limits import Limits
 from queueber.server.core.committer import Committer
-from queueber.server.core.dispatcher import UnreadableNow
 from queueber.server.core.pool import Pool
+from queueber.server.core.read_failures import UnreadableNow
 
 COUNTED_KEYS: Final = 4_000
 """Keys of one slice of a count: so that it holds the interpreter for milliseconds only."""

@@ -14,10 +14,10 @@ from queueber.broker.model import NO_QUEUE
 from queueber.errors import QueueberError, StorageError
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
-from queueber.server.core.dispatcher import Dispatcher, UnreadableNow
-from queueber.server.core.log_rate_limit import LogRateLimiter
+from queueber.server.core.dispatcher import Dispatcher
 from queueber.server.core.lookups import find_each
 from queueber.server.core.pool import Pool
+from queueber.server.core.read_failures import ReadFailures, UnreadableNow
 from queueber.server.core.replies import Replies, ReplySink
 
 _METHOD = "add"
@@ -54,12 +54,12 @@ class KeyedAdds:
     _flush_replies: Callable[[], None]
     _waiting: list[_Call] = field(factory=list, init=False)
     _reading: bool = field(default=False, init=False)
-    _log_limiter: LogRateLimiter = field(init=False)
+    _failures: ReadFailures = field(init=False)
     log = Logger()
 
     def __attrs_post_init__(self) -> None:
         """Bound the log."""
-        self._log_limiter = LogRateLimiter(self._clock.monotonic)
+        self._failures = ReadFailures(self.log, self._clock.monotonic)
 
     def add(self, sink: ReplySink, queue: Queue, answer: rpc.AnswerId, request: api.AddRequest, size: int) -> None:
         """Carry out an add, which counts *size* in the connection's `request_bytes`."""
@@ -93,9 +93,8 @@ class KeyedAdds:
             self._committer.pending_bytes -= call.size
             self._broker.dedup.cancel(call.keyed)
             name = call.keyed.queue.name
-            if (more := self._log_limiter.passes(name, "records")) is not None:
-                line = "Reading the deduplication records of queue {queue!r} failed: {why}{more}"
-                self.log.error(line, queue=name, why=failure.getErrorMessage() or repr(failure.value), more=more)
+            line = "Reading the deduplication records of queue {queue!r} failed"
+            self._failures.note(line, failure, name, queue=name)
             # The engine's text names files and keys, which a peer must not see.
             why = "the records of this add's keys cannot be read at the moment; the server's log says why"
             self._reply(call, UnreadableNow(why))

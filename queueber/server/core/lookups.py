@@ -19,11 +19,10 @@ from queueber.broker import Broker, Item, ItemId, Queue, Store
 from queueber.broker.lookups import LookupRead, Lookups
 from queueber.broker.model import QueueNumber
 from queueber.broker.storage import Found
-from queueber.errors import Damaged, QueueberError, StorageError, Withheld
+from queueber.errors import QueueberError
 from queueber.server.core.committer import Committer
-from queueber.server.core.dispatcher import Unreadable, UnreadableNow
-from queueber.server.core.log_rate_limit import LogRateLimiter
 from queueber.server.core.pool import Pool
+from queueber.server.core.read_failures import ReadFailures, unreadable
 
 LOOKUPS_MAX: Final = 32
 """The most items that are found by their ids at once.  Each may have contents of 8 MiB."""
@@ -64,13 +63,13 @@ class LookupRunner:
     _lookups: Lookups = field(init=False)
     _waiting: deque[_Lookup] = field(factory=deque, init=False)
     _running: bool = field(default=False, init=False)
-    _log_limiter: LogRateLimiter = field(init=False)
+    _failures: ReadFailures = field(init=False)
     log = Logger()
 
     def __attrs_post_init__(self) -> None:
         """Bound the log."""
         self._lookups = Lookups(self._broker.follow, self._broker.unfollow)
-        self._log_limiter = LogRateLimiter(self._seconds)
+        self._failures = ReadFailures(self.log, self._seconds)
 
     def look_up(
         self,
@@ -136,12 +135,5 @@ class LookupRunner:
         return failed
 
     def _why_unreadable(self, queue: Queue, why: Failure) -> QueueberError:
-        if why.check(StorageError, MemoryError) is None:
-            self.log.failure("Looking up an item of queue {queue!r} failed", why, queue=queue.name)
-        elif (more := self._log_limiter.passes(queue.name, "unreadable")) is not None:
-            text = why.getErrorMessage() or repr(why.value)
-            line = "Looking up an item of queue {queue!r} failed: {why}{more}"
-            self.log.error(line, queue=queue.name, why=text, more=more)
-        # The engine's text names files and keys, which a peer must not see.
-        kind = Unreadable if why.check(Damaged) and not why.check(Withheld) else UnreadableNow
-        return kind("the item cannot be read at the moment; the server's log says why")
+        self._failures.note("Looking up an item of queue {queue!r} failed", why, queue.name, queue=queue.name)
+        return unreadable("the item", why)

@@ -13,21 +13,16 @@ from queueber.api import control_types
 from queueber.api.control import read_control_request, write_control_response
 from queueber.broker import Broker, ItemId, Plan, Queue, Store
 from queueber.broker.dead_letters import Redrive, Redriven
-from queueber.errors import Kind, QueueberError, StorageError
+from queueber.errors import QueueberError, StorageError
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
 from queueber.server.core.lookups import LOOKUPS_MAX
 from queueber.server.core.pool import Pool
+from queueber.server.core.read_failures import UnreadableNow
 from queueber.server.core.replies import Replies, ReplySink
 
 _NAME = "redrive"
-
-
-class DeadItemsUnreadable(QueueberError):
-    """Dead items cannot be read now; the server's log says why."""
-
-    kind = Kind.OVERLOADED
 
 
 @define(eq=False)
@@ -91,7 +86,7 @@ class Redrives:
             except (StorageError, MemoryError):
                 self._broker.dead_letters.end(search)
                 self.log.failure("Reading the dead items of queue {queue!r} failed", Failure(), queue=search.dead.name)
-                reply(DeadItemsUnreadable("dead items cannot be read at the moment; the server's log says why"))
+                reply(UnreadableNow("dead items cannot be read at the moment; the server's log says why"))
             else:
                 self._committer.decide_now()
                 self._committer.submit(self._broker.dead_letters.redrive(search, self._clock.now()), reply)

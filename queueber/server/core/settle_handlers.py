@@ -21,12 +21,11 @@ from queueber import api, rpc
 from queueber.broker import Broker, Item, ItemId, Key, Queue, Store
 from queueber.broker.model import QueueNumber
 from queueber.broker.settle import Adding, SettleReply
-from queueber.errors import Damaged, Overloaded, QueueberError, StorageError, Withheld
+from queueber.errors import Overloaded, QueueberError
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
-from queueber.server.core.dispatcher import Unreadable, UnreadableNow
-from queueber.server.core.log_rate_limit import LogRateLimiter
+from queueber.server.core.read_failures import ReadFailures, unreadable
 from queueber.server.core.reads import Reads
 from queueber.server.core.replies import Methods, Replies, ReplySink
 
@@ -78,7 +77,7 @@ class SettleHandlers:
     """Settles whose rows are not being read yet."""
 
     _reading: bool = field(default=False, init=False)
-    _log_limiter: LogRateLimiter = field(init=False)
+    _failures: ReadFailures = field(init=False)
     log = Logger()
 
     def __attrs_post_init__(self) -> None:
@@ -87,7 +86,7 @@ class SettleHandlers:
             (api.QUEUE_INTERFACE_ID, api.SETTLE): self._settle,
             (api.QUEUE_INTERFACE_ID, api.DEAD_LETTERS): self._dead_letters,
         }
-        self._log_limiter = LogRateLimiter(self._clock.monotonic)
+        self._failures = ReadFailures(self.log, self._clock.monotonic)
 
     def _dead_letters(self, sink: ReplySink, queue: Queue, calls: rpc.Calls) -> None:
         sink.capabilities(calls.answer, api.DEAD_LETTERS_RESPONSE, (self._broker.dead_letters.of(queue),))
@@ -189,12 +188,5 @@ class SettleHandlers:
     def _refuse_unreadable(self, settle: _Settle, why: Failure) -> None:
         """Refuse a settle whose rows cannot be read.  Its leases go on, and it may be tried again."""
         self._replies.release(settle.sink.peer, settle.size)
-        if why.check(StorageError, MemoryError) is None:
-            self.log.failure("Reading the rows of a settle failed", why)
-        elif (more := self._log_limiter.passes(settle.sink.peer, "unreadable")) is not None:
-            text = why.getErrorMessage() or repr(why.value)
-            self.log.error("Reading the rows of a settle failed: {why}{more}", why=text, more=more)
-        # The engine's text names files and keys, which a peer must not see.
-        kind = Unreadable if why.check(Damaged) and not why.check(Withheld) else UnreadableNow
-        error = kind("items cannot be read at the moment; the server's log says why")
-        self._replies.refuse(settle.sink, settle.answer, error, METHOD_NAME)
+        self._failures.note("Reading the rows of a settle failed", why, settle.sink.peer)
+        self._replies.refuse(settle.sink, settle.answer, unreadable("items", why), METHOD_NAME)

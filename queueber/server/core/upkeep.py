@@ -7,6 +7,7 @@ from typing import Any
 from attrs import define, field
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from queueber.broker import Broker, ItemId, Plan, Store
 from queueber.broker.model import QueueNumber
@@ -15,9 +16,9 @@ from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
 from queueber.server.core.dispatcher import Dispatcher
-from queueber.server.core.log_rate_limit import LogRateLimiter
 from queueber.server.core.lookups import find_each
 from queueber.server.core.pool import Pool
+from queueber.server.core.read_failures import ReadFailures
 from queueber.units import WallMs
 
 UPKEEP_SECONDS = 1.0
@@ -53,12 +54,12 @@ class Upkeep:
     ended_records: int = field(default=0, init=False)
     """Deduplication records that were deleted, since the start."""
 
-    _log_limiter: LogRateLimiter = field(init=False)
+    _failures: ReadFailures = field(init=False)
     log = Logger()
 
     def __attrs_post_init__(self) -> None:
         """Bound the log."""
-        self._log_limiter = LogRateLimiter(self._clock.monotonic)
+        self._failures = ReadFailures(self.log, self._clock.monotonic)
 
     def run(self) -> Deferred[None]:
         """Do what there is to do.  The Deferred never fails: that would stop the timer silently."""
@@ -85,8 +86,8 @@ class Upkeep:
             number, most = retired.number, self._limits.refill_items
             try:
                 keys = await self._pool.run(self._store.keys, number, retired.after, items_max=most)
-            except (StorageError, MemoryError) as why:
-                self._log_unreadable(retired.queue.name, why)
+            except (StorageError, MemoryError):
+                self._log_unreadable("what a purge of queue {queue!r} left", retired.queue.name)
                 return
             self.deleted += len(keys)
             await self._commit(lifecycle.clear(retired, keys, exhausted=len(keys) < most))
@@ -105,9 +106,9 @@ class Upkeep:
                 for number, items in sweep.wanted.items():
                     sweep.existing |= await self._pool.run(self._existing, number, items)
                 later = [] if sweep.entries else await self._pool.run(self._store.ended, _FAR, entries_max=1)
-            except (StorageError, MemoryError) as why:
+            except (StorageError, MemoryError):
                 dedup.cancel_sweep(sweep)
-                self._log_records(why)
+                self._log_unreadable("deduplication records")
                 return
             plan = dedup.finish_sweep(sweep, now, later)
             self.ended_records += plan.reply
@@ -122,12 +123,6 @@ class Upkeep:
         self._committer.submit(plan, done.callback)
         return done
 
-    def _log_unreadable(self, name: str, why: BaseException) -> None:
-        if (more := self._log_limiter.passes(name, "retired")) is not None:
-            line = "Reading what a purge of queue {queue!r} left failed: {why}; it is tried again{more}"
-            self.log.error(line, queue=name, why=str(why) or repr(why), more=more)
-
-    def _log_records(self, why: BaseException) -> None:
-        if (more := self._log_limiter.passes("", "records")) is not None:
-            line = "Reading deduplication records failed: {why}; it is tried again{more}"
-            self.log.error(line, why=str(why) or repr(why), more=more)
+    def _log_unreadable(self, what: str, queue: str = "") -> None:
+        """Log the error that is being handled."""
+        self._failures.note(f"Reading {what} failed", Failure(), queue, then="; it is tried again", queue=queue)
