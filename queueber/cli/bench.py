@@ -8,11 +8,9 @@ from pathlib import Path
 import click
 
 from queueber.cli.arguments import LocalPath, seconds
-from queueber.cli.load import queue_for, refuse_unless_empty, stop_all, with_fleet
+from queueber.cli.load import queue_for, run_load
 from queueber.cli.server_options import ServerCommand, ServerSelection
-from queueber.cli.session import Interrupted
 from queueber.cli.terminal import LoadDisplay, print_table
-from queueber.errors import QueueberError
 from queueber.loadgen.clients import Fleet
 from queueber.loadgen.results import BarGroup, bar_chart
 from queueber.loadgen.scenarios import SCENARIOS, Bench, ScenarioResult
@@ -56,21 +54,13 @@ def bench(server: ServerSelection, each: int, old: int | None, plot: Path | None
     if plot is not None:
         _check_writable(plot)
     name, display = queue_for(server, "bench"), LoadDisplay(quiet=as_json)
-    runs: list[Bench] = []
+    queues = [f"{name}-{number}" for number in range(len(SCENARIOS))]
 
-    async def work(fleet: Fleet) -> None:
-        await refuse_unless_empty(fleet, server, *(f"{name}-{number}" for number in range(len(SCENARIOS))))
-        runs.append(Bench(fleet, each / MS_PER_SECOND, display, name))
-        await runs[0].run()
+    def make(fleet: Fleet) -> Bench:
+        return Bench(fleet, each / MS_PER_SECOND, display, name)
 
-    try:
-        with_fleet(server, name, work, partial(stop_all, runs))
-    except (Interrupted, QueueberError):
-        display.end()
-        for run in runs:
-            _print_unfinished(run, as_json=as_json)
-        raise
-    results = runs[0].results
+    show_unfinished = partial(_print_unfinished, as_json=as_json)
+    results = run_load(server, name, make, display, show_unfinished, names=queues).results
     _print_results(results, as_json=as_json)
     if plot is not None:
         plot.write_text(chart(results))

@@ -7,12 +7,15 @@ from uuid import uuid4
 from twisted.internet.defer import TimeoutError  # noqa: A004
 
 from queueber.cli.server_options import ServerSelection
-from queueber.cli.session import Session
+from queueber.cli.session import Interrupted, Session
+from queueber.cli.terminal import LoadDisplay
 from queueber.client import GIVE_BACK_MS, Client, connect
 from queueber.client.blocking import NoAnswer
+from queueber.errors import QueueberError
 from queueber.loadgen.clients import Fleet, NotEmpty
 
 T = TypeVar("T")
+R = TypeVar("R", bound="Load")
 
 PROBE_SECONDS = 5.0
 """Time limit of the first call."""
@@ -21,18 +24,50 @@ CONNECT_ATTEMPTS = 20
 """Failed attempts to connect after which a load ends."""
 
 
-class Stoppable(Protocol):
-    """A run that ends by itself when it is stopped."""
+class Load(Protocol):
+    """A run of a load tool."""
+
+    async def run(self) -> object:
+        """Load the server, and remove the items that were added."""
 
     def stop(self) -> None:
         """End the run, and remove the items that it has added."""
 
 
-def stop_all(runs: Sequence[Stoppable]) -> bool:
-    """Stop *runs*, and return whether there are any."""
-    for run in runs:
-        run.stop()
-    return bool(runs)
+def run_load(
+    server: ServerSelection,
+    queue: str,
+    make: Callable[[Fleet], R],
+    display: LoadDisplay,
+    show_unfinished: Callable[[R], object],
+    *,
+    names: Sequence[str] = (),
+) -> R:
+    """
+    Run the load that *make* returns, and return it.  Before a signal or an error ends it, *show_unfinished* is called.
+
+    The queues *names*, or else *queue*, must be empty.  Raises what `refuse_unless_empty` and `with_fleet` raise.
+    """
+    runs: list[R] = []
+
+    async def work(fleet: Fleet) -> None:
+        await refuse_unless_empty(fleet, server, *(names or (queue,)))
+        runs.append(make(fleet))
+        await runs[0].run()
+
+    def stop() -> bool:
+        for run in runs:
+            run.stop()
+        return bool(runs)
+
+    try:
+        with_fleet(server, queue, work, stop)
+    except (Interrupted, QueueberError):
+        display.end()
+        for run in runs:
+            show_unfinished(run)
+        raise
+    return runs[0]
 
 
 def with_fleet(

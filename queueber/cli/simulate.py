@@ -4,17 +4,14 @@ import json
 import secrets
 import sys
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import click
 
 from queueber.cli.arguments import FiniteFloat, seconds
-from queueber.cli.load import queue_for, refuse_unless_empty, stop_all, with_fleet
+from queueber.cli.load import queue_for, run_load
 from queueber.cli.server_options import ServerCommand, ServerSelection
-from queueber.cli.session import Interrupted
 from queueber.cli.terminal import LoadDisplay
-from queueber.errors import QueueberError
 from queueber.limits import DEFAULTS
 from queueber.loadgen.clients import Fleet
 from queueber.loadgen.ledger import balanced
@@ -120,23 +117,14 @@ def simulate(server: ServerSelection, /, as_json: bool, **options: Any) -> None:
     """
     parameters = _parameters(**options)
     name, display = queue_for(server, "simulate"), LoadDisplay(quiet=as_json)
-    runs: list[Simulation] = []
 
-    async def work(fleet: Fleet) -> None:
-        await refuse_unless_empty(fleet, server, name)
-        runs.append(Simulation(fleet, parameters, display, f"{secrets.token_hex(4)}-"))
-        await runs[0].run()
+    def make(fleet: Fleet) -> Simulation:
+        return Simulation(fleet, parameters, display, f"{secrets.token_hex(4)}-")
 
-    try:
-        with_fleet(server, name, work, partial(stop_all, runs))
-    except (Interrupted, QueueberError):
-        # Print the results up to this point.
-        display.end()
-        if runs:
-            _print_results(runs[0], as_json=as_json)
-        raise
-    met = _print_results(runs[0], as_json=as_json)
-    if not met:
+    def show(run: Simulation) -> bool:
+        return _print_results(run, as_json=as_json)
+
+    if not show(run_load(server, name, make, display, show)):
         sys.exit(EXIT_UNBALANCED)
 
 

@@ -1,19 +1,15 @@
 """``queueber stress``: load a server with adds and polls, at full speed or at a given rate."""
 
 import json
-from functools import partial
 from typing import Any
 
 import click
 
 from queueber.cli.arguments import FiniteFloat, seconds
-from queueber.cli.load import queue_for, refuse_unless_empty, stop_all, with_fleet
+from queueber.cli.load import queue_for, run_load
 from queueber.cli.server_options import ServerCommand, ServerSelection
-from queueber.cli.session import Interrupted
 from queueber.cli.terminal import LoadDisplay, print_table
-from queueber.errors import QueueberError
 from queueber.limits import DEFAULTS
-from queueber.loadgen.clients import Fleet
 from queueber.loadgen.stress import RATES, Stress, StressOptions
 from queueber.units import MS_PER_SECOND, counted
 
@@ -91,22 +87,12 @@ def stress(
         size=size,
     )
     name, display = queue_for(server, "stress"), LoadDisplay(quiet=as_json)
-    runs: list[Stress] = []
 
-    async def work(fleet: Fleet) -> None:
-        await refuse_unless_empty(fleet, server, name)
-        runs.append(Stress(fleet, options, display))
-        await runs[0].run()
+    def show(run: Stress) -> None:
+        if run.seconds:
+            _print_results(run, as_json=as_json)
 
-    try:
-        with_fleet(server, name, work, partial(stop_all, runs))
-    except (Interrupted, QueueberError):
-        # Print the results up to this point.
-        display.end()
-        if runs and runs[0].seconds:
-            _print_results(runs[0], as_json=as_json)
-        raise
-    _print_results(runs[0], as_json=as_json)
+    show(run_load(server, name, lambda fleet: Stress(fleet, options, display), display, show))
 
 
 def _print_results(run: Stress, *, as_json: bool) -> None:

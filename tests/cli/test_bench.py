@@ -89,7 +89,7 @@ def test_a_permanent_error_ends_the_run(few):
 @pytest.fixture
 def benched(few, monkeypatch):
     """Return a function that runs the command with the simulated server."""
-    monkeypatch.setattr("queueber.cli.bench.with_fleet", lambda _, __, work, stop=None: few.until(work(few.fleet())))
+    monkeypatch.setattr("queueber.cli.load.with_fleet", lambda _, __, work, stop=None: few.until(work(few.fleet())))
     target = SimpleNamespace(address="nowhere", queue=None, tls=None)
     return lambda *arguments: CliRunner().invoke(bench, ("--duration", "0.1", *arguments), obj=target)
 

@@ -201,7 +201,7 @@ def gone_after(seconds, server, monkeypatch):
 
     server.clock.callLater(seconds, go)
     monkeypatch.setattr(
-        "queueber.cli.simulate.with_fleet", lambda _, __, work, stop=None: server.until(work(server.fleet()))
+        "queueber.cli.load.with_fleet", lambda _, __, work, stop=None: server.until(work(server.fleet()))
     )
 
 
@@ -251,7 +251,7 @@ def test_the_known_counts_are_printed_when_a_run_is_interrupted(error, monkeypat
 
     server.clock.callLater(3, setattr, server, "add", refuse)
     monkeypatch.setattr(
-        "queueber.cli.simulate.with_fleet", lambda _, __, work, stop=None: server.until(work(server.fleet()))
+        "queueber.cli.load.with_fleet", lambda _, __, work, stop=None: server.until(work(server.fleet()))
     )
     done = CliRunner().invoke(simulate, (*SHORT, "--json"), obj=TARGET)
     assert done.exception is error

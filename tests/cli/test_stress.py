@@ -89,7 +89,7 @@ def command(monkeypatch):
     """The simulated server, and a function that runs the command with it."""
     server = SimulatedServer()
     fleet = evolve(server.fleet(), queue="q")
-    monkeypatch.setattr("queueber.cli.stress.with_fleet", lambda _, __, work, stop=None: server.until(work(fleet)))
+    monkeypatch.setattr("queueber.cli.load.with_fleet", lambda _, __, work, stop=None: server.until(work(fleet)))
     return server, lambda *arguments: CliRunner().invoke(stress, ("--rate", "100", *arguments), obj=TARGET)
 
 
@@ -143,7 +143,7 @@ def test_a_queue_that_is_not_empty_is_refused_and_left_alone(monkeypatch, tool):
     server.add(b"foreign")
     target = SimpleNamespace(address="nowhere", queue="mail", tls=None)
     monkeypatch.setattr(
-        f"queueber.cli.{tool.name}.with_fleet",
+        "queueber.cli.load.with_fleet",
         lambda _, name, work, stop=None: server.until(work(evolve(server.fleet(), queue=name))),
     )
     done = CliRunner().invoke(tool, obj=target)
