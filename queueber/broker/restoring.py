@@ -1,20 +1,20 @@
 """Leases as they go on after a start."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from itertools import repeat
 
 from queueber.broker.leases import GRACE_USED, Lease, LeaseState, LeaseTable
-from queueber.broker.model import NO_GRACE, Leased
+from queueber.broker.model import NO_GRACE, Leased, LeaseId, LeaseRecord
 from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.queue import Queue
 from queueber.broker.queues import Queues
 from queueber.broker.sessions import Sessions
-from queueber.broker.storage import DeleteLease, PutLease, RecoveredLease, Write
+from queueber.broker.storage import DeleteLease, PutLease, Write
 from queueber.units import SpanMs, WallMs
 
 
 def restore_leases(
-    recovered: Iterable[RecoveredLease],
+    recovered: Mapping[LeaseId, LeaseRecord],
     queues: Queues,
     leases: LeaseTable,
     sessions: Sessions,
@@ -29,12 +29,12 @@ def restore_leases(
         Plans, one for each queue, that write changed records and delete those of leases without items.
     """
     writes: dict[Queue, list[Write]] = {}
-    for found in recovered:
+    for lease_id, found in recovered.items():
         queue = queues.by_number(found.queue)
         if not found.keys:
-            writes.setdefault(queue, []).append(DeleteLease(found.id))
+            writes.setdefault(queue, []).append(DeleteLease(lease_id))
             continue
-        lease = _restored(found)
+        lease = _restored(lease_id, found)
         if queue.gone:
             leases.end(lease, now)
         # One that an operator ended counts a loss, before and after a crash.
@@ -55,10 +55,10 @@ def restore_leases(
     return [uncommitted.plan(queue, each, None) for queue, each in writes.items()]
 
 
-def _restored(found: RecoveredLease) -> Lease:
+def _restored(lease_id: LeaseId, found: LeaseRecord) -> Lease:
     sizes = found.sizes or repeat(0)
     keys = {key.id: Leased(*key, size) for key, size in zip(found.keys, sizes, strict=False)}
-    lease = Lease(found.id, found.queue, found.deadline, keys, found.leased_at, state=LeaseState.LIVE)
+    lease = Lease(lease_id, found.queue, found.deadline, keys, found.leased_at, state=LeaseState.LIVE)
     lease.session, lease.grace = found.session, found.grace
     # Known sizes let a sweep take many leases at once.
     lease.size = sum(found.sizes) if found.sizes else None

@@ -13,8 +13,6 @@ from typing import Final, NamedTuple, NewType, Protocol, TypeAlias
 from attrs import frozen
 
 from queueber.broker.model import (
-    NO_GRACE,
-    UNKNOWN_TIME,
     Item,
     ItemId,
     Key,
@@ -25,7 +23,7 @@ from queueber.broker.model import (
     TimeMark,
 )
 from queueber.errors import StorageError
-from queueber.units import SpanMs, WallMs
+from queueber.units import WallMs
 
 Digest = NewType("Digest", bytes)
 """16 bytes that stand for a deduplication key."""
@@ -236,29 +234,13 @@ _NO_NUMBERS: Final[Mapping[QueueNumber, QueueNumber]] = MappingProxyType({})
 
 
 @frozen
-class RecoveredLease:
-    """A lease read from the disk at start."""
-
-    id: LeaseId
-    queue: QueueNumber
-    deadline: WallMs
-    keys: tuple[Key, ...]
-    """Its items that still exist; empty if all were removed."""
-
-    sizes: tuple[int, ...] = ()
-    """The length of each of these items' contents; empty if the store does not know."""
-
-    leased_at: WallMs = UNKNOWN_TIME
-    session: bytes = b""
-    grace: SpanMs = NO_GRACE
-
-
-@frozen
 class Recovered:
     """Everything that a broker reads from a store at start."""
 
     queues: Sequence[QueueRecord]
-    leases: Sequence[RecoveredLease]
+    leases: Mapping[LeaseId, LeaseRecord]
+    """The records of all leases, without the items that do not exist any more; `sizes` may be empty."""
+
     mark: TimeMark | None
     """The mark of the last commit; None in a new store."""
 

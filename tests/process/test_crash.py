@@ -36,7 +36,7 @@ def contents_under_lease(data_dir):
     store = open_store(data_dir)
     held = {
         item.contents.decode()
-        for lease in store.recover().leases
+        for lease in store.recover().leases.values()
         for item in store.read(lease.queue, lease.keys)
         if item is not None
     }

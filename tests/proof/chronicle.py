@@ -56,7 +56,7 @@ class Chronicle:
 def digest(store):
     """Return a digest of everything in *store*, contents included."""
     found = store.recover()
-    rows = [sorted(map(repr, found.queues)), sorted(map(repr, found.leases)), repr(found.mark)]
+    rows = [sorted(map(repr, found.queues)), sorted(map(repr, found.leases.items())), repr(found.mark)]
     for queue in found.queues:
         after, exhausted = LOWEST, False
         while not exhausted:

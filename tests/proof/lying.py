@@ -247,8 +247,7 @@ class Example:
         found, expected = store.recover(), rows.recover()
         queues = {each.number: each for each in found.queues}
         must(queues == rows.queues, "queues: {}, and {} were committed", queues, rows.queues)
-        leases, committed = ({each.id: each for each in state.leases} for state in (found, expected))
-        must(leases == committed, "leases: {}, and {} were committed", leases, committed)
+        must(found.leases == expected.leases, "leases: {}, and {} were committed", found.leases, expected.leases)
         items = {
             (number, item.key): item
             for number in (*rows.queues, *rows.retired)

@@ -386,7 +386,7 @@ def test_unreadable_items_of_an_expired_lease_survive_a_restart(server):
     server.settle()
 
     mended()
-    (lease,) = server.store.recover().leases
+    (lease,) = server.store.recover().leases.values()
     assert [item.contents for item in server.store.read(lease.queue, tuple(lease.keys))] == [b"b"]
 
 

@@ -237,8 +237,8 @@ def test_connections_that_the_server_ends_because_it_stops_start_no_grace(server
     server.parts.handlers.drain()
     server.parts.sessions.drain()
     lose(worker)
-    assert server.store.recover().leases[0].deadline == FOREVER
-    assert server.store.recover().leases[0].id == taken.lease
+    ((lease, record),) = server.store.recover().leases.items()
+    assert (lease, record.deadline) == (taken.lease, FOREVER)
 
 
 def test_an_idle_connection_with_a_session_does_not_give_way(make_server):

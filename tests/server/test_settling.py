@@ -163,7 +163,7 @@ def test_an_extend_before_and_after_a_settle_of_one_commit_both_count(server, wo
     *_, last = [write.record for write in writes if isinstance(write, PutLease)]
     assert last.deadline == server.clock.now() + 80_001
     assert [key.id for key in last.keys] == [b, c]
-    (recovered,) = server.store.recover().leases
+    (recovered,) = server.store.recover().leases.values()
     assert recovered.deadline == last.deadline
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from queue_model import ModelStore
@@ -33,7 +32,6 @@ from queueber.broker.storage import (
     PutRetired,
     PutSettings,
     Recovered,
-    RecoveredLease,
     RequestId,
     Write,
 )
@@ -51,7 +49,7 @@ def dues(store, queue=MAIL, after=LOWEST, items_max=MANY, bytes_max=MANY) -> lis
 
 
 def test_a_new_store_is_empty(store):
-    assert store.recover() == Recovered([], [], None)
+    assert store.recover() == Recovered([], {}, None)
     scan = store.scan(MAIL, LOWEST, items_max=1, bytes_max=1)
     assert list(scan.items) == []
     assert scan.exhausted
@@ -139,13 +137,13 @@ def test_a_lease_is_recovered_with_its_existing_items(engine, make):
     writes = [PutItems(MAIL, [make.item(due)]) for due in (1, 2, 3)]
     engine.store.commit([*writes, PutLease(LEASE, LeaseRecord(MAIL, WallMs(50), keys))], make.mark)
     engine.store.commit([DeleteItem(MAIL, keys[1])], make.mark)
-    (found,) = engine.reopen().recover().leases
-    assert (found.id, found.queue, found.deadline, found.keys) == (LEASE, MAIL, 50, (keys[0], keys[2]))
+    ((lease, found),) = engine.reopen().recover().leases.items()
+    assert (lease, found.queue, found.deadline, found.keys) == (LEASE, MAIL, 50, (keys[0], keys[2]))
 
 
 def test_a_lease_whose_items_are_all_removed_is_recovered_empty(engine, make):
     engine.store.commit([PutLease(LEASE, LeaseRecord(MAIL, WallMs(50), (make.key(1),)))], make.mark)
-    assert engine.reopen().recover().leases[0].keys == ()
+    assert engine.reopen().recover().leases[LEASE].keys == ()
 
 
 def test_a_lease_is_recovered_with_all_that_was_written(engine, make):
@@ -154,9 +152,8 @@ def test_a_lease_is_recovered_with_all_that_was_written(engine, make):
     record = LeaseRecord(MAIL, WallMs(50), keys, (1, 2, 3), WallMs(40), b"S" * 16, SpanMs(10_000))
     other = LeaseId(b"M" * 16)
     engine.store.commit([*writes, PutLease(LEASE, record), PutLease(other, record._replace(sizes=()))], make.mark)
-    found = {lease.id: lease for lease in engine.reopen().recover().leases}
-    wanted = RecoveredLease(LEASE, MAIL, WallMs(50), (keys[0], keys[2]), (1, 3), WallMs(40), b"S" * 16, SpanMs(10_000))
-    assert found == {LEASE: wanted, other: evolve(wanted, id=other)}
+    wanted = record._replace(keys=(keys[0], keys[2]), sizes=(1, 3))
+    assert engine.reopen().recover().leases == {LEASE: wanted, other: wanted}
 
 
 def test_each_of_many_leases_is_recovered_with_its_own_items(engine, make):
@@ -170,22 +167,22 @@ def test_each_of_many_leases_is_recovered_with_its_own_items(engine, make):
         wanted[lease] = tuple(key for key in keys if key.due % 3)
         writes += [PutItems(MAIL, [make.item(key.due)]) for key in wanted[lease]]
     engine.store.commit(writes, make.mark)
-    assert {lease.id: lease.keys for lease in engine.reopen().recover().leases} == wanted
+    assert {lease: record.keys for lease, record in engine.reopen().recover().leases.items()} == wanted
 
 
 def test_leases_on_large_contents_are_recovered(engine, make):
     keys = tuple(make.key(due) for due in range(1, 13))
     writes = [PutItems(MAIL, [make.item(key.due, bytes(1 << 20))]) for key in keys]
     engine.store.commit([*writes, PutLease(LEASE, LeaseRecord(MAIL, WallMs(50), keys))], make.mark)
-    assert engine.reopen().recover().leases[0].keys == keys
+    assert engine.reopen().recover().leases[LEASE].keys == keys
 
 
 def test_extending_a_lease_replaces_its_record_and_ending_it_deletes_it(engine, make):
     engine.store.commit([PutLease(LEASE, LeaseRecord(MAIL, WallMs(50), ()))], make.mark)
     engine.store.commit([PutLease(LEASE, LeaseRecord(MAIL, WallMs(90), ()))], make.mark)
-    assert [lease.deadline for lease in engine.reopen().recover().leases] == [90]
+    assert [lease.deadline for lease in engine.reopen().recover().leases.values()] == [90]
     engine.store.commit([DeleteLease(LEASE)], make.mark)
-    assert engine.reopen().recover().leases == []
+    assert engine.reopen().recover().leases == {}
 
 
 def test_queues_are_recovered_as_last_written(engine, make):
@@ -438,4 +435,4 @@ def agree(engine, model, make, after, items_max):
         assert [make.fields(item) for item in read] == [make.fields(each) for each in model.read(queue, asked)]
     found, wanted = engine.reopen().recover(), model.recover()
     assert sorted(found.queues) == sorted(wanted.queues)
-    assert {lease.id: lease for lease in found.leases} == {lease.id: lease for lease in wanted.leases}
+    assert found.leases == wanted.leases

@@ -37,7 +37,6 @@ from queueber.broker.storage import (
     PutRequest,
     PutRetired,
     PutSettings,
-    RecoveredLease,
     RequestId,
 )
 from queueber.store import Encoding, RocksStore, open_store, verify
@@ -96,7 +95,7 @@ def check(store: RocksStore, make) -> None:
         QueueRecord(MAIL, "mail", 5, 1, key(9), LETTER_BYTES, off_time=4),
         QueueRecord(PARCELS, "Päckchen", 1, 0, LOWEST, len(PARCEL.contents), off_time=1),
     ]
-    assert list(found.leases) == [RecoveredLease(LEASE, MAIL, WallMs(5_000), (key(10), key(20)), (5, 0))]
+    assert found.leases == {LEASE: LeaseRecord(MAIL, WallMs(5_000), (key(10), key(20)), (5, 0))}
     assert found.mark == TimeMark(b"B" * 16, 2_500, WallMs(1_600))
     for queue, wanted in ((MAIL, LETTERS), (PARCELS, [PARCEL])):
         items = store.scan(queue, LOWEST, items_max=9, bytes_max=10**9).items
@@ -156,7 +155,7 @@ def write_second(path: Path) -> RocksStore:
 def check_second(store: RocksStore) -> None:
     found = store.recover()
     assert [(queue.number, queue.id, queue.dead_of) for queue in found.queues] == [(2, 2, 1), (4, 1, 0)]
-    (lease,) = found.leases
+    (lease,) = found.leases.values()
     assert (lease.sizes, lease.leased_at, lease.session, lease.grace) == ((9,), 90, b"T" * 16, 10_000)
     assert (found.settings, found.retired, found.next_number) == ({MAIL: SETTINGS}, {MAIL: MAIL, 3: 0}, 5)
     assert list(store.scan(QueueNumber(4), LOWEST, items_max=9, bytes_max=999).items) == FACTS
@@ -226,7 +225,7 @@ def test_a_directory_that_a_server_of_format_1_left_when_it_was_killed_is_conver
         ]
         assert record.bytes == sum(len(item.contents) for item in items[name])
         assert record.off_time == (4 if name == "default" else 0)
-    (lease,) = found.leases
+    (lease,) = found.leases.values()
     assert (lease.queue, lease.keys, lease.sizes) == (queues["default"].number, (items["default"][0].key,), (7,))
     store.close()
     assert verify(tmp_path / "data").findings == []

@@ -151,7 +151,7 @@ def test_a_damaged_item_under_a_lease_without_sizes_counts_no_bytes(data, make):
         db.put(row_key, db.get(row_key)[:-1] + b"?")
         db.sync()
     with closing(open_store(data)) as store:
-        (lease,) = store.recover().leases
+        (lease,) = store.recover().leases.values()
     assert (lease.keys, lease.sizes) == ((make.key(10), make.key(11)), (8, 0))
 
 

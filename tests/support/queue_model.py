@@ -57,7 +57,6 @@ from queueber.broker.storage import (
     PutRetired,
     PutSettings,
     Recovered,
-    RecoveredLease,
     RequestId,
     Scan,
     SettingFields,
@@ -440,12 +439,11 @@ class ModelStore(QueueModel):
 
     def recover(self) -> Recovered:
         """Return the state from which a broker starts."""
-        recovered = []
+        recovered = {}
         for lease_id, record in self.leases.items():
             held = self.held(lease_id)
             sizes = tuple(len(item.contents) for item in held)
-            existing = record._replace(keys=tuple(item.key for item in held), sizes=sizes)
-            recovered.append(RecoveredLease(lease_id, *existing))
+            recovered[lease_id] = record._replace(keys=tuple(item.key for item in held), sizes=sizes)
         return Recovered(
             list(self.queues.values()), recovered, None, dict(self.settings), dict(self.retired), self.next_number
         )

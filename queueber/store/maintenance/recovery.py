@@ -118,9 +118,9 @@ def _check_start(db: KeyValueEngine) -> None:
     was_shut_down_cleanly(db)
     recovered = KeyValueStore(db, durability=Durability.OS, encoding=Encoding.UNPACKED).recover()
     numbers = {record.number for record in recovered.queues} | recovered.retired.keys()
-    for lease in recovered.leases:
-        if lease.queue not in numbers:
-            raise StorageError(f"lease {lease.id.hex()} is on items of queue {lease.queue}, which does not exist")
+    for lease, record in recovered.leases.items():
+        if record.queue not in numbers:
+            raise StorageError(f"lease {lease.hex()} is on items of queue {record.queue}, which does not exist")
 
 
 def _create(path: Path, target: Path, why: str, noted: int | None, progress: ProgressCallback) -> Salvage:

@@ -13,7 +13,6 @@ from queueber.broker.storage import (
     Ended,
     Found,
     Recovered,
-    RecoveredLease,
     RequestId,
     Scan,
     StoreStalled,
@@ -137,7 +136,7 @@ class KeyValueStore:
         mark, numbers = self._db.get_many([TIME_KEY, NUMBERS_KEY])
         return Recovered(
             queues=queues,
-            leases=list(self._with_existing_items(records)),
+            leases=dict(self._with_existing_items(records)),
             mark=None if mark is None else decode_time(TIME_KEY, mark),
             settings=settings,
             retired=retired,
@@ -152,7 +151,9 @@ class KeyValueStore:
         if self._cancelled:
             raise Stopping("the server is stopping")
 
-    def _with_existing_items(self, records: Sequence[tuple[LeaseId, LeaseRecord]]) -> Iterator[RecoveredLease]:
+    def _with_existing_items(
+        self, records: Sequence[tuple[LeaseId, LeaseRecord]]
+    ) -> Iterator[tuple[LeaseId, LeaseRecord]]:
         """Return the leases in *records*, each with those of its items that still exist."""
         # The keys of all leases first, so that items of many leases are looked up together.
         rows = iter(
@@ -165,16 +166,8 @@ class KeyValueStore:
         sizes = iter(list(self._sizes(rows)))
         for lease, record in records:
             found = [(key, size) for key, size in zip(record.keys, sizes, strict=False) if size is not None]
-            yield RecoveredLease(
-                lease,
-                record.queue,
-                record.deadline,
-                tuple(key for key, _ in found),
-                tuple(size for _, size in found),
-                record.leased_at,
-                record.session,
-                record.grace,
-            )
+            keys, existing = tuple(key for key, _ in found), tuple(size for _, size in found)
+            yield lease, record._replace(keys=keys, sizes=existing)
 
     def _sizes(self, rows: Iterator[tuple[bytes, int | None]]) -> Iterator[int | None]:
         """

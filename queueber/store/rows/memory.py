@@ -29,7 +29,6 @@ from queueber.broker.storage import (
     PutRetired,
     PutSettings,
     Recovered,
-    RecoveredLease,
     RequestId,
     Scan,
     SettingFields,
@@ -66,29 +65,20 @@ class MemoryStore:
     def recover(self) -> Recovered:
         """Return the state from which a broker starts."""
         with self._open_lock():
-            leases = [self._recovered(lease, record) for lease, record in self.leases.items()]
             return Recovered(
                 list(self.queues.values()),
-                leases,
+                {lease: self._with_existing_items(record) for lease, record in self.leases.items()},
                 self._mark,
                 dict(self.settings),
                 dict(self.retired),
                 self._next_number,
             )
 
-    def _recovered(self, lease: LeaseId, record: LeaseRecord) -> RecoveredLease:
+    def _with_existing_items(self, record: LeaseRecord) -> LeaseRecord:
         rows = self._items.get(record.queue, {})
         found = [rows[key] for key in record.keys if key in rows]
-        return RecoveredLease(
-            lease,
-            record.queue,
-            record.deadline,
-            tuple(item.key for item in found),
-            tuple(len(item.contents) for item in found),
-            record.leased_at,
-            record.session,
-            record.grace,
-        )
+        sizes = tuple(len(item.contents) for item in found)
+        return record._replace(keys=tuple(item.key for item in found), sizes=sizes)
 
     def commit(self, writes: Sequence[Write], mark: TimeMark) -> None:
         """Apply *writes* atomically."""
