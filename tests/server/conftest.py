@@ -3,6 +3,7 @@
 import pytest
 from attrs import define, field
 from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs
 
 from queueber import api, rpc
 from queueber.limits import Limits
@@ -112,6 +113,13 @@ def server():
 @pytest.fixture
 def make_server():
     return lambda settings=(), **limits: Server(Limits(**limits), **dict(settings))
+
+
+@pytest.fixture
+def log_lines():
+    """Return a function that returns the lines logged so far whose formats have a text."""
+    with capturedLogs() as events:
+        yield lambda text: [event for event in events if text in (event.get("log_format") or "")]
 
 
 class IdlePool:

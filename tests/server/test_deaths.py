@@ -1,26 +1,12 @@
 """Items that die: the log names them, and a metric counts them."""
 
 import pytest
-from twisted.logger import globalLogPublisher
 
 from queueber import api
 from queueber.broker.deaths import COUNTED_QUEUES_MAX
 from queueber.broker.settings import Settings
 from queueber.units import SpanMs, WallMs
 from queueber.values import DeathReason
-
-
-@pytest.fixture
-def lines():
-    said = []
-
-    def observe(event):
-        if "dead items" in (event.get("log_format") or ""):
-            said.append(event)
-
-    globalLogPublisher.addObserver(observe)
-    yield said
-    globalLogPublisher.removeObserver(observe)
 
 
 @pytest.fixture
@@ -37,18 +23,18 @@ def lose(server, peer, count):
     server.settle()
 
 
-def test_the_log_names_an_item_and_says_why(server, lines):
+def test_the_log_names_an_item_and_says_why(server, log_lines):
     peer = server.connect()
     peer.add(b"poison")
     lose(server, peer, 1)
-    (line,) = lines
+    (line,) = log_lines("dead items")
     (item,) = server.store.scan(2, server.broker.queue("x").floor, items_max=9, bytes_max=9).items
     assert (line["item"], line["queue"], line["attempts"]) == (item.key.id.hex(), "default", 1)
     assert line["why"] == "the lease of its last attempt ended by itself"
     assert server.broker.deaths.counts == {("default", DeathReason.LOST): 1}
 
 
-def test_an_item_whose_failure_outlasts_it_is_counted_and_logged_when_it_would_be_due(make_server, lines):
+def test_an_item_whose_failure_outlasts_it_is_counted_and_logged_when_it_would_be_due(make_server, log_lines):
     server = make_server()
     peer = server.connect()
     options = api.ItemOptions(expires_at=WallMs(server.clock.now() + 1_000))
@@ -63,21 +49,21 @@ def test_an_item_whose_failure_outlasts_it_is_counted_and_logged_when_it_would_b
     server.settle()
     (settled,) = api.read_settle_response(peer.receive()[settle]).settled
     assert (settled.outcome, settled.died) == (api.Outcome.DONE, False)
-    assert lines == []
+    assert log_lines("dead items") == []
 
     server.reactor.advance(6)
     peer.poll(no_wait=True)
     server.settle()
-    (line,) = lines
+    (line,) = log_lines("dead items")
     assert (line["item"], line["attempts"], line["why"]) == (bytes(item.id).hex(), 1, "it was not delivered in time")
     assert server.broker.deaths.counts == {("default", DeathReason.EXPIRED): 1}
 
 
-def test_many_such_items_are_one_line(server, lines):
+def test_many_such_items_are_one_line(server, log_lines):
     peer = server.connect()
     peer.add(*[b"poison"] * 50)
     lose(server, peer, 50)
-    assert len(lines) == 1
+    assert len(log_lines("dead items")) == 1
     assert server.broker.deaths.counts == {("default", DeathReason.LOST): 50}
 
 

@@ -1,7 +1,6 @@
 """The ages of queues that no worker polls, after a start."""
 
 import pytest
-from twisted.logger import globalLogPublisher
 
 from queueber import api
 from queueber.api import control_types as types
@@ -45,14 +44,6 @@ def restarted(server, restart):
 def small(monkeypatch):
     monkeypatch.setattr(first_dues, "QUEUES_MAX", 3)
     monkeypatch.setattr(first_due_reader, "SLICES", 2)
-
-
-@pytest.fixture
-def said():
-    events = []
-    globalLogPublisher.addObserver(events.append)
-    yield events
-    globalLogPublisher.removeObserver(events.append)
 
 
 def add(server, name, delay=0):
@@ -131,7 +122,7 @@ def test_nothing_more_is_read_once_the_server_drains(restarted, small):
 
 
 @pytest.mark.parametrize(("error", "known_kind"), [(StorageError("a block is damaged"), True), (KeyError(), False)])
-def test_a_queue_that_cannot_be_read_hides_no_other_and_is_read_again(restarted, said, error, known_kind):
+def test_a_queue_that_cannot_be_read_hides_no_other_and_is_read_again(restarted, log_lines, error, known_kind):
     keys, number = restarted.store.keys, restarted.broker.queue("queue 3").number
 
     def read(queue, *args, **kwargs):
@@ -144,7 +135,7 @@ def test_a_queue_that_cannot_be_read_hides_no_other_and_is_read_again(restarted,
     run(restarted)
 
     assert (restarted.first_due_reader.unreadable, known(restarted)) == (1, QUEUES - 1)
-    (line,) = [event for event in said if "Reading the first key" in (event.get("log_format") or "")]
+    (line,) = log_lines("Reading the first key")
     assert line["queue"] == "queue 3"
     assert (line.get("why") == "a block is damaged") is known_kind
     restarted.store.keys = keys

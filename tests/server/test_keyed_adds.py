@@ -1,7 +1,5 @@
 """Adds with request ids and deduplication keys, over a whole server."""
 
-import pytest
-from twisted.logger import globalLogPublisher
 
 from queueber import api
 from queueber.errors import StorageError
@@ -18,14 +16,6 @@ def add(peer, *keys, request_id=b"", contents=b"x"):
 
 def reply(peer, question):
     return api.read_add_response(peer.receive()[question])
-
-
-@pytest.fixture
-def said():
-    events = []
-    globalLogPublisher.addObserver(events.append)
-    yield events
-    globalLogPublisher.removeObserver(events.append)
 
 
 def test_an_add_with_keys_is_answered_once_its_records_were_read_and_it_is_durable(server):
@@ -100,7 +90,7 @@ def test_a_refusal_names_its_limit(server):
     assert peer.request_bytes == 0
 
 
-def test_records_that_cannot_be_read_refuse_the_add(server, said):
+def test_records_that_cannot_be_read_refuse_the_add(server, log_lines):
     def fail(*_, **__):
         raise StorageError("a block is damaged")
 
@@ -113,7 +103,7 @@ def test_records_that_cannot_be_read_refuse_the_add(server, said):
     server.settle()
     for question in questions:
         assert "the server's log says why" in peer.receive()[question].reason
-    (line,) = [event for event in said if "deduplication records of queue" in event.get("log_format", "")]
+    (line,) = log_lines("deduplication records of queue")
     assert (line["queue"], line["why"]) == ("default", "a block is damaged")
     assert (peer.request_bytes, server.committer.pending_bytes, server.handlers.outstanding) == (0, 0, 0)
     server.store.dedup = read
@@ -122,7 +112,7 @@ def test_records_that_cannot_be_read_refuse_the_add(server, said):
     assert list(reply(peer, again).duplicates) == [0]
 
 
-def test_records_are_deleted_when_they_have_ended(server, said):
+def test_records_are_deleted_when_they_have_ended(server, log_lines):
     peer = server.connect()
     add(peer, b"a", b"b", request_id=REQUEST)
     server.settle()
@@ -145,7 +135,7 @@ def test_records_are_deleted_when_they_have_ended(server, said):
     server.store.ended = fail
     run()
     run()
-    assert len([event for event in said if "Reading deduplication records" in event.get("log_format", "")]) == 1
+    assert len(log_lines("Reading deduplication records")) == 1
     server.store.ended = ended
     run()
     assert server.upkeep.ended_records == 3

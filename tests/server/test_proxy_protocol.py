@@ -3,21 +3,12 @@
 import pytest
 from twisted.internet.address import IPv4Address
 from twisted.internet.testing import MemoryReactorClock, StringTransport
-from twisted.logger import globalLogPublisher
 
 from queueber.rpc import encoder
 from queueber.server.net.listeners import parse_listen, start_listening
 
 ADDRESS = IPv4Address("TCP", "192.0.2.1", 4711)
 V2 = b"\r\n\r\n\0\r\nQUIT\n"
-
-
-@pytest.fixture
-def lines():
-    said = []
-    globalLogPublisher.addObserver(said.append)
-    yield said
-    globalLogPublisher.removeObserver(said.append)
 
 
 @pytest.fixture
@@ -57,11 +48,12 @@ def connect(server, reactor):
         V2 + b"\x21\x31\0\x02" + b"\xff" * 2,
     ],
 )
-def test_a_malformed_header_ends_its_connection_with_one_log_line(server, connect, lines, header):
+def test_a_malformed_header_ends_its_connection_with_one_log_line(server, connect, log_lines, header):
     for _ in range(20):
         protocol, transport = connect()
         protocol.dataReceived(header)
         assert transport.aborted or transport.disconnecting
+    lines = log_lines("")
     assert len(lines) <= 1
     assert not any("log_failure" in line for line in lines)
 

@@ -3,7 +3,6 @@
 import sys
 
 import pytest
-from twisted.logger import globalLogPublisher
 
 from queueber import api
 from queueber.broker.dedup import CHECK_SPAN_MIN
@@ -25,14 +24,6 @@ def purged(make_server):
     return server
 
 
-@pytest.fixture
-def said():
-    events = []
-    globalLogPublisher.addObserver(events.append)
-    yield events
-    globalLogPublisher.removeObserver(events.append)
-
-
 def rows(server):
     return [server.store.keys(number, LOWEST, items_max=9) for number in (1, 2)]
 
@@ -49,7 +40,7 @@ def test_the_rows_that_a_purge_leaves_are_deleted_in_slices(purged):
     assert purged.deaths == []
 
 
-def test_a_slice_that_cannot_be_read_is_tried_again(purged, said):
+def test_a_slice_that_cannot_be_read_is_tried_again(purged, log_lines):
     purged.settle()
     read = purged.store.keys
 
@@ -60,7 +51,7 @@ def test_a_slice_that_cannot_be_read_is_tried_again(purged, said):
     for _ in range(2):
         purged.upkeep.run()
         purged.settle()
-    (line,) = [event for event in said if "what a purge" in event["log_format"]]
+    (line,) = log_lines("what a purge")
     assert (line["queue"], line["why"]) == ("default", "a block is damaged")
     purged.store.keys = read
     purged.upkeep.run()
