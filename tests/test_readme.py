@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from queueber.server.config.settings import OPTION_TABLES, OPTIONS, SERVICE_OPTIONS
+from tests.support.server_process import free_port
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -21,12 +22,6 @@ UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00|\b1\d{12}\b")
 TIMEOUT_SECONDS = 120
 """For whatever takes a moment: only what would never come is to be found out."""
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_for(port, process, log):

@@ -15,6 +15,7 @@ from queueber.client_core.url import target_of
 from queueber.errors import InvalidRequest
 from queueber.testing import TestServer
 from tests.support.forks import in_child
+from tests.support.waiting import until_in_loop
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +74,6 @@ def test_a_client_may_be_made_without_a_loop_and_used_in_one_after_the_other_and
     assert len(server.items(request.node.name)) == 3
 
 
-async def until(condition):
-    """Wait for something that another thread does."""
-    while not condition():  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
-
-
 def test_a_client_belongs_to_one_loop_at_a_time(url):
     async def main():
         async with aio.connect(url) as client:
@@ -135,7 +130,7 @@ def test_a_second_cancellation_does_not_lose_the_item(server, url, request):
                     await asyncio.sleep(3600)
 
             working = asyncio.create_task(work())
-            await until(lambda: states(server, request.node.name) == ["LEASED"])
+            await until_in_loop(lambda: states(server, request.node.name) == ["LEASED"])
             await asyncio.sleep(0.01)
             working.cancel()
             await asyncio.sleep(0)
@@ -163,7 +158,7 @@ def test_the_end_of_a_loop_returns_the_items_of_its_tasks(server, url, request):
                 await asyncio.sleep(3600)
 
         tasks = [asyncio.create_task(each) for each in (work(), work(), live())]
-        await until(lambda: states(server, request.node.name).count("LEASED") == 2)
+        await until_in_loop(lambda: states(server, request.node.name).count("LEASED") == 2)
         await asyncio.sleep(0.05)
         return tasks
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from load_connection import Unexpected
 from measures import family
 from peers import PEERS
+from peers.peer import free_port
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -32,12 +33,6 @@ class Failed(Exception):
 
 class Missing(Failed):
     """A server is not installed."""
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def log_of(process, log, what):

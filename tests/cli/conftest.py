@@ -7,6 +7,7 @@ from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
 
 from queueber.cli.__main__ import queueber
 from queueber.client import Batch
+from tests.support.server_process import Server
 
 
 @define
@@ -68,6 +69,14 @@ class Shell:
     @property
     def calls(self):
         return self.default.calls
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A real server, with its control socket."""
+    with Server(tmp_path_factory.mktemp("server") / "data") as server:
+        server.control()
+        yield server
 
 
 @pytest.fixture

@@ -100,15 +100,6 @@ class Screen:
         return self.output.rpartition(CURSOR_ON)[2].decode()
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("top") / "data")
-    server.control()
-    yield server
-    server.kill()
-    server.process.stdout.close()
-
-
 @pytest.fixture
 def run(server):
     def run(*arguments):
@@ -233,14 +224,12 @@ def test_a_server_that_is_away_and_comes_back(tmp_path):
     server.stop()
     server.process.stdout.close()
     top.wait_for("no answer for", "cannot connect")
-    again = Server(tmp_path / "data", f"--listen=127.0.0.1:{port}")
-    again.control()
-    top.wait_for("by ready", without=["cannot connect"])
-    again.suspend()
-    top.press("q")
-    assert top.end() == 0
-    again.kill()
-    again.process.stdout.close()
+    with Server(tmp_path / "data", f"--listen=127.0.0.1:{port}") as again:
+        again.control()
+        top.wait_for("by ready", without=["cannot connect"])
+        again.suspend()
+        top.press("q")
+        assert top.end() == 0
 
 
 def run_plain(*arguments, **environment):

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from queueber.cli.__main__ import queueber
 from queueber.cli.work_stop import SAME_SECONDS
 from queueber.cli.work_supervisor import EXIT_REFUSED
-from tests.support.server_process import Server
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -68,25 +68,6 @@ def other():
 
 worker = Worker(os.environ["SERVER"] + "", note, queues=["made"])
 """
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("work") / "data")
-    server.control()
-    yield server
-    server.kill()
-    server.process.stdout.close()
-
-
-def until(condition):
-    """Return the first true result of *condition*."""
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.01)
-    raise AssertionError("it did not come about")
 
 
 def gone(pid):

@@ -44,12 +44,6 @@ def pytest_pyfunc_call(pyfuncitem):
     return True
 
 
-async def until(condition):
-    """Wait for something that another thread does."""
-    while not condition():  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
-
-
 def is_ours(value):
     return type(value).__module__.startswith(("queueber.sync", "queueber.client."))
 

@@ -11,10 +11,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def control(tmp_path_factory):
     """The URL of the control socket."""
-    server = Server(tmp_path_factory.mktemp("data") / "data")
-    yield f"queueber+unix://{server.control()}"
-    server.kill()
-    server.process.stdout.close()
+    with Server(tmp_path_factory.mktemp("data") / "data") as server:
+        yield f"queueber+unix://{server.control()}"
 
 
 async def test_a_server_is_counted_checked_and_backed_up(face, control, tmp_path):

@@ -10,7 +10,7 @@ from queueber.client_core.errors import CallTimedOut, OutcomeUnknown
 from queueber.client_core.items import new_item
 from queueber.client_core.kept_session import SessionState
 from queueber.errors import InvalidRequest
-from tests.faces.conftest import until
+from tests.support.waiting import until_in_loop
 
 
 def soon(failed):
@@ -55,9 +55,9 @@ async def test_a_lost_connection_is_made_again(face, server, url):
         assert server.drop_connections() >= 1
         await client.limits()
         with server.down():
-            await until(lambda: len(delays) >= 2)
+            await until_in_loop(lambda: len(delays) >= 2)
             calling = asyncio.ensure_future(client.queue().add(b"x"))
-            await until(lambda: len(delays) >= 4)
+            await until_in_loop(lambda: len(delays) >= 4)
             assert not calling.done()
         assert len(await calling) == 1
         # The count begins again once the server has answered.
@@ -136,7 +136,7 @@ async def test_a_poll_that_exceeds_its_time_leaves_nothing_leased(face, server, 
             with pytest.raises(CallTimedOut):
                 await polling
         await client.ping()
-        await until(lambda: leased(server, name) == [])
+        await until_in_loop(lambda: leased(server, name) == [])
         (item,) = (await client.queue().poll(wait_ms=0)).items
         assert (item.contents, item.losses) == (b"x", 0)
 
@@ -153,7 +153,7 @@ async def test_a_cancelled_poll_leaves_nothing_leased(cancelling_face, server, u
             async with asyncio.timeout(0.05):
                 await client.queue().poll()
         await client.ping()
-        await until(lambda: leased(server, name) == [])
+        await until_in_loop(lambda: leased(server, name) == [])
         (item,) = (await client.queue().poll(wait_ms=0)).items
         assert (item.attempt, item.losses) == (1, 0)
 
@@ -195,7 +195,7 @@ async def test_a_kept_session_says_which_leases_are_lost(face, server, url, name
         batch = await client.queue().poll(session=session)
         assert server.end_lease(batch)
         server.drop_connections()
-        await until(lambda: lost)
+        await until_in_loop(lambda: lost)
         assert lost == [batch.lease]
 
 
@@ -207,7 +207,7 @@ async def test_a_loop_leaves_out_items_whose_lease_its_session_has_lost(face, se
         first = await anext(items)
         assert server.end_lease(first)
         server.drop_connections()
-        await until(lambda: lost)
+        await until_in_loop(lambda: lost)
         second = await anext(items)
         assert (first.losses, second.losses) == (0, 1)
         assert await second.remove()
@@ -229,7 +229,7 @@ async def test_a_server_that_is_away_is_logged_once(face, server, url, caplog):
     async with face.client(url, retry_policy=soon) as client:
         with server.down():
             adding = asyncio.ensure_future(client.queue().add(b"x"))
-            await until(lambda: caplog.records)
+            await until_in_loop(lambda: caplog.records)
             await asyncio.sleep(0.05)
         await adding
     (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("queueber")]

@@ -12,7 +12,7 @@ from queueber.client_core.errors import CallTimedOut, NotConnected, OutcomeUnkno
 from queueber.client_core.options import Tls
 from queueber.errors import InvalidRequest, Overloaded, QueueberError
 from queueber.limits import DEFAULTS
-from tests.faces.conftest import until
+from tests.support.waiting import until_in_loop
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ async def test_a_reply_beyond_the_client_s_own_limits(face, server, url, name):
     async with face.client(url, limits=evolve(DEFAULTS, frame_bytes=100_000)) as client:
         with pytest.raises(ReplyTooLong, match="the items of this poll return to their queue"):
             await client.queue().poll()
-        await until(lambda: [item.state.name for item in server.items(name)] == ["READY"])
+        await until_in_loop(lambda: [item.state.name for item in server.items(name)] == ["READY"])
 
 
 async def test_a_call_has_a_time_limit(face, server, url):

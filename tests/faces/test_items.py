@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError
 
 from queueber.client_core.errors import LeaseLost
 from queueber.errors import InvalidRequest
-from tests.faces.conftest import until
+from tests.support.waiting import until_in_loop
 
 
 def states(server, name):
@@ -150,7 +150,7 @@ async def test_a_loop_that_is_left_gives_back_what_it_has(face, server, url, nam
             await item.remove()
             break
         gc.collect()
-        await until(lambda: {state for _, state in states(server, name)} == {"READY"})
+        await until_in_loop(lambda: {state for _, state in states(server, name)} == {"READY"})
         # Its poll ended, too.
         await client.queue().add(b"new")
         assert len(states(server, name)) == 5 and {state for _, state in states(server, name)} == {"READY"}

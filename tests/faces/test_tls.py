@@ -48,15 +48,13 @@ def secured(authority, files, tmp_path_factory):
         listen = (f"--listen=unix:{folder}/{name}.sock", "--listen-tls=127.0.0.1:0")
         return Server(folder / name, *listen, f"--tls-certificate={certificate}", f"--tls-key={key}", *options)
 
-    servers = {
-        "open": started("open", files["server"]),
-        "mutual": started("mutual", files["server"], f"--tls-client-ca={authority.pem}"),
-        "nameless": started("nameless", files["nameless"]),
-    }
-    yield {name: int(each.line(r"Listening on 127.0.0.1:(\d+) with TLS")[1]) for name, each in servers.items()}
-    for each in servers.values():
-        each.kill()
-        each.process.stdout.close()
+    with (
+        started("open", files["server"]) as first,
+        started("mutual", files["server"], f"--tls-client-ca={authority.pem}") as mutual,
+        started("nameless", files["nameless"]) as nameless,
+    ):
+        servers = {"open": first, "mutual": mutual, "nameless": nameless}
+        yield {name: int(each.line(r"Listening on 127.0.0.1:(\d+) with TLS")[1]) for name, each in servers.items()}
 
 
 async def test_a_trusted_server_is_used(face, secured, authority):

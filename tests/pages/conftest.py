@@ -7,10 +7,6 @@ from tests.support.server_process import Server
 @pytest.fixture
 def reader(tmp_path):
     """A reader in an empty directory, with a server."""
-    server = Server(tmp_path / "data")
     (tmp_path / "empty").mkdir()
-    try:
+    with Server(tmp_path / "data") as server:
         yield Reader(tmp_path / "empty", f"127.0.0.1:{server.port}")
-    finally:
-        server.stop()
-        server.process.stdout.close()

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,18 +18,11 @@ HERE = Path(__file__).parent
 
 @pytest.fixture
 def start(tmp_path):
-    """Start servers, which are stopped at the end of the test."""
-    servers: list[Server] = []
-
-    def start(*options: str, data_dir: Path | None = None, runner: str = "twistd", files: int | None = None) -> Server:
-        servers.append(Server(data_dir or tmp_path / "data", *options, runner=runner, files=files))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        if server.process.poll() is None:
-            server.kill()
-        server.process.stdout.close()
+    """Start servers, which are killed at the end of the test."""
+    with ExitStack() as servers:
+        yield lambda *options, data_dir=None, **how: servers.enter_context(
+            Server(data_dir or tmp_path / "data", *options, **how)
+        )
 
 
 def foreign(scenario: str, port: int, *args: str, script: str = "foreign_peer.py") -> str:

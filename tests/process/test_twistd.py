@@ -9,27 +9,20 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from queueber.server.net.listeners import parse_listen
 from tests.process.conftest import TIMEOUT_SECONDS, TWISTD, foreign
+from tests.support.server_process import free_port
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 
 NO_USER = 65534
 F_SETPIPE_SZ = 1031
-
-
-def until(found):
-    """Wait until *found* returns a true value, and return it."""
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while time.monotonic() < deadline:
-        if result := found():
-            return result
-        time.sleep(0.02)
-    raise AssertionError("it never came")
 
 
 def alive(pid):
@@ -39,15 +32,10 @@ def alive(pid):
         return False
 
 
-def free_port(*, low=0, high=0):
-    """Return a free port, between *low* and *high* if they are given."""
-    for port in range(low, high) if high else (0,):
-        with socket.socket() as asked:
-            try:
-                asked.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return asked.getsockname()[1]
+def free_port_below_1024():
+    for port in range(700, 1024):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
     pytest.skip("no port is free")
 
 
@@ -117,7 +105,7 @@ def test_a_port_below_1024_is_bound_before_privileges_are_dropped(background, tm
     tmp_path.chmod(0o755)
     (tmp_path / "run").mkdir()
     shutil.chown(tmp_path / "run", NO_USER, NO_USER)
-    port = free_port(low=700, high=1024)
+    port = free_port_below_1024()
 
     started = background(
         f"--uid={NO_USER}",

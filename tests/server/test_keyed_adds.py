@@ -1,6 +1,5 @@
 """Adds with request ids and deduplication keys, over a whole server."""
 
-
 from queueber import api
 from queueber.errors import StorageError
 from queueber.server.core.lookups import LOOKUPS_MAX

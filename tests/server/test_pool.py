@@ -1,12 +1,12 @@
 """The counts of the storage threads."""
 
 import threading
-import time
 from contextlib import closing
 from select import select
 from types import SimpleNamespace
 
 from queueber.server.core.pool import StoragePool
+from tests.support.waiting import until
 
 TIMEOUT_SECONDS = 120
 
@@ -24,13 +24,6 @@ class Reactor:
             reader.doRead()
 
 
-def until(true):
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.001)
-    return true()
-
-
 def test_only_jobs_that_no_thread_has_begun_are_waiting():
     """A finished job does not count, even before the reactor has its result."""
     reactor, finished = Reactor(), []
@@ -40,13 +33,13 @@ def test_only_jobs_that_no_thread_has_begun_are_waiting():
     with closing(SimpleNamespace(close=pool.stop)):
         for _ in range(5):
             pool.run(go_on.wait, TIMEOUT_SECONDS).addCallback(finished.append)
-        assert until(lambda: pool.busy == 2)
+        until(lambda: pool.busy == 2)
         assert pool.waiting == 3
         go_on.set()
-        assert until(lambda: pool.busy == 0)
+        until(lambda: pool.busy == 0)
         assert pool.waiting == 0
         assert finished == []
-        assert until(lambda: reactor.turn() or len(finished) == 5)
+        until(lambda: reactor.turn() or len(finished) == 5)
     assert reactor.readers == []
 
 
@@ -56,7 +49,7 @@ def test_a_job_that_fails_fails_its_deferred():
     pool.start()
     with closing(SimpleNamespace(close=pool.stop)):
         pool.run(int, "x").addErrback(failures.append)
-        assert until(lambda: reactor.turn() or failures)
+        until(lambda: reactor.turn() or failures)
     assert failures[0].check(ValueError)
 
 

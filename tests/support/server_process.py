@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Self
 
 from tests.support.warm_start import WarmProcess
 
@@ -24,8 +25,14 @@ KIB_PER_MIB = 1024
 TWISTD = "from twisted.scripts.twistd import run; run()"
 
 
+def free_port() -> int:
+    """Return a port that no process listens at now."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return found.getsockname()[1]
+
+
 class Server:
-    """A server process on a free port of this machine."""
+    """A server process on a free port of this machine.  As a context manager it is killed at the end."""
 
     def __init__(self, data_dir: Path, *options: str, runner: str = "twistd", files: int | None = None) -> None:
         self.data_dir = data_dir
@@ -95,6 +102,13 @@ class Server:
         while not all(" T " in (task / "stat").read_text() for task in tasks.iterdir()):
             assert time.monotonic() < deadline
             time.sleep(0.01)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.kill()
+        self.process.stdout.close()
 
     def kill(self) -> None:
         self.process.kill()

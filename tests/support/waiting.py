@@ -1,10 +1,26 @@
-"""Calls that block, in a thread, and the moment at which a test server has them."""
+"""Waiting: for a condition, and for the moment at which a test server has a call that blocks a thread."""
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from time import monotonic
+from time import monotonic, sleep
 
 TIMEOUT_SECONDS = 20
+
+
+def until(condition, seconds=120.0):
+    """Wait until *condition* returns something true, and return it."""
+    deadline = monotonic() + seconds
+    while not (found := condition()):
+        assert monotonic() < deadline, condition
+        sleep(0.002)
+    return found
+
+
+async def until_in_loop(condition):
+    """Wait for something that another thread does, while the loop goes on."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
 
 
 @contextmanager

@@ -68,14 +68,10 @@ def test_the_page_names_every_option_and_weight():
 @pytest.fixture
 def folder(tmp_path):
     """A folder with the programs of the page, for a server that listens."""
-    server = Server(tmp_path / "data")
-    try:
+    with Server(tmp_path / "data") as server:
         for name, source in PROGRAMS.items():
             (tmp_path / name).write_text(source.replace("127.0.0.1:9090", f"127.0.0.1:{server.port}"))
         yield tmp_path
-    finally:
-        server.kill()
-        server.process.stdout.close()
 
 
 def run(folder, source):

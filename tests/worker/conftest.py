@@ -1,7 +1,6 @@
 """A test server, and workers of it in threads of this process."""
 
 import threading
-import time
 from contextlib import contextmanager
 
 import pytest
@@ -14,15 +13,6 @@ from queueber.worker import Worker
 
 TIMEOUT_SECONDS = 30.0
 """For what takes a moment, however busy the machine is."""
-
-
-def until(condition, seconds=TIMEOUT_SECONDS):
-    """Wait until *condition* returns something true, and return it."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, condition
-        time.sleep(0.002)
-    return found
 
 
 @pytest.fixture

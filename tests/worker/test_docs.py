@@ -6,7 +6,8 @@ from pathlib import Path
 from queueber.sync import connect
 from queueber.testing import TestServer
 from queueber.worker import Worker
-from tests.worker.conftest import Running, until
+from tests.support.waiting import until
+from tests.worker.conftest import Running
 
 PAGE = Path(__file__).parents[2] / "docs" / "worker.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)

@@ -29,8 +29,8 @@ from queueber.worker.liveness import (
     judge,
 )
 from queueber.worker.policy import ENDING_SECONDS
+from tests.support.waiting import until
 from tests.support.worker_scene import Scene
-from tests.worker.conftest import until
 
 
 def has_ipv6():

@@ -22,8 +22,8 @@ import pytest
 from queueber.sync import connect
 from queueber.worker.worker import AGAIN_SECONDS
 from tests.process.certificates import Authority
-from tests.support.server_process import Server
-from tests.worker.conftest import until
+from tests.support.server_process import Server, free_port
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -356,11 +356,6 @@ class TestServerRestart:
         finally:
             worker.kill()
             end(server)
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return found.getsockname()[1]
 
 
 class TestSignals:

@@ -17,7 +17,8 @@ from queueber.client_core.items import new_item
 from queueber.errors import InvalidRequest
 from queueber.sync import connect
 from queueber.worker import Defer, Reject, Worker, context_headers, publishing, telemetry
-from tests.worker.conftest import Running, until
+from tests.support.waiting import until
+from tests.worker.conftest import Running
 
 
 class Recorded:

@@ -22,7 +22,8 @@ from queueber.values import AddTo
 from queueber.worker import Defer, Done, Fail, Reject, Worker
 from queueber.worker.attachment import Attachment
 from queueber.worker.handling import LOG
-from tests.worker.conftest import TIMEOUT_SECONDS, until
+from tests.support.waiting import until
+from tests.worker.conftest import TIMEOUT_SECONDS
 
 
 def empty(server):

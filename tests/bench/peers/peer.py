@@ -2,11 +2,18 @@
 
 import os
 import shutil
+import socket
 import sys
 from pathlib import Path
 from typing import ClassVar
 
 from scenarios import MIXED
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 class Peer:

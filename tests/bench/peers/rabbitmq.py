@@ -7,7 +7,6 @@ acknowledgements: the figure for taking is a rate, and no latency.
 
 import os
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 from struct import Struct, pack
@@ -15,7 +14,7 @@ from time import monotonic, sleep
 
 from load_connection import InOrder, Unexpected
 
-from peers.peer import Peer
+from peers.peer import Peer, free_port
 
 FRAME = Struct("!BHI")
 METHOD = Struct("!HH")
@@ -155,12 +154,6 @@ class Connection(InOrder):
             self.socket.sendall(b"".join(out))
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 class RabbitMQ(Peer):
     """A classic queue."""
 
@@ -179,7 +172,7 @@ class RabbitMQ(Peer):
         return [self.found()]
 
     def environment(self, port, directory):
-        self.names = free_port()
+        self.names = str(free_port())
         (directory / "plugins").write_text("[].\n")
         return {
             "HOME": str(directory),
@@ -188,7 +181,7 @@ class RabbitMQ(Peer):
             "RABBITMQ_NODENAME": f"bench{port}@localhost",
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(port),
-            "RABBITMQ_DIST_PORT": free_port(),
+            "RABBITMQ_DIST_PORT": str(free_port()),
             "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
             "RABBITMQ_LOG_BASE": str(directory / "logs"),
             "RABBITMQ_LOGS": "-",
