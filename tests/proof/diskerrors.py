@@ -23,12 +23,11 @@ from itertools import product
 from pathlib import Path
 from random import Random
 
-from checker import check
 from counts import SKIPPED, Counts, command_line
 from generator import Generator
 from history import Crash, Extend, Outcome, Poll, Remove
 from injection import Fault, Injection, why_not
-from kill import over
+from kill import drained, over
 from loopdisk import LoopDisk, lacking, place_for_images
 from serverhost import Failed, Host
 
@@ -182,7 +181,7 @@ class Epoch:
         if not fault.starting:
             load, up = await self.serving(server)
             if load is None:
-                raise Failed(f"no start after a fault:\n{server.lines()[-3_000:]}")
+                raise server.failed("no start after a fault")
         with Injection(fault, server.pid, self.data, self.folder / "strace") as injection:
             await asyncio.to_thread(injection.attached, server.pid)
             if fault.starting:
@@ -235,15 +234,8 @@ class Epoch:
 
     async def settle(self):
         """Start without a fault, drain, and judge all lives since the last drain."""
-        server = self.start()
-        port = server.port()
-        if port is None:
-            raise Failed(f"no clean start:\n{server.lines()[-3_000:]}")
-        self.history.crashes.append(Crash(self.down, time.monotonic()))
-        await self.generator.drain(port)
-        if server.stop() not in {0, -15}:
-            raise Failed(f"no clean stop:\n{server.lines()[-3_000:]}")
-        self.counts.failures += check(self.history).examples
+        findings = await drained(self.generator, self.start(), self.down)
+        self.counts.failures += findings.examples
 
     async def full(self, disk):
         """Fill the disk under load, without a reserve, then make room again."""

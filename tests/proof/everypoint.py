@@ -109,9 +109,7 @@ class Epoch:
         wrong = [await self.reach(each) for each in points]
         await self.life(self.start(), LIFE_SECONDS)
         server = self.start()
-        port = server.port()
-        if port is None:
-            raise Failed(f"the server does not come up after {points}:\n" + server.lines()[-3_000:])
+        port = server.port_or_fail(f"the server does not come up after {points}")
         self.came_up()
         await self.generator.drain(port)
         server.stop()

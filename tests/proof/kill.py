@@ -30,20 +30,23 @@ SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 0.9
 GIVE_UP_SECONDS = 5.0
 
 
-async def live(generator, server, seconds, lives):
-    """Load for *seconds*, or until there was enough, and kill; return when each happened."""
-    port = server.port()
-    if port is None:
-        raise Failed("the server ended by itself:\n" + server.lines()[-3_000:])
+async def live(generator, server, seconds, lives, end):
+    """Load for *seconds*, or until there was enough, and await *end* of the server; return when each happened."""
+    port = server.port_or_fail()
     up = time.monotonic()
     load = asyncio.create_task(generator.load(port))
     await under(load, generator.history, seconds, lives)
     if server.ended():
-        raise Failed("the server ended by itself:\n" + server.lines()[-3_000:])
+        raise server.failed("the server ended by itself")
     down = time.monotonic()
-    server.kill()
+    await end(server)
     await over(load)
     return up, down
+
+
+async def sigkill(server):
+    """Kill *server*."""
+    server.kill()
 
 
 async def over(load):
@@ -54,6 +57,26 @@ async def over(load):
         raise Failed("the load does not end with its server") from None
 
 
+async def drained(generator, server, down):
+    """Drain *server*, the first one since *down*, and stop it; return the findings of the whole history."""
+    port = server.port_or_fail()
+    generator.history.crashes.append(Crash(down, time.monotonic()))
+    await generator.drain(port)
+    status = server.stop()
+    findings = check(generator.history)
+    if status not in {0, -15}:
+        findings.found("status", f"a clean stop ended with {status}")
+    return findings
+
+
+def save(findings, history, place):
+    """Save a history with errors at *place*, for inspection."""
+    if findings.wrong:
+        place.parent.mkdir(exist_ok=True)
+        history.save(place)
+        print(f"{dict(findings.wrong)}; history in {place}", flush=True)
+
+
 async def epoch(host, folder, random, cycles, counts, shape, **habits):
     """Run some lives on one data directory, the drain, and the verdict; return the findings and the history."""
     generator = Generator(random, polite=random.random() < 0.3, **habits)
@@ -61,7 +84,7 @@ async def epoch(host, folder, random, cycles, counts, shape, **habits):
     for number in range(cycles):
         server = host.start(folder / "data", folder / "log", *shape.options, limits=shape.limits)
         seconds = random.uniform(SHORTEST_SECONDS, LONGEST_SECONDS)
-        up, killed = await live(generator, server, seconds, number + 1)
+        up, killed = await live(generator, server, seconds, number + 1, sigkill)
         if down is not None:
             history.crashes.append(Crash(down, up))
         void += not enough_for(history, up, seconds)
@@ -70,15 +93,7 @@ async def epoch(host, folder, random, cycles, counts, shape, **habits):
     if too_few_unknown(history, cycles) or lacking_in(history, cycles):
         void = cycles
     server = host.start(folder / "data", folder / "log", *shape.options, limits=shape.limits)
-    port = server.port()
-    if port is None:
-        raise Failed("the server does not come up again:\n" + server.lines()[-3_000:])
-    history.crashes.append(Crash(down, time.monotonic()))
-    await generator.drain(port)
-    status = server.stop()
-    findings = check(history)
-    if status not in {0, -15}:
-        findings.found("status", f"a clean stop ended with {status}")
+    findings = await drained(generator, server, down)
     counts.settle(cycles, void, findings.examples)
     return findings, history, unknown
 
@@ -114,10 +129,7 @@ def run(cycles, seed, keep, options=(), **habits):
             items, unknown_calls = items + findings.items, unknown_calls + unknown
             recovered += findings.recovered
             done += Counter(effects(history))
-            if findings.wrong:
-                keep.mkdir(exist_ok=True)
-                history.save(keep / f"kill-{seed}-{number}")
-                print(f"epoch {number}: {dict(findings.wrong)}; history in {keep}/kill-{seed}-{number}", flush=True)
+            save(findings, history, keep / f"kill-{seed}-{number}")
     print(
         f"{calls:,} calls answered, {items:,} items handed out, {unknown_calls:,} adds, removes and extends unknown,"
         f" {recovered:,} items recovered; " + ", ".join(f"{count:,} {kind}" for kind, count in done.items())

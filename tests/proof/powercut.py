@@ -21,15 +21,15 @@ import sys
 import tempfile
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 from random import Random
 
-from checker import check
+import kill
 from counts import Counts, command_line
-from evidence import enough_for, lacking_in, too_few_unknown, under, unknown_since
+from evidence import enough_for, lacking_in, too_few_unknown, unknown_since
 from generator import Generator
 from history import Crash
-from kill import over
 from loopdisk import FLUSHED, JOURNAL_FLUSHED, NOTHING_FLUSHED, LoopDisk, lacking, place_for_images
 from serverhost import Failed, Host
 from setups import drawn
@@ -93,18 +93,7 @@ async def live(machine, generator, seconds, lives):
         now = time.monotonic()
         machine.cut(server)
         return now, now
-    port = server.port()
-    if port is None:
-        raise Failed("the server does not come up again:\n" + server.lines()[-3_000:])
-    up = time.monotonic()
-    load = asyncio.create_task(generator.load(port))
-    await under(load, generator.history, seconds, lives)
-    if server.ended():
-        raise Failed("the server ended by itself:\n" + server.lines()[-3_000:])
-    down = time.monotonic()
-    await asyncio.to_thread(machine.cut, server)
-    await over(load)
-    return up, down
+    return await kill.live(generator, server, seconds, lives, partial(asyncio.to_thread, machine.cut))
 
 
 async def epoch(machine, cycles, counts, **habits):
@@ -122,15 +111,7 @@ async def epoch(machine, cycles, counts, **habits):
         down = cut
     if too_few_unknown(history, loaded) or lacking_in(history, loaded):
         void = cycles
-    server = machine.start()
-    port = server.port()
-    if port is None:
-        raise Failed("the server does not come up again:\n" + server.lines()[-3_000:])
-    history.crashes.append(Crash(down, time.monotonic()))
-    await generator.drain(port)
-    if server.stop() not in {0, -15}:
-        raise Failed("a clean stop was none:\n" + server.lines()[-3_000:])
-    findings = check(history)
+    findings = await kill.drained(generator, machine.start(), down)
     counts.settle(cycles, void, findings.examples)
     return findings, history
 
@@ -164,10 +145,7 @@ def run(cycles, seed, keep, options=(), **habits):
             calls += history.acked_between(0, time.monotonic())
             items, recovered = items + findings.items, recovered + findings.recovered
             unknown += unknown_since(history, 0.0)
-            if findings.wrong:
-                keep.mkdir(exist_ok=True)
-                history.save(keep / f"powercut-{seed}-{number}")
-                print(f"epoch {number}: {dict(findings.wrong)}; history in {keep}/powercut-{seed}-{number}", flush=True)
+            kill.save(findings, history, keep / f"powercut-{seed}-{number}")
     print(
         f"{calls:,} calls answered, {items:,} items handed out, {unknown:,} adds, removes and extends unknown,"
         f" {recovered:,} items recovered, {dropped:,} torn ends cut off"

@@ -49,7 +49,18 @@ class Server:
                 return int(found[1])
             if self.ended(LOOK_SECONDS):
                 return None
-        raise Failed("the server does not come up:\n" + self.lines()[-3_000:])
+        raise self.failed("the server does not come up")
+
+    def port_or_fail(self, why="the server does not come up again"):
+        """Return its port as soon as it listens; raise `Failed` if it ends before."""
+        port = self.port()
+        if port is None:
+            raise self.failed(why)
+        return port
+
+    def failed(self, why):
+        """Return the error *why*, with the end of the server's log."""
+        return Failed(f"{why}:\n{self.lines()[-3_000:]}")
 
     def ended(self, timeout=0.0):
         """Return whether the process has ended and was waited for."""
@@ -83,7 +94,7 @@ class Server:
             if not self.ended(TIMEOUT_SECONDS):
                 self.process.kill()
                 self.process.wait()
-                raise Failed("the server does not end:\n" + self.lines()[-3_000:])
+                raise self.failed("the server does not end")
             self.process.wait()
         return self.status
 
