@@ -1,14 +1,11 @@
-"""Items and batches as context managers, and iteration over a queue, against a real server."""
-
-import gc
+"""Items as context managers and iteration: what only Twisted programs meet.  The rest is in `tests/faces`."""
 
 import pytest
 from joined import Joined
 from twisted.internet.defer import CancelledError, Deferred
 
-from queueber.client import LeaseLost, OutcomeUnknown
+from queueber.client import OutcomeUnknown
 from queueber.client_core.delivery import EXIT_MS
-from queueber.errors import InvalidRequest
 from tests.support.forks import in_child
 
 
@@ -30,31 +27,6 @@ def run(joined, coroutine):
 def rest(joined, queue):
     """Return the contents that can be polled now, and hold them."""
     return [item.contents for item in joined.result(queue.poll(100, wait_ms=0))]
-
-
-def test_success_removes_the_item(joined, queue):
-    joined.result(queue.add(b"x", delay_ms=0))
-
-    async def work():
-        async with await queue.poll() as item:
-            assert (item.contents, item.attempt, item.failures, item.losses, item.headers) == (b"x", 1, 0, 0, {})
-
-    run(joined, work())
-    assert joined.server.broker.stats().items == 0
-
-
-def test_an_exception_fails_the_item_with_its_text_and_goes_on(joined, queue):
-    joined.result(queue.add(b"x"))
-
-    async def work():
-        async with await queue.poll():
-            raise ValueError("no picture")
-
-    with pytest.raises(ValueError, match="no picture"):
-        run(joined, work())
-    joined.pass_time(10)
-    (item,) = joined.result(queue.poll())
-    assert (item.attempt, item.failures, item.last_error) == (2, 1, "ValueError: no picture")
 
 
 def test_a_cancellation_defers_the_item(joined, queue):
@@ -122,18 +94,6 @@ def test_an_item_that_was_settled_inside_is_left_as_it_is(joined, queue, method)
     assert len(joined.result(queue.dead_letters().poll(wait_ms=0))) == (method == "reject")
 
 
-def test_success_after_the_lease_has_ended_is_an_error(joined, queue):
-    joined.result(queue.add(b"x"))
-
-    async def work():
-        async with await queue.poll(lease_ms=1_000) as item:
-            joined.pass_time(2)
-            return item
-
-    with pytest.raises(LeaseLost, match="ended before it was removed"):
-        run(joined, work())
-
-
 def test_an_exception_keeps_its_place_when_the_item_cannot_be_failed(joined):
     queue = joined.client(attempts=1).queue("mail")
     joined.result(queue.add(b"x"))
@@ -153,31 +113,6 @@ def test_an_exception_keeps_its_place_when_the_item_cannot_be_failed(joined):
     assert note.startswith("The item was not settled, and is redelivered when its lease ends: cannot connect: ")
 
 
-def test_a_batch_of_none_enters_as_none_and_one_of_several_is_refused(joined, queue):
-    async def work():
-        async with await queue.poll(2, wait_ms=0) as item:
-            return item
-
-    assert run(joined, work()) is None
-    joined.result(queue.add(b"x", b"y"))
-    with pytest.raises(InvalidRequest, match="the batch has 2 items; enter each of them, or poll for one"):
-        run(joined, work())
-
-
-def test_a_batch_is_iterated_and_each_item_entered(joined, queue):
-    joined.result(queue.add(b"x", b"y"))
-
-    async def work():
-        batch = await queue.poll(2)
-        assert len(batch) == 2
-        for item in batch:
-            async with item:
-                pass
-
-    run(joined, work())
-    assert joined.server.broker.stats().items == 0
-
-
 def test_a_coroutine_that_is_closed_defers_its_item(joined, queue):
     """Without waiting for it, which Python forbids there."""
     joined.result(queue.add(b"x"))
@@ -194,59 +129,6 @@ def test_a_coroutine_that_is_closed_defers_its_item(joined, queue):
     assert rest(joined, queue) == []
     joined.settle()
     assert rest(joined, queue) == [b"x"]
-
-
-def test_items_come_one_by_one(joined, queue):
-    joined.result(queue.add(b"1", b"2"))
-    seen = []
-
-    async def work():
-        async for item in queue:
-            async with item:
-                seen.append(item.contents)
-            if item.contents == b"3":
-                return
-
-    working = Deferred.fromCoroutine(work())
-    joined.settle()
-    assert seen == [b"1", b"2"]
-    joined.result(queue.add(b"3"))
-    joined.result(working)
-    assert seen == [b"1", b"2", b"3"]
-    assert joined.server.broker.stats().items == 0
-
-
-def test_items_are_polled_for_in_advance_and_given_back_at_the_end(joined, queue):
-    joined.result(queue.add(*[bytes([number]) for number in range(9)]))
-    calls = []
-    poll = queue.poll
-    queue.poll = lambda n, **options: calls.append(n) or poll(n, **options)
-
-    async def work():
-        async with queue.items(4) as items:
-            async for item in items:
-                async with item:
-                    return
-
-    run(joined, work())
-    assert calls == [4]
-    queue.poll = poll
-    assert len(rest(joined, queue)) == 8
-
-
-def test_an_iteration_that_is_left_gives_back_its_stock_and_cancels_its_poll(joined, queue):
-    joined.result(queue.add(b"1", b"2"))
-
-    async def work():
-        async for item in queue.items(4):
-            await item.remove()
-            break
-
-    run(joined, work())
-    gc.collect()
-    joined.settle()
-    joined.result(queue.add(b"3"))
-    assert rest(joined, queue) == [b"2", b"3"]
 
 
 def test_a_stocked_item_whose_lease_ends_is_left_out(joined, queue):
@@ -298,12 +180,6 @@ def test_the_error_of_a_poll_ends_the_iteration(joined):
     client.close()
     with pytest.raises(OutcomeUnknown):
         joined.result(waiting)
-
-
-def test_a_queue_has_its_name(joined):
-    client = joined.client()
-    assert (client.queue("mail").name, client.default.name) == ("mail", "default")
-    assert client.queue("mail").dead_letters().name == "mail"
 
 
 def test_a_forked_process_leaves_the_items_of_its_parent_alone(joined, queue):

@@ -98,29 +98,6 @@ def test_an_exception_of_the_server_is_one_here_by_its_kind(network, client, fai
     assert str(found) == f"{newer}because"
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda queue: queue.add(b"", delay_ms=-1), "delay_ms is -1 ms; the least is 0"),
-        (lambda queue: queue.poll(0), "n is 0 items; the least is 1"),
-        (lambda queue: queue.poll(1 << 32), "n is 4,294,967,296 items; the limit is 4,294,967,295"),
-        (lambda queue: queue.poll(lease_ms=0), "lease_ms is 0 ms; the least is 1"),
-        (lambda queue: queue.poll(wait_ms=-1), "wait_ms is -1 ms; the least is 0"),
-        (lambda queue: queue.extend(LEASE, 0), "lease_ms is 0 ms; the least is 1"),
-        (
-            lambda queue: queue.add(b"", delay_ms=1 << 64),
-            "delay_ms is 18,446,744,073,709,551,616 ms; the limit is 18,446,744,073,709,551,615",
-        ),
-    ],
-)
-def test_an_argument_that_the_wire_cannot_carry_fails_before_it_is_sent(network, client, failure, call, message):
-    found = failure(call(client.default))
-    assert isinstance(found, InvalidRequest)
-    assert str(found) == message
-    network.turn()
-    assert network.peer.calls() == []
-
-
 def test_a_call_longer_than_a_frame_fails_alone_instead_of_ending_the_connection(network, failure):
     client = network.client(limits=evolve(DEFAULTS, frame_bytes=4_096))
     found = failure(client.default.add(bytes(4_096)))
@@ -143,20 +120,6 @@ def test_a_call_that_no_server_is_known_to_accept_may_be_as_long_as_the_limit(ne
     assert "the limit is 130,048" in str(failure(client.default.add(bytes(longest + 1))))
     network.turn()
     assert not adding.called, "it waits for the server's limit"
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("", "the queue's name is empty"),
-        ("ä" * 128, "the queue's name is 256 bytes; the limit is 255"),
-        ("\ud800", "the queue's name is not UTF-8: '\\ud800'"),
-    ],
-)
-def test_an_impossible_name_is_refused_at_once(client, name, message):
-    with pytest.raises(InvalidRequest) as caught:
-        client.queue(name)
-    assert str(caught.value) == message
 
 
 def test_a_queue_shows_its_name(client):

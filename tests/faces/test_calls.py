@@ -41,6 +41,7 @@ async def test_a_request_id_adds_once(face, url):
         first = await queue.add_items(new_item(b"once", headers={"h": b"1"}, dedup_key=b"k"), request_id=number)
         again = await queue.add_items(new_item(b"once", headers={"h": b"1"}, dedup_key=b"k"), request_id=number)
         assert list(first.ids) == list(again.ids)
+        assert (await queue.add_items(new_item(b"other", dedup_key=b"k"))).duplicates == (0,)
         (item,) = (await queue.poll(2)).items
         assert item.headers == {"h": b"1"}
         await item.remove()
@@ -61,6 +62,7 @@ async def test_items_leave_their_lease_in_every_way(face, server, url):
         assert (await item.reject("no good")).died
         assert (await item.fail("again")).outcome is Outcome.LEASE_LOST
         dead = queue.dead_letters()
+        assert dead.name == queue.name
         (item,) = (await dead.poll()).items
         assert (item.id, item.death.queue) == (item_id, queue.name)
         with pytest.raises(InvalidRequest, match="no dead items"):
