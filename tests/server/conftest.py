@@ -69,8 +69,15 @@ class Peer:
         items = [api.NewItem(each, 0) for each in contents]
         return self.call(api.ADD, api.write_add_request(api.AddRequest(items)))
 
-    def poll(self, count=1, *, wait=None, no_wait=False, lease=1000, session=b""):
-        return self.call(api.POLL, api.write_poll_request(api.PollRequest(lease, count, wait, no_wait, session)))
+    def poll(self, count=1, *, wait=None, no_wait=False, lease=1000, session=b"", target=None):
+        request = api.PollRequest(lease, count, wait, no_wait, session)
+        return self.call(api.POLL, api.write_poll_request(request), target)
+
+    def polled(self, count=1, **how):
+        """Poll, let the server settle, and return the response."""
+        question = self.poll(count, **how)
+        self.server.settle()
+        return api.read_poll_response(self.receive()[question])
 
 
 class Server(InProcessServer):

@@ -124,9 +124,7 @@ def test_a_reply_without_a_commit_is_sent_in_the_turn_of_its_decision(make_serve
 
 def test_a_remove_comes_before_the_end_of_its_lease(server, peers):
     peers[0].add(b"a")
-    poll = peers[0].poll(lease=1_000)
-    server.settle()
-    response = api.read_poll_response(peers[0].receive()[poll])
+    response = peers[0].polled(lease=1_000)
     server.reactor.advance(0.999)
     question = remove(peers[0], bytes(response.items[0].id), bytes(response.lease))
     server.sweeper.sweep()
@@ -224,9 +222,7 @@ def carried_out(steps, *, shared, limits):
         server.handlers.sharing_max = -1
     peers = [server.connect() for _ in range(3)]
     peers[0].add(b"1", b"2", b"3", b"4")
-    poll = peers[0].poll(4, lease=60_000)
-    server.settle()
-    response = api.read_poll_response(peers[0].receive()[poll])
+    response = peers[0].polled(4, lease=60_000)
     items, leases = [bytes(each.id) for each in response.items], {"lease": bytes(response.lease), "short": b"s"}
     for place, (what, *rest) in steps:
         peer = peers[place]

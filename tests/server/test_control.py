@@ -54,9 +54,7 @@ def add(server, peer, *contents, delay=0):
 
 
 def take(server, peer, count=1):
-    call = peer.poll(count, lease=LONG, no_wait=True)
-    server.settle()
-    return api.read_poll_response(peer.receive()[call])
+    return peer.polled(count, lease=LONG, no_wait=True)
 
 
 def queues(server, peer, **request):

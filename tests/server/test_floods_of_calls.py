@@ -27,9 +27,7 @@ def attach(peer, session=WORKER):
 
 
 def take(peer, count=1, **how):
-    question = peer.poll(count, no_wait=True, **{"lease": LONG} | how)
-    peer.server.settle()
-    return api.read_poll_response(peer.receive()[question])
+    return peer.polled(count, no_wait=True, **{"lease": LONG} | how)
 
 
 def add_with(peer, *options, contents=b"x", request_id=b""):

@@ -105,17 +105,13 @@ def an_add_that_is_large_in_all(peer):
 @provokes("poll_items", poll_items=1)
 def a_poll_for_many_items(peer):
     peer.add(b"a", b"b")
-    poll = peer.poll(2)
-    peer.server.settle()
-    assert len(api.read_poll_response(peer.receive()[poll]).items) == 1
+    assert len(peer.polled(2).items) == 1
 
 
 @provokes("poll_bytes", poll_bytes=3)
 def a_poll_of_large_items(peer):
     peer.add(b"abcd", b"b")
-    poll = peer.poll(2)
-    peer.server.settle()
-    assert [item.contents for item in api.read_poll_response(peer.receive()[poll]).items] == [b"abcd"]
+    assert [item.contents for item in peer.polled(2).items] == [b"abcd"]
 
 
 @provokes("lease_ms", lease_ms=1000)
@@ -340,9 +336,7 @@ def test_empty_adds_and_large_extends_are_charged_their_cost(make_server):
     assert peer.request_bytes == 2_560
     refused(peer, peer.add(b""), Kind.OVERLOADED, "limit is 2,000")
     peer.add(*[b"x"] * 10)
-    poll = peer.poll(200)
-    server.settle()
-    lease = api.read_poll_response(peer.receive()[poll]).lease
+    lease = peer.polled(200).lease
     extends = [peer.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(lease, 5_000))) for _ in range(6)]
     server.settle()
     outcomes = peer.receive()
@@ -363,9 +357,7 @@ def test_an_add_of_many_small_items_is_refused_for_what_its_items_count(make_ser
 def test_a_lease_that_is_extended_several_times_is_written_once_per_commit(server):
     peer = server.connect()
     peer.add(b"a")
-    poll = peer.poll()
-    server.settle()
-    lease = api.read_poll_response(peer.receive()[poll]).lease
+    lease = peer.polled().lease
     written = []
     commit = server.store.commit
     server.store.commit = lambda writes, mark: written.append(writes) or commit(writes, mark)
@@ -380,9 +372,7 @@ def test_a_lease_that_is_extended_several_times_is_written_once_per_commit(serve
 def test_a_lease_that_is_extended_in_several_commits_counts_in_each(server):
     peer = server.connect()
     peer.add(b"a")
-    poll = peer.poll()
-    server.settle()
-    lease = api.read_poll_response(peer.receive()[poll]).lease
+    lease = peer.polled().lease
     pending = []
     for span in (5_000, 6_000):
         server.connect().add(b"b")

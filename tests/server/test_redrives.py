@@ -59,9 +59,7 @@ def kill(server, *contents, action=Action.REJECT):
         server, server.broker.add(queue, [[NewItem(each, SpanMs(0)) for each in contents]], server.clock.now())
     )
     peer = server.connect()
-    poll = peer.poll(len(contents), lease=LONG)
-    server.settle()
-    lease = api.read_poll_response(peer.receive()[poll]).lease
+    lease = peer.polled(len(contents), lease=LONG).lease
     peer.call(api.SETTLE, api.write_settle_request(api.SettleRequest([Settlement(lease, b"", action)])))
     server.settle()
     server.reactor.advance(0.002)

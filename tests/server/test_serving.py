@@ -269,9 +269,7 @@ def test_a_claim_whose_connection_is_lost_is_given_back(server):
 
     assert server.broker.stats().leases == 0
     other = server.connect()
-    poll = other.poll(no_wait=True)
-    server.settle()
-    (item,) = api.read_poll_response(other.receive()[poll]).items
+    (item,) = other.polled(no_wait=True).items
     assert (item.contents, item.attempt) == (b"a", 1)
 
 
@@ -313,9 +311,7 @@ def test_expired_leases_put_their_items_back(server):
     server.sweeper.sweep()
     server.settle()
 
-    second = peer.poll(no_wait=True)
-    server.settle()
-    assert [item.attempt for item in api.read_poll_response(peer.receive()[second]).items] == [2]
+    assert [item.attempt for item in peer.polled(no_wait=True).items] == [2]
 
 
 def test_a_sweep_that_cannot_read_tries_again(server):

@@ -37,18 +37,13 @@ def worker(server):
     """A peer with three items under one lease, the lease, and the items' ids."""
     peer = server.connect()
     peer.add(b"a", b"b", b"c")
-    poll = peer.poll(3, lease=LONG)
-    server.settle()
-    polled = api.read_poll_response(peer.receive()[poll])
+    polled = peer.polled(3, lease=LONG)
     server.reactor.advance(1)
     return peer, polled.lease, [item.id for item in polled.items]
 
 
 def contents(server, peer, count=9, target=None):
-    request = api.PollRequest(SpanMs(LONG), count, None, no_wait=True)
-    poll = peer.call(api.POLL, api.write_poll_request(request), target)
-    server.settle()
-    return [item.contents for item in api.read_poll_response(peer.receive()[poll]).items]
+    return [item.contents for item in peer.polled(count, lease=LONG, no_wait=True, target=target).items]
 
 
 def test_each_action_is_done(server, worker):
@@ -98,9 +93,7 @@ def test_the_root_settles_all_queues_and_a_queue_its_own(server, worker):
     )
     add = api.write_add_request(api.AddRequest([NewItem(b"m", SpanMs(0))]))
     peer.call(api.ADD, add, other)
-    poll = peer.call(api.POLL, api.write_poll_request(api.PollRequest(SpanMs(LONG), 1, None, no_wait=True)), other)
-    server.settle()
-    theirs = api.read_poll_response(peer.receive()[poll]).lease
+    theirs = peer.polled(1, lease=LONG, no_wait=True, target=other).lease
     entries = entry(Action.FAIL, lease, a, delay=0), entry(Action.FAIL, theirs, delay=0)
 
     from_queue = settle(peer, *entries, target=other)
@@ -192,9 +185,7 @@ def test_what_waits_for_its_rows_counts(make_server):
     peer = server.connect()
     peer.add(b"a" * 900)
     server.settle()
-    poll = peer.poll(1, lease=LONG)
-    server.settle()
-    lease = api.read_poll_response(peer.receive()[poll]).lease
+    lease = peer.polled(1, lease=LONG).lease
 
     first, second = settle(peer, entry(Action.FAIL, lease)), settle(peer, entry(Action.FAIL, lease))
     assert peer.request_bytes == server.committer.pending_bytes > 900
@@ -249,10 +240,7 @@ class TestDeadLetters:
 
     def test_are_a_queue(self, server, worker, dead):
         peer, *_ = worker
-        request = api.PollRequest(SpanMs(LONG), 9, None, no_wait=True)
-        poll = peer.call(api.POLL, api.write_poll_request(request), dead)
-        server.settle()
-        polled = api.read_poll_response(peer.receive()[poll])
+        polled = peer.polled(9, lease=LONG, no_wait=True, target=dead)
         assert [item.contents for item in polled.items] == [b"a", b"b"]
 
         first, second = [item.id for item in polled.items]
@@ -278,9 +266,7 @@ def test_a_server_that_is_killed_after_any_commit_has_each_item_once(server, mon
     server.store.commit = lambda writes, mark: commits.append((list(writes), mark)) or commit(writes, mark)
     peer = server.connect()
     peer.add(b"a", b"b", b"c", b"d")
-    poll = peer.poll(4, lease=LONG)
-    server.settle()
-    polled = api.read_poll_response(peer.receive()[poll])
+    polled = peer.polled(4, lease=LONG)
     lease, (a, b, c, d) = polled.lease, [item.id for item in polled.items]
     handed_on = [AddTo("next", [NewItem(b"d2", SpanMs(0))])]
     for entries, adds in (

@@ -101,9 +101,7 @@ class TestReads:
         server = Server()
         worker = server.connect()
         worker.add(*[b"%d" % number for number in range(250)])
-        poll = worker.poll(250, lease=60_000)
-        server.settle()
-        lease = api.read_poll_response(worker.receive()[poll]).lease
+        lease = worker.polled(250, lease=60_000).lease
         entry = Settlement(lease, b"", Action.FAIL, None, "")
         worker.call(api.SETTLE, api.write_settle_request(api.SettleRequest([entry])))
         assert len(server.pool.jobs) == 1
