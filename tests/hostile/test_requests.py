@@ -4,55 +4,41 @@ import pytest
 
 from queueber import api
 from queueber.capnp import layout
-from queueber.capnp.framing import Framer
 from queueber.errors import Kind
 from queueber.limits import DEFAULTS
-from queueber.rpc import RemoteException, encoder
-from queueber.rpc.decoder import decode
-from queueber.rpc.messages import Return
+from queueber.rpc import RemoteException
 from queueber.testing import InProcessServer
 from queueber.units import MS_PER_SECOND, SpanMs
-from tests.hostile.pieces import call
-from tests.support.peer import adding, polling
+from tests.support.peer import Caller, adding
 
 SECONDS_MAX = DEFAULTS.delay_ms // MS_PER_SECOND
 
 
-class Client:
+class Client(Caller):
     """A server in this process, and a client of it."""
 
     def __init__(self, began=0.0):
+        super().__init__()
         self.server = InProcessServer()
         self.server.reactor.rightNow = began
         self.protocol, self.transport = self.server.connect()
-        self.protocol.dataReceived(encoder.bootstrap(0))
-        self.question = 0
 
-    def call(self, method, content):
-        """Return the outcome; None while there is none."""
-        self.transport.clear()
-        self.question += 1
-        self.protocol.dataReceived(call(content, question=self.question, method=method))
+    def send(self, data):
+        self.protocol.dataReceived(data)
         self.server.settle()
         assert not self.transport.disconnecting
-        messages = [decode(frame) for frame in Framer(DEFAULTS).feed(self.transport.value())]
-        return next((each.outcome for each in messages if isinstance(each, Return)), None)
+
+    def receive(self):
+        data = self.transport.value()
+        assert data, "there is no answer"
+        self.transport.clear()
+        return data
 
     def failed(self, method, content):
         """Return why it failed."""
         outcome = self.call(method, content)
         assert isinstance(outcome, RemoteException) and outcome.kind == Kind.FAILED
         return outcome.reason
-
-    def add(self, *contents, delay=0):
-        return api.read_add_response(self.call(api.ADD, adding(*contents, delay=delay))).ids
-
-    def poll(self, **how):
-        return api.read_poll_response(self.call(api.POLL, polling(**how)))
-
-    def remove(self, item_id, lease):
-        content = api.write_remove_request(api.RemoveRequest(item_id, lease))
-        return api.read_remove_response(self.call(api.REMOVE, content))
 
     def pass_time(self, seconds):
         """Let time go on, and sweep."""
@@ -103,7 +89,8 @@ def test_numbers_of_items_are_clamped(client, number, given):
 @pytest.mark.parametrize("seconds", [0, 2**64 - 1, 2**63])
 def test_a_wait_without_end_is_ended_by_an_item(client, seconds):
     waiting = request("poll", leaseValiditySecs=1, timeoutSecs=seconds)
-    assert client.call(api.POLL, waiting) is None
+    client.ask(api.POLL, waiting)
+    client.flush()
     client.pass_time(10 * 86_400)
     assert client.server.broker.stats().waiting_polls == 1
     client.add(b"at last")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queueber import api
-from queueber.api import ADD, POLL, REMOVE
+from queueber.api import POLL
 from queueber.broker.model import LOWEST
 from queueber.capnp.framing import Framer
 from queueber.limits import Limits
@@ -16,14 +16,7 @@ from queueber.rpc import encoder
 from queueber.server.core.ids import RandomIds
 from queueber.testing import InProcessServer
 from queueber.units import SpanMs
-
-
-def add(*contents, delay=0):
-    return ADD, api.write_add_request(api.AddRequest([api.NewItem(each, SpanMs(delay)) for each in contents]))
-
-
-def remove(item, lease):
-    return REMOVE, api.write_remove_request(api.RemoveRequest(item, lease))
+from tests.support.calls import add, remove
 
 
 class Caller:
