@@ -1,11 +1,10 @@
 """The native iterator's interface, the options of reads, and the base class of plyvel's two iterators."""
 
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 import rocksdict
 
-from queueber.plyvel.handle import NoCopy
+from queueber.plyvel.handle import Closable
 
 
 class Cursor(Protocol):
@@ -75,7 +74,7 @@ def read_options(
     return options
 
 
-class IteratorBase(NoCopy):
+class IteratorBase(Closable):
     """Base of plyvel's two iterators: owns a cursor, which is released on `close` or when the database closes."""
 
     __slots__ = ("__weakref__", "_cursor", "_options")
@@ -92,14 +91,6 @@ class IteratorBase(NoCopy):
         if self._cursor is None:
             raise closed_error()
         return self._cursor
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self.close()
 
 
 def closed_error() -> RuntimeError:

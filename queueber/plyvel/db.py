@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self, Unpack
+from typing import Unpack
 
 import rocksdict
 
@@ -11,7 +10,7 @@ from queueber.plyvel.arguments import as_bool, as_bytes, check_key, check_keywor
 from queueber.plyvel.cursor import read_options
 from queueber.plyvel.errors import translate_error, translating_errors
 from queueber.plyvel.files import check_openable, directory_path
-from queueber.plyvel.handle import Handle, KeyWrite, NoCopy
+from queueber.plyvel.handle import Closable, Handle, KeyWrite
 from queueber.plyvel.iterator import Iterator, IteratorArguments, new_iterator
 from queueber.plyvel.options import Parameters, options_from_parameters
 from queueber.plyvel.prefixed_db import PrefixedDB
@@ -26,7 +25,7 @@ _MEMORY_PROPERTIES = ("rocksdb.size-all-mem-tables", "rocksdb.block-cache-usage"
 """Their sum is LevelDB's `approximate-memory-usage`."""
 
 
-class DB(NoCopy):
+class DB(Closable):
     """
     plyvel's `DB`, with the additional methods `sync`, `get_many`, `write_many`, `sequence`, `flush` and
     `checkpoint`.
@@ -237,11 +236,3 @@ class DB(NoCopy):
         """Return the estimates of `approximate_size` for several ranges, each a pair of start and stop."""
         with translating_errors:
             return approximate_sizes(self._handle.native, ranges)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self.close()

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 from time import sleep
-from typing import Never, Protocol, SupportsIndex, TypeAlias
+from types import TracebackType
+from typing import Never, Self, SupportsIndex, TypeAlias
 from weakref import WeakSet
 
 import rocksdict
@@ -36,11 +37,22 @@ class NoCopy:
         raise TypeError(f"{type(self).__name__} cannot be copied or pickled")
 
 
-class Closable(Protocol):
-    """An iterator or a snapshot, which holds native resources until it is closed."""
+class Closable(NoCopy):
+    """Base of objects that hold native resources until they are closed, as context managers at the end of the block."""
+
+    __slots__ = ()
 
     def close(self) -> None:
         """Release the resources.  Idempotent."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.close()
 
 
 class Handle:

@@ -1,18 +1,17 @@
 """`Snapshot`: a consistent view of the database at one time."""
 
-from types import TracebackType
-from typing import Self, Unpack
+from typing import Unpack
 
 from queueber.plyvel.arguments import as_bool, check_key
 from queueber.plyvel.cursor import read_options
 from queueber.plyvel.errors import translating_errors
-from queueber.plyvel.handle import Handle, NoCopy
+from queueber.plyvel.handle import Closable, Handle
 from queueber.plyvel.iterator import Iterator, IteratorArguments, new_iterator
 from queueber.plyvel.raw_iterator import RawIterator
 from queueber.plyvel.shared_snapshot import SharedSnapshot
 
 
-class Snapshot(NoCopy):
+class Snapshot(Closable):
     """
     plyvel's `Snapshot`, of a database or of a `PrefixedDB`.
 
@@ -71,14 +70,6 @@ class Snapshot(NoCopy):
 
     def __iter__(self) -> Iterator:
         return self.iterator()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self.close()
 
 
 def _check_flags(verify_checksums: object, fill_cache: object) -> None:
