@@ -26,8 +26,8 @@ FAR = WallMs(2**62)
 MARK = (b"b" * 16, 0, WallMs(0))
 
 
-def item(key: bytes = b"", contents: bytes = b"x", *, until_removed=False, delay=0) -> NewItem:
-    return NewItem(contents, SpanMs(delay), ItemOptions(dedup_key=key, until_removed=until_removed))
+def item(key: bytes = b"", *, until_removed=False, delay=0) -> NewItem:
+    return NewItem(b"x", SpanMs(delay), ItemOptions(dedup_key=key, until_removed=until_removed))
 
 
 @define

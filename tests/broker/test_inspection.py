@@ -318,9 +318,9 @@ def control(harness):
     return harness.broker.control
 
 
-def looked_up(harness, item_id, queue=None):
+def looked_up(harness, item_id):
     """Look up an item, in rows as they are."""
-    queue = queue or harness.queue
+    queue = harness.queue
     lookups = Lookups(harness.broker.follow, harness.broker.unfollow)
     read = lookups.begin([(queue, [item_id])])
     read.add(find(truth(harness), read.numbers[queue], [item_id]))

@@ -11,17 +11,17 @@ from queueber.units import SpanMs, WallMs
 from queueber.values import Action, DeathReason, ItemOptions, NewItem, Settlement
 
 
-def facts_of(harness, queue=None):
+def facts_of(harness):
     """Take one item and return it."""
-    harness.poll(name=queue or "default")
+    harness.poll()
     (delivery,) = harness.distribute()
     harness.commit_all()
     return delivery.items[0]
 
 
-def take_dead(harness, name="default", lease_duration=1000):
+def take_dead(harness, lease_duration=1000):
     """Take the first dead item, and return it with its lease."""
-    dead = harness.broker.queues.dead_line(harness.broker.queue(name))
+    dead = harness.broker.queues.dead_line(harness.queue)
     harness.broker.poll(dead, wanted=1, lease_duration=lease_duration, wait=0, peer=1, now=harness.now)
     (delivery,) = harness.distribute()
     harness.commit_all()

@@ -73,8 +73,8 @@ def shell(server):
     return shell
 
 
-def item(number, contents=b"contents"):
-    return Item(Key(WallMs(number), ItemId(number.to_bytes(16, "big"))), contents, WallMs(5))
+def item(number):
+    return Item(Key(WallMs(number), ItemId(number.to_bytes(16, "big"))), b"contents", WallMs(5))
 
 
 def make(path, close=True):

@@ -253,12 +253,12 @@ def item(number, **more):
     return ItemView(id=bytes([number]) * 16, added_at_ms=NOW_MS, **known)
 
 
-def detail(name="mail", *, dead=False, items=(), leases=(), **settings):
+def detail(*, dead=False, items=(), leases=(), **settings):
     known = QueueSettings(**settings)
     defaults = [each for each in ("max_attempts", "ttl_ms", "labels") if each not in settings]
     names = {*QueueSettings.__slots__, *defaults} - {*settings, "__weakref__"}
     return Detail(
-        name=name,
+        name="mail",
         dead=dead,
         settings=SettingsInForce(settings=known, defaults=sorted(names)),
         items=Listed(list(items), more=False),

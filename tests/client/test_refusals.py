@@ -115,7 +115,7 @@ def serve(files, monkeypatch):
         pytest_twisted.blockon(defer.Deferred.fromCoroutine(each.stop()))
 
 
-async def outcome(address, *, tls=None, contents=b"x", host=None):
+async def outcome(address, *, tls=None, contents=b"x"):
     client = connect(reactor, address, tls=tls)
     try:
         return await client.default.add(contents).addTimeout(10, reactor)

@@ -8,10 +8,10 @@ from queueber import plyvel
 from queueber.plyvel import DB
 
 
-def fill(db, keys, value=b"v" * 100) -> None:
+def fill(db, keys) -> None:
     with db.write_batch() as batch:
         for key in keys:
-            batch.put(key, value)
+            batch.put(key, b"v" * 100)
 
 
 def numbered(count):

@@ -758,10 +758,10 @@ def smaller(seed, steps, *, lies=0.0):
     return steps
 
 
-def steps_of(seed, number, count=STEPS):
+def steps_of(seed, number):
     """Return the seeds of an example's steps."""
     rng = Random(f"{seed} {number}")
-    return [rng.getrandbits(62) for _ in range(count)]
+    return [rng.getrandbits(62) for _ in range(STEPS)]
 
 
 def names_of(steps):

@@ -34,7 +34,7 @@ def ping(peer):
 
 
 def take(peer, count=1, session=WORKER):
-    return outcome(peer, peer.poll(count, no_wait=True, lease=0, session=session), api.read_poll_response)
+    return peer.polled(count, no_wait=True, lease=0, session=session)
 
 
 def pass_time(server, seconds):
@@ -118,7 +118,7 @@ def test_a_session_with_more_leases_than_a_frame_holds_is_attached(make_server):
 def test_a_poll_says_that_its_lease_is_one_of_the_session(worker):
     taken = take(worker, 2)
     assert (len(taken.items), taken.session, taken.deadline) == (2, True, 0)
-    empty = outcome(worker, worker.poll(no_wait=True, lease=5_000), api.read_poll_response)
+    empty = worker.polled(no_wait=True, lease=5_000)
     assert (empty.session, bool(empty.deadline)) == (False, True)
 
 
@@ -133,9 +133,9 @@ def test_a_killed_worker_s_items_are_with_others_after_its_grace_and_not_before(
     lose(worker)
     other = server.connect()
     pass_time(server, GRACE / 1_000 - 1)
-    assert outcome(other, other.poll(10, no_wait=True), api.read_poll_response).items == []
+    assert other.polled(10, no_wait=True).items == []
     pass_time(server, 1)
-    taken = outcome(other, other.poll(10, no_wait=True), api.read_poll_response)
+    taken = other.polled(10, no_wait=True)
     assert [item.attempt for item in taken.items] == [2] * 10
 
 
@@ -148,9 +148,9 @@ def test_a_worker_whose_network_vanished_loses_its_items_after_the_silence_and_i
     lose(worker)
     other = server.connect()
     pass_time(server, GRACE / 1_000 - 1)
-    assert outcome(other, other.poll(10, no_wait=True), api.read_poll_response).items == []
+    assert other.polled(10, no_wait=True).items == []
     pass_time(server, 1)
-    assert len(outcome(other, other.poll(10, no_wait=True), api.read_poll_response).items) == 10
+    assert len(other.polled(10, no_wait=True).items) == 10
 
 
 def test_a_worker_that_comes_back_in_time_loses_nothing(server, worker):

@@ -42,8 +42,8 @@ def worker(server):
     return peer, polled.lease, [item.id for item in polled.items]
 
 
-def contents(server, peer, count=9, target=None):
-    return [item.contents for item in peer.polled(count, lease=LONG, no_wait=True, target=target).items]
+def contents(peer, target=None):
+    return [item.contents for item in peer.polled(9, lease=LONG, no_wait=True, target=target).items]
 
 
 def test_each_action_is_done(server, worker):
@@ -62,7 +62,7 @@ def test_each_action_is_done(server, worker):
     assert [each.outcome for each in reply.settled] == [Outcome.DONE] * 4 + [Outcome.LEASE_LOST]
     assert [each.died for each in reply.settled] == [False, False, False, True, False]
     assert reply.changed
-    assert contents(server, peer) == [b"b"]
+    assert contents(peer) == [b"b"]
     assert len(server.broker.leases) == 1
 
 
@@ -115,7 +115,7 @@ def test_a_hand_off_is_one_commit(server, worker):
     reply = response(peer, call)
     assert [len(each.ids) for each in reply.added] == [1, 1]
     assert server.committer.commits == before + 1
-    assert contents(server, peer) == [b"a3"]
+    assert contents(peer) == [b"a3"]
 
 
 def test_a_stale_entry_refuses_a_hand_off(server, worker):
@@ -249,7 +249,7 @@ class TestDeadLetters:
         )
         server.settle()
         assert response(peer, call).settled[1].died is False, "dead items do not die again"
-        assert contents(server, peer, target=dead) == [b"b"]
+        assert contents(peer, dead) == [b"b"]
 
     def test_have_none_of_their_own(self, server, worker, dead):
         peer, *_ = worker

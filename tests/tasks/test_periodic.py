@@ -19,12 +19,12 @@ def ms(text, zone=BERLIN, fold=0):
     return WallMs(int(datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone), fold=fold).timestamp() * 1_000))
 
 
-def firings(expression, start, count, zone=BERLIN, fold=0):
+def firings(expression, start, count, fold=0):
     """The next firings, as local times with their offsets."""
-    timing, moment, found = checked_timing(None, expression, zone), ms(start, zone, fold), []
+    timing, moment, found = checked_timing(None, expression, BERLIN), ms(start, fold=fold), []
     for _ in range(count):
         moment = timing.after(moment)
-        found.append(f"{datetime.fromtimestamp(moment / 1_000, ZoneInfo(zone)):%m-%d %H:%M%z}")
+        found.append(f"{datetime.fromtimestamp(moment / 1_000, ZoneInfo(BERLIN)):%m-%d %H:%M%z}")
     return found
 
 
