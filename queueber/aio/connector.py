@@ -24,11 +24,10 @@ from queueber.client_core.arguments import timeout
 from queueber.client_core.calls import Call
 from queueber.client_core.connection import ClientConnection, PendingCall
 from queueber.client_core.delivery import EXIT_MS
-from queueber.client_core.endpoint import Endpoint, attempt_problem, endpoint_of
+from queueber.client_core.endpoint import attempt_problem, endpoint_of
 from queueber.client_core.held_leases import HeldLeases
-from queueber.client_core.options import Options
 from queueber.client_core.queue_calls import undelivered
-from queueber.client_core.reconnect import Link, backoff, timed_out
+from queueber.client_core.reconnect import Link, link_of, timed_out
 from queueber.client_core.url import Target
 from queueber.errors import InvalidRequest, QueueberError
 from queueber.limits import ID_BYTES
@@ -63,8 +62,8 @@ class Connector:
         """A source of request ids for adds, or None."""
 
         self._endpoint = endpoint_of(target)
-        self.link = _link(self._endpoint, options)
         self._options = options
+        self.link = self._new_link()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = os.getpid()
         """The process of the loop."""
@@ -133,11 +132,14 @@ class Connector:
                 raise InvalidRequest("the client belongs to another event loop: connect once in each loop")
             if self._loop is not None:
                 # Connection, calls and sessions ended with their loop, which did not say so.
-                self.link = _link(self._endpoint, self._options)
+                self.link = self._new_link()
                 self._transport, self._background, self._flushing = None, set(), False
             self._loop, self._process = loop, os.getpid()
             self._connect()
         return loop
+
+    def _new_link(self) -> Link:
+        return link_of(self._options, self._endpoint.name, time.monotonic)
 
     @property
     def is_inherited(self) -> bool:
@@ -298,14 +300,3 @@ class Connector:
         if self._transport is not None:
             self._transport.flush()
             self._transport.close()
-
-
-def _link(endpoint: Endpoint, options: Options) -> Link:
-    return Link(
-        limits=options.limits,
-        attempts=options.attempts,
-        address=endpoint.name,
-        retry_policy=options.retry_policy or backoff(),
-        clock=time.monotonic,
-        resend_adds=options.resend_adds,
-    )

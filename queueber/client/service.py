@@ -23,7 +23,7 @@ from queueber.client_core.calls import Call
 from queueber.client_core.connection import PendingCall, PendingState
 from queueber.client_core.held_leases import HeldLeases
 from queueber.client_core.options import Options
-from queueber.client_core.reconnect import Link, Withdrawn, backoff, timed_out
+from queueber.client_core.reconnect import Withdrawn, link_of, timed_out
 from queueber.client_core.url import Target
 from queueber.errors import QueueberError
 from queueber.limits import ID_BYTES
@@ -117,14 +117,7 @@ class Connector:
         """The client's session leases."""
 
         self.clock = clock
-        self.link = Link(
-            limits=options.limits,
-            attempts=options.attempts,
-            address=None if target is None else target.name,
-            retry_policy=options.retry_policy or backoff(),
-            clock=clock.seconds,
-            resend_adds=options.resend_adds,
-        )
+        self.link = link_of(options, None if target is None else target.name, clock.seconds)
         self._endpoint = endpoint
         self._factory = _Factory(lambda: ClientProtocol(clock, self.link, self))
         self._timeout_ms = options.timeout_ms

@@ -29,6 +29,7 @@ from queueber.client_core.arguments import wrong
 from queueber.client_core.calls import Call, Resend
 from queueber.client_core.connection import ClientConnection, End, PendingCall, PendingState
 from queueber.client_core.errors import CallTimedOut, NotConnected, OutcomeUnknown
+from queueber.client_core.options import Options
 from queueber.errors import InvalidRequest, QueueberError, Stopping
 from queueber.limits import Limits
 
@@ -331,3 +332,15 @@ def timed_out(timeout_ms: int, withdrawn: Withdrawn) -> CallTimedOut:
         return CallTimedOut(f"the call was not sent within {timeout_ms:,} ms: {withdrawn.why}", sent=False)
     why = f": {withdrawn.why}" if withdrawn.why else ""
     return CallTimedOut(f"no answer within {timeout_ms:,} ms: the call may have taken effect or not{why}", sent=True)
+
+
+def link_of(options: Options, address: str | None, clock: Callable[[], float]) -> Link:
+    """Return the link of a client with *options*; the rest are arguments of `Link`."""
+    return Link(
+        limits=options.limits,
+        attempts=options.attempts,
+        address=address,
+        retry_policy=options.retry_policy or backoff(),
+        clock=clock,
+        resend_adds=options.resend_adds,
+    )

@@ -22,7 +22,7 @@ from queueber.client_core.calls import Call
 from queueber.client_core.endpoint import endpoint_of
 from queueber.client_core.errors import NotConnected
 from queueber.client_core.held_leases import HeldLeases
-from queueber.client_core.reconnect import Link, backoff
+from queueber.client_core.reconnect import link_of
 from queueber.client_core.url import Target
 from queueber.limits import ID_BYTES
 from queueber.sync.io_thread import IoThread
@@ -122,24 +122,14 @@ class Connector:
     def _start(self) -> None:
         if self._closed:
             return
-        io = IoThread(self._endpoint, self._link(), self.held, fails_calls=self._options.attempts is not None)
+        link = link_of(self._options, self._endpoint.name, time.monotonic)
+        io = IoThread(self._endpoint, link, self.held, fails_calls=self._options.attempts is not None)
         try:
             io.start()
         except RuntimeError as why:
             io.leave_to_parent()  # closes what it has opened
             raise NotConnected(f"the call was not sent: {why}") from None
         self._io = io
-
-    def _link(self) -> Link:
-        options = self._options
-        return Link(
-            limits=options.limits,
-            attempts=options.attempts,
-            address=self._endpoint.name,
-            retry_policy=options.retry_policy or backoff(),
-            clock=time.monotonic,
-            resend_adds=options.resend_adds,
-        )
 
     def close(self) -> None:
         """
