@@ -12,7 +12,7 @@ from queueber.broker.lookups import LookupRead, Lookups
 from queueber.broker.model import HIGHEST, LOWEST, Item, ItemId, Key
 from queueber.broker.stats import Bounds, bounds_of, exact_bounds
 from queueber.broker.storage import DeleteItem, DeleteQueue, Found, PutItems
-from queueber.errors import InvalidRequest, Overloaded
+from queueber.errors import InvalidRequest
 from queueber.units import SpanMs, WallMs
 from queueber.values import Action, ControlOutcome, DeathReason, ItemState, Settlement
 from tests.support.examples import examples
@@ -484,18 +484,6 @@ class TestItems:
 
 
 class TestQueues:
-    def test_a_purge_leaves_what_is_leased(self, harness, control):
-        harness.add(*[b"x"] * 4)
-        _, lease = harness.take(1)
-
-        assert harness.submit(control.purge(harness.queue, dead=False)).reply == 3
-        assert harness.submit(control.purge(harness.queue, dead=False)).reply == 0
-        harness.commit_all()
-
-        assert harness.queue.items == 1
-        assert harness.remove(next(iter(lease.keys)), lease.id)
-        assert harness.queue.items == 0
-
     def test_dead_items_are_purged_alone(self, harness, control):
         harness.submit(harness.broker.lifecycle.configure(harness.queue, {"maxAttempts": 1}))
         harness.add(b"dead", b"alive")
@@ -507,16 +495,7 @@ class TestQueues:
         assert harness.submit(control.purge(harness.queue, dead=True)).reply == 1
 
         assert (harness.queue.items, harness.queue.dead.items) == (1, 0)
-
-    def test_settings_are_returned_and_durable(self, harness, control):
-        assert harness.submit(
-            harness.broker.lifecycle.configure(harness.queue, {"maxItems": 5, "labels": (("team", "x"),)})
-        ).reply == (harness.queue.settings)
-        harness.commit_all()
-        harness.crash()
-
-        assert harness.queue.settings.max_items == 5
-        assert list(harness.broker.queues.names.search(label=("team", "x"))) == ["default"]
+        assert control.purge(harness.queue, dead=False).reply == 1
 
     def test_a_resumption_leaves_nothing_and_makes_no_queue(self, harness):
         lifecycle, queue = harness.broker.lifecycle, harness.queue
@@ -528,26 +507,6 @@ class TestQueues:
         harness.commit_all()
 
         assert (harness.rows.settings, queue.configured) == ({}, {})
-
-    def test_a_pause_is_durable_and_a_resumption_too(self, harness, control):
-        harness.submit(harness.broker.lifecycle.pause(harness.queue, adds=True, polls=True, paused=True))
-        harness.commit_all()
-        harness.crash()
-        assert harness.queue.settings.adds_paused
-        assert harness.queue.settings.polls_paused
-
-        harness.submit(harness.broker.lifecycle.pause(harness.queue, adds=False, polls=True, paused=False))
-
-        assert harness.queue.settings.adds_paused
-        assert not harness.queue.settings.polls_paused
-
-    def test_no_queue_is_configured_beyond_the_limit(self, make_harness):
-        harness = make_harness(queues=1)
-        harness.add(b"x", name="one")
-
-        plan = harness.broker.lifecycle.configure(harness.broker.queue("two"), {"maxItems": 5})
-
-        assert isinstance(plan.reply, Overloaded)
 
     def test_a_queue_with_items_or_polls_is_deleted_only_by_force(self, harness, control):
         assert control.delete(harness.queue, harness.now, force=True).reply is ControlOutcome.NOT_FOUND
@@ -567,16 +526,6 @@ class TestQueues:
         assert list(harness.broker.queues.names.search()) == []
         harness.add(b"z")
         assert [item.contents for each in harness.distribute() for item in each.items] == [b"z"]
-
-    def test_leases_of_a_deleted_queue_are_lost(self, harness, control):
-        harness.add(b"x")
-        _, lease = harness.take()
-        harness.submit(control.delete(harness.queue, harness.now, force=True))
-        assert not harness.remove(next(iter(lease.keys)), lease.id)
-        harness.commit_all()
-        harness.sweep()
-
-        assert len(harness.broker.leases) == 0
 
 
 class TestLeases:

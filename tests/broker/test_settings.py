@@ -50,6 +50,7 @@ def test_settings_last_and_others_have_the_defaults_of_the_server(harness):
 
     assert harness.queue.settings == Settings(max_items=4, backoff_on_loss=True, labels=(("team", "blue"),))
     assert (harness.queue.items, harness.broker.queue("other").settings) == (0, DEFAULT_SETTINGS)
+    assert list(harness.broker.queues.names.search(label=("team", "blue"))) == ["default"]
 
 
 @pytest.mark.parametrize(
