@@ -495,7 +495,7 @@ class TestQueues:
         assert harness.submit(control.purge(harness.queue, dead=True)).reply == 1
 
         assert (harness.queue.items, harness.queue.dead.items) == (1, 0)
-        assert control.purge(harness.queue, dead=False).reply == 1
+        assert harness.submit(control.purge(harness.queue, dead=False)).reply == 1
 
     def test_a_resumption_leaves_nothing_and_makes_no_queue(self, harness):
         lifecycle, queue = harness.broker.lifecycle, harness.queue

@@ -15,6 +15,8 @@ from queueber.limits import DEFAULTS
 from tests.client.conftest import ROOT
 
 ADDED = api.write_add_responses([[bytes(16)]])[0]
+LEASE = bytes(range(16))
+DELIVERED = api.PollResponse([api.PolledItem(b"x", bytes(16), 1, 0)], LEASE, 1_000)
 
 
 def answer(network, *calls):
@@ -138,23 +140,24 @@ def test_cancelling_sends_finish_and_the_answer_is_dropped(network, client, fail
     assert network.peer.protocol.usage().questions == 0
 
 
-@pytest.mark.parametrize("queue", ["mail", None])
-def test_items_on_their_way_to_a_cancelled_poll_are_given_back(network, client, failure, queue):
-    """Its Finish and its Return have crossed."""
-    polling = (client.default if queue is None else client.queue(queue)).poll()
+def cancelled(network, failure, polling, results):
+    """Cancel *polling* while its reply is on its way: Finish and Return cross.  Return the calls that follow."""
     network.turn()
     (poll,) = network.peer.calls()
-    item, lease = api.PolledItem(b"x", bytes(16), 1, 0), bytes(range(16))
-    network.peer.connection.return_results(
-        [poll.answer], api.write_poll_responses([api.PollResponse([item], lease, 1_000)])
-    )
+    network.peer.connection.return_results([poll.answer], results)
     polling.cancel()
     network.peer.send()
     assert isinstance(failure(polling), CancelledError)
     network.turn()
-    (settle,) = network.peer.calls()
+    return network.peer.calls()
+
+
+@pytest.mark.parametrize("queue", ["mail", None])
+def test_items_on_their_way_to_a_cancelled_poll_are_given_back(network, client, failure, queue):
+    polling = (client.default if queue is None else client.queue(queue)).poll()
+    (settle,) = cancelled(network, failure, polling, api.write_poll_responses([DELIVERED]))
     assert settle.target == (queue or ROOT)
-    deferred = api.Settlement(lease, b"", api.Action.DEFER)
+    deferred = api.Settlement(LEASE, b"", api.Action.DEFER)
     assert api.read_settle_request(settle.params, DEFAULTS) == api.SettleRequest([deferred], [])
     network.peer.connection.return_results([settle.answer], [api.write_settle_response(api.SettleResponse([]))])
     network.peer.send()
@@ -164,23 +167,13 @@ def test_items_on_their_way_to_a_cancelled_poll_are_given_back(network, client, 
 
 def test_items_are_given_back_to_a_server_without_settle(network, client, failure):
     polling = client.queue("mail").poll()
-    network.turn()
-    (poll,) = network.peer.calls()
-    item, lease = api.PolledItem(b"x", bytes(16), 1, 0), bytes(range(16))
-    network.peer.connection.return_results(
-        [poll.answer], api.write_poll_responses([api.PollResponse([item], lease, 1_000)])
-    )
-    polling.cancel()
-    network.peer.send()
-    assert isinstance(failure(polling), CancelledError)
-    network.turn()
-    (settle,) = network.peer.calls()
+    (settle,) = cancelled(network, failure, polling, api.write_poll_responses([DELIVERED]))
     network.peer.connection.return_exception(settle.answer, Kind.UNIMPLEMENTED, "no method 4")
     network.peer.send()
     network.turn()
     (extend,) = network.peer.calls()
     assert (extend.target, extend.method_id) == ("mail", api.EXTEND)
-    assert api.read_extend_request(extend.params) == api.ExtendRequest(lease, 1)
+    assert api.read_extend_request(extend.params) == api.ExtendRequest(LEASE, 1)
     network.peer.connection.return_results([extend.answer], [api.write_extend_responses([True])[0]])
     network.peer.send()
     network.turn()
@@ -190,30 +183,15 @@ def test_items_are_given_back_to_a_server_without_settle(network, client, failur
 def test_items_on_their_way_to_a_cancelled_poll_of_several_queues_are_given_back(network, client, failure):
     """Through the default queue, which settles items of all."""
     polling = client.poll_any(["mail", "jobs"])
-    network.turn()
-    (poll,) = network.peer.calls()
-    item, lease = api.PolledItem(b"x", bytes(16), 1, 0), bytes(range(16))
-    found = api.PollAnyResponse("jobs", api.PollResponse([item], lease, 1_000))
-    network.peer.connection.return_results([poll.answer], [api.write_poll_any_response(found)])
-    polling.cancel()
-    network.peer.send()
-    assert isinstance(failure(polling), CancelledError)
-    network.turn()
-    (settle,) = network.peer.calls()
+    found = api.PollAnyResponse("jobs", DELIVERED)
+    (settle,) = cancelled(network, failure, polling, [api.write_poll_any_response(found)])
     assert (settle.target, settle.interface_id, settle.method_id) == (ROOT, api.QUEUE_INTERFACE_ID, api.SETTLE)
-    assert api.read_settle_request(settle.params, DEFAULTS).entries == [api.Settlement(lease, b"", api.Action.DEFER)]
+    assert api.read_settle_request(settle.params, DEFAULTS).entries == [api.Settlement(LEASE, b"", api.Action.DEFER)]
 
 
 def test_a_cancelled_poll_without_items_gives_nothing_back(network, client, failure):
-    polling = client.default.poll()
-    network.turn()
-    (poll,) = network.peer.calls()
-    network.peer.connection.return_results([poll.answer], api.write_poll_responses([api.PollResponse([], b"", 0)]))
-    polling.cancel()
-    network.peer.send()
-    assert isinstance(failure(polling), CancelledError)
-    network.turn()
-    assert network.peer.calls() == []
+    empty = api.write_poll_responses([api.PollResponse([], b"", 0)])
+    assert cancelled(network, failure, client.default.poll(), empty) == []
 
 
 def test_losing_the_connection_fails_calls_in_flight_with_an_unknown_outcome(network, client, failure):
