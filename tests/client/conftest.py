@@ -119,6 +119,12 @@ class Peer:
         if data:
             self.protocol.dataReceived(data)
 
+    def answer(self, results, *calls):
+        """Send *results*, a list of one, as those of each of *calls*."""
+        for call in calls:
+            self.connection.return_results([call.answer], results)
+        self.send()
+
     def calls(self):
         """The calls that have come since this was last asked."""
         calls = [event for event in self.events if isinstance(event, rpc.Calls)]

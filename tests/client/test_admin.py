@@ -17,8 +17,7 @@ def outcome(network, client, target, made):
     network.turn()
     (call,) = network.peer.calls()
     assert (call.interface_id, call.method_id) == (admin.ADMIN_INTERFACE_ID, admin.BACKUP)
-    network.peer.connection.return_results([call.answer], [admin.write_backup_response(made)])
-    network.peer.send()
+    network.peer.answer([admin.write_backup_response(made)], call)
     network.turn()
     return getattr(found[0], "value", found[0]), admin.read_backup_request(call.params)
 

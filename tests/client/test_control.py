@@ -91,8 +91,7 @@ def test_a_call_of_control(network, client, success, name):
     )
     assert control.read_control_request(method, called.params) == request
     content = control.write_control_response(method, response)
-    network.peer.connection.return_results([called.answer], [content])
-    network.peer.send()
+    network.peer.answer([content], called)
     assert success(calling) == response
     network.turn()
     assert network.peer.connection.stats().answers == 0

@@ -158,8 +158,7 @@ def test_any_reply_of_a_server_is_taken(network, serve, success):
     polling = client.default.poll()
     network.turn()
     (call,) = network.peer.calls()
-    network.peer.connection.return_results([call.answer], [poll_response(LONGER)])
-    network.peer.send()
+    network.peer.answer([poll_response(LONGER)], call)
     assert success(polling).items[0].contents == LONGER
 
 
@@ -170,8 +169,7 @@ def test_items_that_a_client_may_not_take_are_given_back(network, serve, failure
     network.turn()
     poll, add = network.peer.calls()
     network.peer.connection.return_results([poll.answer], [poll_response(LONG, b"small")])
-    network.peer.connection.return_results([add.answer], [ADDED])
-    network.peer.send()
+    network.peer.answer([ADDED], add)
     found = failure(polling)
     assert isinstance(found, ReplyTooLong)
     assert "raise its frame_bytes" in str(found)
@@ -181,8 +179,7 @@ def test_items_that_a_client_may_not_take_are_given_back(network, serve, failure
     (settle,) = network.peer.calls()
     assert (settle.target, settle.method_id) == ("mail", api.SETTLE)
     assert api.read_settle_request(settle.params, DEFAULTS).entries == [api.Settlement(LEASE, b"", api.Action.DEFER)]
-    network.peer.connection.return_results([settle.answer], [api.write_settle_response(api.SettleResponse([]))])
-    network.peer.send()
+    network.peer.answer([api.write_settle_response(api.SettleResponse([]))], settle)
     network.turn()
     assert network.peer.connection.stats().answers == 0
 
@@ -192,8 +189,7 @@ def test_a_reply_above_the_client_s_limit_fails_only_its_call(network, serve, fa
     adding = client.default.add(*[b""] * 100)
     network.turn()
     (call,) = network.peer.calls()
-    network.peer.connection.return_results([call.answer], api.write_add_responses([[bytes(16)] * 200]))
-    network.peer.send()
+    network.peer.answer(api.write_add_responses([[bytes(16)] * 200]), call)
     found = failure(adding)
     assert isinstance(found, ReplyTooLong)
     assert "given back" not in str(found)

@@ -19,12 +19,6 @@ LEASE = bytes(range(16))
 DELIVERED = api.PollResponse([api.PolledItem(b"x", bytes(16), 1, 0)], LEASE, 1_000)
 
 
-def answer(network, *calls):
-    for call in calls:
-        network.peer.connection.return_results([call.answer], [ADDED])
-    network.peer.send()
-
-
 def test_calls_do_not_wait_for_the_bootstrap_or_for_a_named_queue(network, success):
     """The bootstrap, the queue and the call leave together: one round trip in all."""
     client = network.client()
@@ -34,7 +28,7 @@ def test_calls_do_not_wait_for_the_bootstrap_or_for_a_named_queue(network, succe
     network.peer.turn()
     (call,) = network.peer.calls()
     assert call.target == "mail"
-    answer(network, call)
+    network.peer.answer([ADDED], call)
     assert len(success(adding)) == 1
 
 
@@ -53,7 +47,7 @@ def test_calls_made_while_answers_are_read_leave_with_the_finishes_of_those(netw
     network.turn()
     calls = network.peer.calls()
     network.peer.transport.writes.clear()
-    answer(network, *calls)
+    network.peer.answer([ADDED], *calls)
     assert len(network.peer.transport.writes) == 1
     assert network.clock.getDelayedCalls() == []
     network.turn()
@@ -65,7 +59,7 @@ def test_calls_made_while_answers_are_read_leave_with_the_finishes_of_those(netw
 def test_finished_calls_are_forgotten(network, client):
     adding = [client.queue("mail").add(b"x"), client.default.add(b"x")]
     network.turn()
-    answer(network, *network.peer.calls())
+    network.peer.answer([ADDED], *network.peer.calls())
     network.turn()
     assert all(deferred.called for deferred in adding)
     ours, theirs = network.peer.protocol.usage(), network.peer.connection.stats()
@@ -79,7 +73,7 @@ def test_a_queue_is_requested_once_and_later_calls_go_to_it_directly(network, cl
         network.turn()
         (call,) = network.peer.calls()
         assert call.target == "mail"
-        answer(network, call)
+        network.peer.answer([ADDED], call)
         assert success(adding)
     assert network.peer.connection.stats().exports == 2
 
@@ -101,7 +95,7 @@ def test_the_least_recently_used_queue_is_released_when_there_are_too_many(netwo
     for name in ("a", "b", "a", "c"):
         client.queue(name).add(b"x")
         network.turn()
-        answer(network, *network.peer.calls())
+        network.peer.answer([ADDED], *network.peer.calls())
         network.turn()
     assert [event.object for event in network.peer.events if isinstance(event, rpc.Released)] == ["b"]
 
@@ -159,8 +153,7 @@ def test_items_on_their_way_to_a_cancelled_poll_are_given_back(network, client, 
     assert settle.target == (queue or ROOT)
     deferred = api.Settlement(LEASE, b"", api.Action.DEFER)
     assert api.read_settle_request(settle.params, DEFAULTS) == api.SettleRequest([deferred], [])
-    network.peer.connection.return_results([settle.answer], [api.write_settle_response(api.SettleResponse([]))])
-    network.peer.send()
+    network.peer.answer([api.write_settle_response(api.SettleResponse([]))], settle)
     network.turn()
     assert network.peer.protocol.usage().questions == network.peer.connection.stats().answers == 0
 
@@ -174,8 +167,7 @@ def test_items_are_given_back_to_a_server_without_settle(network, client, failur
     (extend,) = network.peer.calls()
     assert (extend.target, extend.method_id) == ("mail", api.EXTEND)
     assert api.read_extend_request(extend.params) == api.ExtendRequest(LEASE, 1)
-    network.peer.connection.return_results([extend.answer], [api.write_extend_responses([True])[0]])
-    network.peer.send()
+    network.peer.answer([api.write_extend_responses([True])[0]], extend)
     network.turn()
     assert network.peer.protocol.usage().questions == network.peer.connection.stats().answers == 0
 
@@ -257,7 +249,7 @@ def test_a_connection_that_does_not_close_is_cut_after_a_while(network, client, 
     assert network.peer.transport.aborting
     network.clock.advance(1)
     network.turn()
-    answer(network, *network.peer.calls())
+    network.peer.answer([ADDED], *network.peer.calls())
     assert adding.called
 
 

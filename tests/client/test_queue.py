@@ -17,8 +17,7 @@ def answer(network, content, method):
     """Answer the one call that is in flight; returns its params' reader."""
     (call,) = network.peer.calls()
     assert (call.interface_id, call.method_id) == (api.QUEUE_INTERFACE_ID, method)
-    network.peer.connection.return_results([call.answer], [content])
-    network.peer.send()
+    network.peer.answer([content], call)
 
 
 def test_add_sends_the_items_with_their_delay_and_gives_their_ids(network, client, success):
@@ -26,8 +25,7 @@ def test_add_sends_the_items_with_their_delay_and_gives_their_ids(network, clien
     network.turn()
     (call,) = network.peer.calls()
     assert api.read_add_request(call.params, DEFAULTS).items == [api.NewItem(b"a", 1_500), api.NewItem(b"", 1_500)]
-    network.peer.connection.return_results([call.answer], api.write_add_responses([[ID, LEASE]]))
-    network.peer.send()
+    network.peer.answer(api.write_add_responses([[ID, LEASE]]), call)
     assert success(adding) == [ID, LEASE]
 
 
@@ -39,8 +37,7 @@ def test_poll_sends_its_wait(network, client, success, wait_ms, wait, no_wait):
     network.turn()
     (call,) = network.peer.calls()
     assert api.read_poll_request(call.params) == api.PollRequest(10, 7, wait, no_wait)
-    network.peer.connection.return_results([call.answer], api.write_poll_responses([api.PollResponse([], b"", 0)]))
-    network.peer.send()
+    network.peer.answer(api.write_poll_responses([api.PollResponse([], b"", 0)]), call)
     assert success(polling) == Batch((), b"", 0)
 
 
@@ -64,8 +61,7 @@ def test_remove_and_extend_say_whether_they_did(network, client, success):
     network.turn()
     (call,) = network.peer.calls()
     assert api.read_extend_request(call.params) == api.ExtendRequest(LEASE, 5_000)
-    network.peer.connection.return_results([call.answer], [api.write_extend_responses([False])[0]])
-    network.peer.send()
+    network.peer.answer([api.write_extend_responses([False])[0]], call)
     assert success(extending) is False
 
 
@@ -80,8 +76,7 @@ def test_a_coroutine_may_await_calls_one_after_the_other(network, client, succes
     network.turn()
     (call,) = network.peer.calls()
     assert api.read_remove_request(call.params) == api.RemoveRequest(ID, LEASE)
-    network.peer.connection.return_results([call.answer], [api.write_remove_responses([True])[0]])
-    network.peer.send()
+    network.peer.answer([api.write_remove_responses([True])[0]], call)
     assert success(working) is True
 
 

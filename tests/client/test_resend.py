@@ -22,11 +22,6 @@ def lose(network):
     network.turn()
 
 
-def answer(network, call, content):
-    network.peer.connection.return_results([call.answer], [content])
-    network.peer.send()
-
-
 def sent(network, deferred):
     """Return the call that *deferred* has sent before its connection was lost, and the one after."""
     network.turn()
@@ -42,7 +37,7 @@ def test_a_poll_is_sent_again_with_its_wait(network, client, success):
     first, again = sent(network, polling)
     assert api.read_poll_request(first.params) == api.read_poll_request(again.params)
     assert again.target == "mail"
-    answer(network, again, EMPTY)
+    network.peer.answer([EMPTY], again)
     assert len(success(polling)) == 0
 
 
@@ -51,7 +46,7 @@ def test_an_add_with_a_request_id_is_sent_again_with_it(network, client, success
     first, again = sent(network, adding)
     assert api.read_add_request(again.params, DEFAULTS) == api.read_add_request(first.params, DEFAULTS)
     assert api.read_add_request(again.params, DEFAULTS).request_id == REQUEST_ID
-    answer(network, again, ADDED)
+    network.peer.answer([ADDED], again)
     assert success(adding).ids == [ID]
 
 
@@ -63,7 +58,7 @@ def test_with_resend_adds_every_add_has_a_request_id_of_its_own(network, success
         adding = add()
         _, again = sent(network, adding)
         ids.append(api.read_add_request(again.params, DEFAULTS).request_id)
-        answer(network, again, ADDED)
+        network.peer.answer([ADDED], again)
         assert success(adding)
     assert len({len(each) for each in ids}) == 1
     assert len(set(ids)) == 2
@@ -178,7 +173,7 @@ def test_a_poll_of_a_server_that_is_stopping_waits_for_the_next_one(network, cli
     calls = network.peer.calls()
     assert [api.read_poll_request(call.params).num_items for call in calls] == [1, 2]
     for call in calls:
-        answer(network, call, EMPTY)
+        network.peer.answer([EMPTY], call)
     assert len(success(polling)) == len(success(later)) == 0
 
 

@@ -20,12 +20,6 @@ from queueber.limits import DEFAULTS
 ADDED = api.write_add_responses([[bytes(16)]])[0]
 
 
-def answer_all(network):
-    for call in network.peer.calls():
-        network.peer.connection.return_results([call.answer], [ADDED])
-    network.peer.send()
-
-
 def test_calls_wait_for_a_connection_and_keep_their_order(network, success):
     network.refusing = True
     client = network.client()
@@ -39,9 +33,7 @@ def test_calls_wait_for_a_connection_and_keep_their_order(network, success):
     calls = network.peer.calls()
     sent = [api.read_add_request(call.params, DEFAULTS).items[0].contents for call in calls]
     assert sent == [b"1", b"2"]
-    for call in calls:
-        network.peer.connection.return_results([call.answer], [ADDED])
-    network.peer.send()
+    network.peer.answer([ADDED], *calls)
     assert [success(deferred) for deferred in adding] == [[bytes(16)]] * 2
     client.close()
 
@@ -57,7 +49,7 @@ def test_a_lost_connection_is_made_again_and_queues_go_on(network, client, failu
     network.clock.advance(1)
     network.turn()
     assert len(network.peers) == 2
-    answer_all(network)
+    network.peer.answer([ADDED], *network.peer.calls())
     assert success(waiting) == [bytes(16)]
 
 
@@ -72,12 +64,11 @@ def test_a_poll_waits_again_however_often_its_connection_is_lost(network, client
         network.clock.advance(RETRY_SECONDS_MAX)
     network.turn()
     (call,) = network.peer.calls()
-    network.peer.connection.return_results([call.answer], api.write_poll_responses([api.PollResponse([], b"", 0)]))
-    network.peer.send()
+    network.peer.answer(api.write_poll_responses([api.PollResponse([], b"", 0)]), call)
     assert len(success(polling).items) == 0
     adding = client.default.add(b"x")
     network.turn()
-    answer_all(network)
+    network.peer.answer([ADDED], *network.peer.calls())
     assert success(adding) == [bytes(16)]
 
 
@@ -109,7 +100,7 @@ def test_the_backoff_continues_over_connections_that_end_before_an_answer(networ
     network.clock.advance(1)
     adding = client.default.add(b"x")
     network.turn()
-    answer_all(network)
+    network.peer.answer([ADDED], *network.peer.calls())
     assert success(adding) == [bytes(16)]
     network.peer.transport.loseConnection()
     assert failed == [1, 2, 3, 4, 5, 6, 1]
@@ -174,7 +165,7 @@ def test_a_call_made_because_the_connection_was_lost_waits_for_the_next(network,
     network.peer.transport.loseConnection()
     network.clock.advance(1)
     network.turn()
-    answer_all(network)
+    network.peer.answer([ADDED], *network.peer.calls())
     assert success(adding) == [bytes(16)]
 
 

@@ -20,8 +20,7 @@ def exchanged(network, interface, method, content):
     network.turn()
     (call,) = network.peer.calls()
     assert (call.interface_id, call.method_id) == (interface, method)
-    network.peer.connection.return_results([call.answer], [content])
-    network.peer.send()
+    network.peer.answer([content], call)
     return call
 
 

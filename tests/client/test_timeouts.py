@@ -41,8 +41,7 @@ def test_an_answer_in_time_leaves_no_timer(network, limited, success):
     network.turn()
     (call,) = network.peer.calls()
     network.clock.advance(4.999)
-    network.peer.connection.return_results([call.answer], [ADDED])
-    network.peer.send()
+    network.peer.answer([ADDED], call)
     assert success(adding) == [bytes(16)]
     assert network.clock.getDelayedCalls() == []
 
@@ -66,13 +65,11 @@ def test_an_answer_that_comes_too_late_is_dropped(network, limited, failure, suc
     (call,) = network.peer.calls()
     timed_out(network, failure, adding, 5)
     network.turn()
-    network.peer.connection.return_results([call.answer], [ADDED])
-    network.peer.send()
+    network.peer.answer([ADDED], call)
     again = limited.default.add(b"y")
     network.turn()
     (call,) = network.peer.calls()
-    network.peer.connection.return_results([call.answer], [ADDED])
-    network.peer.send()
+    network.peer.answer([ADDED], call)
     assert success(again) == [bytes(16)]
 
 
@@ -148,10 +145,7 @@ def test_items_sent_to_a_poll_that_has_timed_out_are_given_back(network, limited
     (call,) = network.peer.calls()
     timed_out(network, failure, polling, 1)
     item = api.PolledItem(bytes(16), b"x", 1, 0)
-    network.peer.connection.return_results(
-        [call.answer], api.write_poll_responses([api.PollResponse([item], LEASE, 9)])
-    )
-    network.peer.send()
+    network.peer.answer(api.write_poll_responses([api.PollResponse([item], LEASE, 9)]), call)
     network.turn()
     (given_back,) = network.peer.calls()
     (entry,) = api.read_settle_request(given_back.params, DEFAULTS).entries
