@@ -1,8 +1,9 @@
 """Types of command-line arguments.  Each reports an invalid value in one line."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 from uuid import UUID
 
 import click
@@ -10,6 +11,8 @@ import click
 from queueber.capnp import DATA_BYTES_MAX
 from queueber.process import expanded
 from queueber.units import MIB, MS_PER_SECOND
+
+FC = TypeVar("FC", bound=Callable[..., Any] | click.Command)
 
 SECONDS_MAX = 1e12
 """More than any limit of a server, and small enough for an exact float."""
@@ -71,6 +74,12 @@ def seconds(_: click.Context, __: click.Parameter, value: str | None) -> int | N
         raise click.BadParameter(f"{value} is not between 0 and {SECONDS_MAX:,.0f} seconds.")
     # Rounded first, because 1.001 * 1,000 is slightly more than 1,001.
     return math.ceil(round(number * MS_PER_SECOND, 6))
+
+
+def seconds_option(*names: str, help: str, default: str | None = None) -> Callable[[FC], FC]:  # noqa: A002
+    """Return an option for a span in seconds.  The command gets milliseconds, or None if there is no *default*."""
+    shown = default is not None
+    return click.option(*names, callback=seconds, default=default, show_default=shown, metavar="SECONDS", help=help)
 
 
 def time_limit(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from queueber.cli.arguments import LocalPath, seconds
+from queueber.cli.arguments import LocalPath, seconds, seconds_option
 from queueber.cli.load import queue_for, run_load
 from queueber.cli.server_options import ServerCommand, ServerSelection
 from queueber.cli.terminal import LoadDisplay, print_table
@@ -20,15 +20,7 @@ HEADING = ("scenario", "items/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms")
 
 
 @click.command(cls=ServerCommand)
-@click.option(
-    "--duration",
-    "each",
-    callback=seconds,
-    default="3",
-    show_default=True,
-    metavar="SECONDS",
-    help="Duration of each scenario.",
-)
+@seconds_option("--duration", "each", default="3", help="Duration of each scenario.")
 @click.option("--seconds", "old", callback=seconds, hidden=True)
 @click.option(
     "--plot",

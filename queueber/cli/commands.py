@@ -16,7 +16,7 @@ import click
 
 from queueber import __version__
 from queueber.cli import output
-from queueber.cli.arguments import contents_of, seconds, uuid_bytes
+from queueber.cli.arguments import contents_of, seconds, seconds_option, uuid_bytes
 from queueber.cli.server_options import SERVER_OPTIONS, ServerCommand, ServerSelection, json_option, timeout_option
 from queueber.cli.session import Interrupted, run
 from queueber.cli.streams import EXIT_ERROR
@@ -178,15 +178,8 @@ def add(
 @click.option(
     "-n", "number", type=click.IntRange(1, 0xFFFFFFFF), default=1, show_default=True, help="Most items to take."
 )
-@click.option(
-    "--lease", callback=seconds, metavar="SECONDS", default="30", show_default=True, help="Length of the lease."
-)
-@click.option(
-    "--wait",
-    callback=seconds,
-    metavar="SECONDS",
-    help="Longest wait for an item; by default without a limit.",
-)
+@seconds_option("--lease", default="30", help="Length of the lease.")
+@seconds_option("--wait", help="Longest wait for an item; by default without a limit.")
 @click.option("--no-wait", is_flag=True, help="Do not wait for an item.")
 @json_option
 @click.option(
@@ -257,15 +250,7 @@ def remove(server: ServerSelection, item_id: bytes, lease: bytes, as_json: bool,
 
 @queueber.command(cls=ServerCommand)
 @click.argument("lease", callback=uuid_bytes)
-@click.option(
-    "--lease",
-    "span",
-    callback=seconds,
-    metavar="SECONDS",
-    default="30",
-    show_default=True,
-    help="New length, from now.",
-)
+@seconds_option("--lease", "span", default="30", help="New length, from now.")
 @json_option
 @timeout_option
 @click.pass_obj

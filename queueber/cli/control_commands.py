@@ -16,7 +16,7 @@ import click
 from attrs import asdict
 from click.core import ParameterSource
 
-from queueber.cli.arguments import PATH, seconds
+from queueber.cli.arguments import PATH, seconds_option
 from queueber.cli.data_directory import control_address, data_dir_option
 from queueber.cli.output import bytes_of
 from queueber.cli.server_options import (
@@ -157,9 +157,7 @@ async def _timed_call(client: Client) -> float:
     metavar="DIRECTORY",
     help="Check the server on this data directory, through its control socket.",
 )
-@click.option(
-    "--timeout", callback=seconds, default="5", show_default=True, metavar="SECONDS", help="Longest wait for an answer."
-)
+@seconds_option("--timeout", default="5", help="Longest wait for an answer.")
 @click.pass_obj
 def health(server: ServerSelection, data_dir: Path | None, timeout: int) -> None:
     """

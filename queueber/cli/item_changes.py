@@ -13,7 +13,7 @@ import click
 
 from queueber.api.control_types import Redriven
 from queueber.cli import queue_output as output
-from queueber.cli.arguments import seconds, uuid_bytes
+from queueber.cli.arguments import seconds_option, uuid_bytes
 from queueber.cli.output import camel_case, moment, newer_than_client
 from queueber.cli.server_options import ServerCommand, ServerSelection, json_option, queue_argument, timeout_option
 from queueber.cli.streams import EXIT_ERROR
@@ -84,7 +84,7 @@ def _point(_: click.Context, __: click.Parameter, value: str | None) -> int | No
 @click.command(cls=ServerCommand)
 @_items
 @click.option("--at", callback=_point, metavar="TIME", help="When, as in 2026-12-01T08:00 or 2026-12-01T08:00+00:00.")
-@click.option("--in", "delay", callback=seconds, metavar="SECONDS", help="After this time, by this machine's clock.")
+@seconds_option("--in", "delay", help="After this time, by this machine's clock.")
 @json_option
 @timeout_option
 @click.pass_obj

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import click
 
-from queueber.cli.arguments import seconds, uuid_bytes
+from queueber.cli.arguments import seconds_option, uuid_bytes
 from queueber.cli.output import camel_case, moment, newer_than_client
 from queueber.cli.server_options import ServerCommand, ServerSelection, json_option, timeout_option
 from queueber.cli.streams import EXIT_ERROR
@@ -69,9 +69,7 @@ _error = click.option(
 @_item
 @_lease
 @_error
-@click.option(
-    "--delay", callback=seconds, metavar="SECONDS", help="Time until it is due again; by default the queue's backoff."
-)
+@seconds_option("--delay", help="Time until it is due again; by default the queue's backoff.")
 @json_option
 @timeout_option
 @click.pass_obj
@@ -96,12 +94,7 @@ def fail(
 @click.command(cls=ServerCommand)
 @_item
 @_lease
-@click.option(
-    "--delay",
-    callback=seconds,
-    metavar="SECONDS",
-    help="Time until it is due again; by default it returns to its old place.",
-)
+@seconds_option("--delay", help="Time until it is due again; by default it returns to its old place.")
 @json_option
 @timeout_option
 @click.pass_obj

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from queueber.cli.arguments import FiniteFloat, seconds
+from queueber.cli.arguments import FiniteFloat, seconds_option
 from queueber.cli.load import queue_for, run_load
 from queueber.cli.server_options import ServerCommand, ServerSelection
 from queueber.cli.terminal import LoadDisplay
@@ -64,22 +64,8 @@ _probability = FiniteFloat(0, 1)
     show_default=True,
     help="Tasks per second of all producers together.",
 )
-@click.option(
-    "--min-exec-time",
-    callback=seconds,
-    default="0.1",
-    show_default=True,
-    metavar="SECONDS",
-    help="Shortest work on a task.",
-)
-@click.option(
-    "--max-exec-time",
-    callback=seconds,
-    default="2",
-    show_default=True,
-    metavar="SECONDS",
-    help="Longest work on a task.",
-)
+@seconds_option("--min-exec-time", default="0.1", help="Shortest work on a task.")
+@seconds_option("--max-exec-time", default="2", help="Longest work on a task.")
 @click.option(
     "--extend-prob",
     type=_probability,
@@ -94,10 +80,8 @@ _probability = FiniteFloat(0, 1)
     show_default=True,
     help="Probability that a worker lets its lease expire.",
 )
-@click.option("--duration", callback=seconds, default="30", show_default=True, metavar="SECONDS", help="Time to run.")
-@click.option(
-    "--lease-validity", callback=seconds, default="5", show_default=True, metavar="SECONDS", help="Length of leases."
-)
+@seconds_option("--duration", default="30", help="Time to run.")
+@seconds_option("--lease-validity", default="5", help="Length of leases.")
 @click.option(
     "--seed", type=int, metavar="NUMBER", help="Seed of the random numbers, to repeat a run; printed with the results."
 )

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from queueber.cli.arguments import FiniteFloat, seconds
+from queueber.cli.arguments import FiniteFloat, seconds_option
 from queueber.cli.load import queue_for, run_load
 from queueber.cli.server_options import ServerCommand, ServerSelection
 from queueber.cli.terminal import LoadDisplay, print_table
@@ -34,7 +34,7 @@ CLIENTS_MAX = 5_000
     show_default=True,
     help="Items to add per second, by all clients together; 0 for full speed.",
 )
-@click.option("--duration", callback=seconds, default="30", show_default=True, metavar="SECONDS", help="Time to run.")
+@seconds_option("--duration", default="30", help="Time to run.")
 @click.option(
     "--batch",
     type=click.IntRange(1, DEFAULTS.items_per_add),

@@ -8,7 +8,7 @@ import click
 
 from queueber.api.control_types import QueueSummary
 from queueber.cli import queue_output as output
-from queueber.cli.arguments import seconds
+from queueber.cli.arguments import seconds_option
 from queueber.cli.server_options import ServerCommand, ServerSelection, in_seconds, json_option, timeout_option
 from queueber.cli.top_questions import Questions
 from queueber.cli.top_state import Rates, Top
@@ -26,14 +26,7 @@ RETRY_SECONDS: Final = 1.0
 
 @click.command(cls=ServerCommand)
 @click.argument("prefix", default="")
-@click.option(
-    "--interval",
-    callback=seconds,
-    default="1",
-    show_default=True,
-    metavar="SECONDS",
-    help="Time between two refreshes.",
-)
+@seconds_option("--interval", default="1", help="Time between two refreshes.")
 @click.option(
     "-n",
     "--limit",

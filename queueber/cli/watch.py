@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from queueber.cli.arguments import seconds
+from queueber.cli.arguments import seconds_option
 from queueber.cli.server_options import ServerSelection, in_seconds
 from queueber.cli.terminal import is_terminal
 from queueber.client import Client, Tls
@@ -26,9 +26,7 @@ def watch_options(command: Callable[..., T]) -> Callable[..., T]:
     """Add ``--watch`` and ``--interval`` to a command.  Its argument *interval* has the milliseconds, or None."""
 
     @click.option("--watch", is_flag=True, help="Refresh until Ctrl-C.")
-    @click.option(
-        "--interval", callback=seconds, metavar="SECONDS", help="Time between two refreshes of --watch; by default 2."
-    )
+    @seconds_option("--interval", help="Time between two refreshes of --watch; by default 2.")
     @wraps(command)
     def with_interval(*, watch: bool, interval: int | None, **more: Any) -> T:  # noqa: ANN401
         if interval is not None and not watch:
