@@ -9,7 +9,7 @@ import click
 
 from queueber.cli.arguments import LocalPath, seconds, seconds_option
 from queueber.cli.load import queue_for, run_load
-from queueber.cli.server_options import ServerCommand, ServerSelection
+from queueber.cli.server_options import ServerCommand, ServerSelection, json_option
 from queueber.cli.terminal import LoadDisplay, print_table
 from queueber.loadgen.clients import Fleet
 from queueber.loadgen.results import BarGroup, bar_chart
@@ -28,7 +28,7 @@ HEADING = ("scenario", "items/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms")
     metavar="FILE.svg",
     help="Write a chart of the results to this file.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@json_option
 @click.pass_obj
 def bench(server: ServerSelection, each: int, old: int | None, plot: Path | None, as_json: bool) -> None:
     """

@@ -9,6 +9,7 @@ import click
 from queueber.broker.model import TimeMark
 from queueber.cli.data_directory import directory_argument, exit_74_if_unreadable
 from queueber.cli.output import bytes_of, encoded, moment, printable
+from queueber.cli.server_options import json_option
 from queueber.errors import InvalidRequest, one_line
 from queueber.server.core.clock import QueueClock
 from queueber.store import inspect as inspect_directory
@@ -22,7 +23,7 @@ from queueber.values import id_text
 @click.option("--queue", metavar="NAME", help="Show the first items of this queue.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Most items to show.")
 @click.option("--contents", is_flag=True, help="Show the items' contents too.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@json_option
 def inspect(data_dir: Path, queue: str | None, limit: int, contents: bool, as_json: bool) -> None:
     """
     Show the contents of the data directory DIR, without writing to it.

@@ -24,7 +24,7 @@ from queueber.cli.data_directory import (
     is_served,
 )
 from queueber.cli.output import moment
-from queueber.cli.server_options import ServerSelection
+from queueber.cli.server_options import ServerSelection, json_option
 from queueber.cli.terminal import ByteProgressBar, check_can_confirm, confirm, yes_option
 from queueber.client import Client
 from queueber.client_core.errors import DifferentDirectory
@@ -124,7 +124,7 @@ def restore(source: Path, target: Path, replace: bool, yes: bool) -> None:
 
 @click.command()
 @directory_argument
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@json_option
 def verify(data_dir: Path, as_json: bool) -> None:
     """
     Check every row of DIR and their consistency.  DIR is a backup, or a data directory without a running server.

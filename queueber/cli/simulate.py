@@ -10,7 +10,7 @@ import click
 
 from queueber.cli.arguments import FiniteFloat, seconds_option
 from queueber.cli.load import queue_for, run_load
-from queueber.cli.server_options import ServerCommand, ServerSelection
+from queueber.cli.server_options import ServerCommand, ServerSelection, json_option
 from queueber.cli.terminal import LoadDisplay
 from queueber.limits import DEFAULTS
 from queueber.loadgen.clients import Fleet
@@ -85,7 +85,7 @@ _probability = FiniteFloat(0, 1)
 @click.option(
     "--seed", type=int, metavar="NUMBER", help="Seed of the random numbers, to repeat a run; printed with the results."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@json_option
 @click.pass_obj
 def simulate(server: ServerSelection, /, as_json: bool, **options: Any) -> None:  # noqa: ANN401  (click checks them)
     """

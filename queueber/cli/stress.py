@@ -7,7 +7,7 @@ import click
 
 from queueber.cli.arguments import FiniteFloat, seconds_option
 from queueber.cli.load import queue_for, run_load
-from queueber.cli.server_options import ServerCommand, ServerSelection
+from queueber.cli.server_options import ServerCommand, ServerSelection, json_option
 from queueber.cli.terminal import LoadDisplay, print_table
 from queueber.limits import DEFAULTS
 from queueber.loadgen.stress import RATES, Stress, StressOptions
@@ -45,7 +45,7 @@ CLIENTS_MAX = 5_000
 @click.option(
     "--size", type=click.IntRange(0, DEFAULTS.contents_bytes), default=64, show_default=True, help="Bytes per item."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@json_option
 @click.pass_obj
 def stress(
     server: ServerSelection,
