@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from queueber.cli.__main__ import queueber
 from tests.support.server_process import Server
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -199,10 +200,7 @@ def test_it_stops_and_goes_on(screen):
     top = screen()
     top.wait_for("queueber")
     top.process.send_signal(signal.SIGTSTP)
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not os.waitid(os.P_PID, top.process.pid, os.WSTOPPED | os.WNOWAIT | os.WNOHANG):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: os.waitid(os.P_PID, top.process.pid, os.WSTOPPED | os.WNOWAIT | os.WNOHANG))
     top.read()
     assert top.output.endswith(CURSOR_ON)
     assert top.output.count(ENTER_SCREEN) == 1

@@ -7,7 +7,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from queueber.cli.commands import EXIT_EMPTY
 from tests.process.conftest import TIMEOUT_SECONDS, TWISTD
 from tests.process.test_supervised import ACTIVATED, polled
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -149,9 +149,7 @@ def test_systemd_s_own_activation(tmp_path):
         path.unlink(missing_ok=True)
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         with ended(process) as (_, said):
-            deadline = time.monotonic() + TIMEOUT_SECONDS
-            while not path.exists() and time.monotonic() < deadline:
-                time.sleep(0.01)
+            until(path.exists)
             path.chmod(0o600)
             # The first connection starts the server.
             assert polled(f"unix:{path}").returncode == EXIT_EMPTY

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from queueber.errors import StorageError
 from queueber.store import Durability, open_store, verify
 from queueber.units import WallMs
 from tests.process.conftest import TIMEOUT_SECONDS
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -73,9 +73,7 @@ def test_a_server_killed_during_a_backup_leaves_nothing_that_passes_for_one(star
     server.control()
     asking = backup(elsewhere / "backup", server.data_dir)
     at = (tmp_path if reached.startswith("data") else elsewhere) / reached
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not at.exists() and time.monotonic() < deadline:
-        time.sleep(0.001)
+    until(at.exists)
     server.kill()
     said, _ = asking.communicate(timeout=TIMEOUT_SECONDS)
     assert (asking.returncode, said.count("\n")) == (1, 1)

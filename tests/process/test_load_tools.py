@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from queueber.loadgen.scenarios import SCENARIOS
 from queueber.store import inspect
 from tests.process.conftest import TIMEOUT_SECONDS
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -101,7 +101,4 @@ def test_a_signal_ends_a_load_and_its_items_are_removed(start, tool):
 
 def wait_for_adds(data_dir):
     """Return once the server on *data_dir* has a queue with items."""
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not any(queue.items for queue in inspect(data_dir, lambda _: 0).queues):
-        assert time.monotonic() < deadline, "no item was added"
-        time.sleep(0.1)
+    until(lambda: any(queue.items for queue in inspect(data_dir, lambda _: 0).queues))

@@ -5,7 +5,6 @@ import resource
 import shutil
 import stat
 import threading
-import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,10 +18,10 @@ from queueber.store import Durability, open_store
 from queueber.store.maintenance.backup import copy_directory
 from queueber.store.maintenance.verification import verify
 from queueber.store.tuning import FLUSH_FILES
+from tests.support.waiting import until
 
 MAIL = QueueNumber(1)
 ELSEWHERE = Path("/dev/shm")
-TIMEOUT_SECONDS = 120
 """For RocksDB's background work: long, because only a wait without an end is an error."""
 
 
@@ -255,10 +254,7 @@ def test_the_space_of_removed_items_is_reclaimed(tmp_path, make):
 
     assert size() > 500 * (64 << 10)
     store.reclaim_space()
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while size() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert size() == 0
+    until(lambda: size() == 0)
     tables = len(list((tmp_path / "data" / "db").glob("*.sst")))
     store.reclaim_space()
     assert len(list((tmp_path / "data" / "db").glob("*.sst"))) <= tables

@@ -2,7 +2,6 @@
 
 import os
 from shutil import Error, copytree, rmtree
-from time import monotonic, sleep
 
 import pytest
 
@@ -15,11 +14,11 @@ from queueber.store.datadir import torn_tail as torn
 from queueber.store.datadir.copying import read_only_view
 from queueber.store.datadir.synced import SyncedFile
 from queueber.store.maintenance.backup import copy_directory
+from tests.support.waiting import until
 
 MAIL = QueueNumber(1)
 COMMITS = 20
 NOTED = 15
-TIMEOUT_SECONDS = 60
 BEFORE, NOW = b"b" * 16, b"n" * 16
 """Boot ids; `make.mark` has the first."""
 
@@ -47,10 +46,7 @@ def data(at_power_cut, tmp_path):
 
 def copy_open(source, target):
     """Copy a directory in use, once its engine has removed the log of before the start, which it does in a thread."""
-    deadline = monotonic() + TIMEOUT_SECONDS
-    while len(wal_files(source / "db")) > 1:
-        assert monotonic() < deadline
-        sleep(0.001)
+    until(lambda: len(wal_files(source / "db")) <= 1)
     copytree(source, target)
 
 

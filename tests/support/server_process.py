@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Self
 
+from tests.support.waiting import until
 from tests.support.warm_start import WarmProcess
 
 TIMEOUT_SECONDS = 120.0
@@ -98,10 +99,8 @@ class Server:
     def suspend(self) -> None:
         """Stop it with SIGSTOP; wait until all of its threads stand still."""
         self.process.send_signal(signal.SIGSTOP)
-        tasks, deadline = Path(f"/proc/{self.process.pid}/task"), time.monotonic() + TIMEOUT_SECONDS
-        while not all(" T " in (task / "stat").read_text() for task in tasks.iterdir()):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        tasks = Path(f"/proc/{self.process.pid}/task")
+        until(lambda: all(" T " in (task / "stat").read_text() for task in tasks.iterdir()))
 
     def __enter__(self) -> Self:
         return self

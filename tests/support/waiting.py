@@ -34,6 +34,4 @@ def in_thread(function):
 
 def wait_for_poll(server):
     """Wait until a poll of another thread has arrived: only calls of this one are sure to have."""
-    deadline = monotonic() + TIMEOUT_SECONDS
-    while not server._core.broker.polls.waiting:  # noqa: SLF001
-        assert monotonic() < deadline
+    until(lambda: server._core.broker.polls.waiting, TIMEOUT_SECONDS)  # noqa: SLF001

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from queueber.client_core.errors import OutcomeUnknown
+from tests.support.waiting import until
 
 
 class Interrupt(Exception):
@@ -33,10 +34,7 @@ def states(server, queue):
 
 def settled(server, queue, count):
     """Wait until *count* items are there, and all are ready."""
-    deadline = time.monotonic() + 20
-    while states(server, queue) != ["READY"] * count:
-        assert time.monotonic() < deadline, states(server, queue)
-        time.sleep(0.005)
+    until(lambda: states(server, queue) == ["READY"] * count)
 
 
 def test_an_interrupted_poll_leaves_nothing_leased(server, queue, alarm):

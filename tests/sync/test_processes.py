@@ -16,6 +16,7 @@ from queueber import sync
 from queueber.client_core.errors import OutcomeUnknown
 from queueber.errors import InvalidRequest
 from tests.support.forks import in_child
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
@@ -203,10 +204,7 @@ def test_a_client_that_is_not_referenced_ends_its_thread(url):
     assert thread_count() == before + 1
     del client
     gc.collect()
-    deadline = time.monotonic() + 20
-    while thread_count() > before:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    until(lambda: thread_count() <= before)
 
 
 def run(url, program):
@@ -287,10 +285,7 @@ def test_a_call_in_the_client_s_own_thread_is_refused(server, client, queue):
         queue.add(b"x")
         server.end_lease(queue.poll(session=session))
         server.drop_connections()
-        deadline = time.monotonic() + 20
-        while not said:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        until(lambda: said)
     assert said == ["a call that blocks in the client's own thread would wait for ever"]
 
 
