@@ -3,7 +3,6 @@
 from queueber import api
 from queueber.api import control
 from queueber.api import control_types as types
-from queueber.capnp.schema import schema
 from queueber.values import ControlOutcome, ItemState
 
 NAMES = ["mail", "jobs", "default", "", "ü" * 120, "x" * 256]
@@ -11,7 +10,6 @@ HEADERS = [("trace", b"\0"), ("ü", bytes(2_000)), ("x" * 255, b""), ("large", b
 POINTS = [0, 1, 1_000, 1 << 41, (1 << 64) - 1]
 SPANS = [0, 1, 1_000, 60_000, 7 * 86_400_000, 1 << 62]
 SHORT = [0, 1, 3, 10, 1_000, 1_001, (1 << 32) - 1]
-CONTROLS = schema().interfaces["QueueControl"]
 
 
 def some(dice, make, most=3):

@@ -65,9 +65,20 @@ class Peer:
             self.outcomes[event.question] = event.outcome
         return self.outcomes
 
-    def add(self, *contents):
-        items = [api.NewItem(each, 0) for each in contents]
-        return self.call(api.ADD, api.write_add_request(api.AddRequest(items)))
+    def queue(self, name, method=api.QUEUE):
+        """Return the queue of that name, or what another *method* returns for it, as a target of calls."""
+        question = self.connection.call(self.root, api.BROKER_INTERFACE_ID, method, api.write_queue_request(name))
+        return rpc.PromisedAnswer(question, (0,))
+
+    def add(self, *contents, delay=0, target=None):
+        items = [api.NewItem(each, delay) for each in contents]
+        return self.call(api.ADD, api.write_add_request(api.AddRequest(items)), target)
+
+    def remove(self, item, lease, target=None):
+        return self.call(api.REMOVE, api.write_remove_request(api.RemoveRequest(item, lease)), target)
+
+    def extend(self, lease, span):
+        return self.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(lease, span)))
 
     def poll(self, count=1, *, wait=None, no_wait=False, lease=1000, session=b"", target=None):
         request = api.PollRequest(lease, count, wait, no_wait, session)

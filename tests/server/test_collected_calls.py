@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from queueber import api, rpc
+from queueber import api
 from queueber.broker.model import LOWEST
 from queueber.capnp.framing import Framer
 from queueber.errors import Kind
@@ -27,7 +27,7 @@ def plans(server):
 
 
 def remove(peer, item=b"i" * 16, lease=NO_LEASE):
-    return peer.call(api.REMOVE, api.write_remove_request(api.RemoveRequest(item, lease)))
+    return peer.remove(item, lease)
 
 
 def committing(server):
@@ -73,9 +73,9 @@ def test_a_poll_is_decided_after_the_adds_before_it(server, peers):
 
 def test_calls_of_two_queues_are_two_plans(server, peers):
     committing(server)
-    mail = peers[1].connection.call(peers[1].root, api.BROKER_INTERFACE_ID, api.QUEUE, api.write_queue_request("mail"))
+    mail = peers[1].queue("mail")
     peers[0].add(b"a")
-    peers[1].call(api.ADD, ADD_X, rpc.PromisedAnswer(mail, (0,)))
+    peers[1].add(b"x", target=mail)
     peers[2].add(b"b")
     assert plans(server) == [1, 1, 1]
 
@@ -83,7 +83,7 @@ def test_calls_of_two_queues_are_two_plans(server, peers):
 def test_an_extend_is_decided_at_once(server, peers):
     committing(server)
     peers[0].add(b"a")
-    peers[1].call(api.EXTEND, api.write_extend_request(api.ExtendRequest(NO_LEASE, SpanMs(1_000))))
+    peers[1].extend(NO_LEASE, SpanMs(1_000))
     assert [len(plan.reply) for plan in server.committer.pending_plans()] == [1, 1]
 
 

@@ -11,7 +11,6 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from queueber import api, rpc
 from queueber.server.admin.console import commands as questions
 from queueber.server.admin.console import prompt, session
 from queueber.server.admin.console.commands import Commands
@@ -177,8 +176,7 @@ def busy(server):
     peer.add(*[b"x"] * 5)
     peer.poll(2, lease=60_000)
     peer.poll(1, lease=5_000)
-    queue = peer.connection.call(peer.root, api.BROKER_INTERFACE_ID, api.QUEUE, api.write_queue_request("mail"))
-    peer.call(api.POLL, api.write_poll_request(api.PollRequest(1_000, 3, None, False)), rpc.PromisedAnswer(queue, (0,)))
+    peer.poll(3, target=peer.queue("mail"))
     server.settle()
     return server
 

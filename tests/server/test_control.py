@@ -30,12 +30,8 @@ def control(server, peer):
     """Return a function that makes a call of `QueueControl` on a queue, by default the default one."""
 
     def call(method, request=None, name="default", *, settle=True):
-        content = api.write_queue_request(name)
-        controlled = rpc.PromisedAnswer(
-            peer.connection.call(peer.root, api.BROKER_INTERFACE_ID, api.CONTROL, content), (0,)
-        )
         content = write_control_request(method, request)
-        question = peer.connection.call(controlled, types.CONTROL_INTERFACE_ID, method, content)
+        question = peer.connection.call(peer.queue(name, api.CONTROL), types.CONTROL_INTERFACE_ID, method, content)
         peer.send()
         if not settle:
             return question
@@ -47,8 +43,7 @@ def control(server, peer):
 
 
 def add(server, peer, *contents, delay=0):
-    items = [api.NewItem(each, SpanMs(delay)) for each in contents]
-    call = peer.call(api.ADD, api.write_add_request(api.AddRequest(items)))
+    call = peer.add(*contents, delay=delay)
     server.settle()
     return api.read_add_response(peer.receive()[call]).ids
 
@@ -59,8 +54,7 @@ def take(server, peer, count=1):
 
 def queues(server, peer, **request):
     content = write_queues_request(types.QueuesRequest(**request))
-    call = peer.connection.call(peer.root, api.BROKER_INTERFACE_ID, api.QUEUES, content)
-    peer.send()
+    call = peer.call_broker(api.QUEUES, content)
     server.settle()
     listed = read_queues_response(peer.receive()[call])
     return [each.name for each in listed.found], listed.more
@@ -363,7 +357,7 @@ class TestPurgeAndDelete:
         assert control(types.PURGE, False) == 2
         assert control(types.PURGE, True) == 0
 
-        remove = peer.call(api.REMOVE, api.write_remove_request(api.RemoveRequest(polled.items[0].id, polled.lease)))
+        remove = peer.remove(polled.items[0].id, polled.lease)
         server.settle()
         assert api.read_remove_response(peer.receive()[remove])
 
@@ -409,10 +403,7 @@ class TestLeases:
 
 class TestObjects:
     def test_a_control_is_no_queue_and_a_queue_no_control(self, server, peer):
-        content = api.write_queue_request("default")
-        controlled = rpc.PromisedAnswer(
-            peer.connection.call(peer.root, api.BROKER_INTERFACE_ID, api.CONTROL, content), (0,)
-        )
+        controlled = peer.queue("default", api.CONTROL)
         add_to_control = peer.call(api.ADD, api.write_add_request(api.AddRequest([])), controlled)
         stats = write_control_request(types.STATS, False)
         stats_of_queue = peer.connection.call(peer.root, types.CONTROL_INTERFACE_ID, types.STATS, stats)

@@ -37,8 +37,7 @@ def add_with(peer, *options, contents=b"x", request_id=b""):
 
 def assert_unharmed(healthy):
     """Add, take and remove an item of a queue of its own."""
-    server, content = healthy.server, api.write_queue_request("healthy")
-    queue = rpc.PromisedAnswer(healthy.connection.call(healthy.root, api.BROKER_INTERFACE_ID, api.QUEUE, content), (0,))
+    server, queue = healthy.server, healthy.queue("healthy")
 
     def outcome(method, content):
         question = healthy.call(method, content, queue)
@@ -225,10 +224,7 @@ def test_looking_without_end_is_overloaded(make_server, method):
         content = write_control_request(number, control_types.PeekRequest(limit=100, contents_bytes=1_000))
     else:
         content = write_control_request(number, api.read_add_response(peer.receive()[added]).ids[0])
-    controlled = rpc.PromisedAnswer(
-        peer.connection.call(peer.root, api.BROKER_INTERFACE_ID, api.CONTROL, api.write_queue_request("default")),
-        (0,),
-    )
+    controlled = peer.queue("default", api.CONTROL)
     questions = [
         peer.connection.call(controlled, control_types.CONTROL_INTERFACE_ID, number, content) for _ in range(1_200)
     ]
@@ -259,7 +255,7 @@ def test_keys_and_request_ids_without_end_use_no_memory_and_leave_no_rows(server
                 add_with(peer, ItemOptions(dedup_key=b"key %d" % number))
             server.settle()
             polled = take(peer)
-            peer.call(api.REMOVE, api.write_remove_request(api.RemoveRequest(polled.items[0].id, polled.lease)))
+            peer.remove(polled.items[0].id, polled.lease)
             server.settle()
         peer.receive()
 
@@ -283,10 +279,7 @@ def test_peeks_of_one_connection_take_its_own_share_only(make_server):
     peer, healthy = server.connect(), server.connect()
     peer.add(b"x")
     server.settle()
-    content = api.write_queue_request("default")
-    controlled = rpc.PromisedAnswer(
-        peer.connection.call(peer.root, api.BROKER_INTERFACE_ID, api.CONTROL, content), (0,)
-    )
+    controlled = peer.queue("default", api.CONTROL)
 
     def peek(**how):
         content = write_control_request(control_types.PEEK, control_types.PeekRequest(**how))

@@ -156,8 +156,7 @@ def many_answers_that_are_not_finished(peer):
 @provokes("exports", exports=2)
 def many_queues_of_one_peer(peer):
     for name in "ab":
-        question = peer.connection.call(peer.root, api.BROKER_INTERFACE_ID, api.QUEUE, api.write_queue_request(name))
-        peer.send()
+        question = peer.call_broker(api.QUEUE, api.write_queue_request(name))
     refused(peer, question, Kind.OVERLOADED, "would be 3", "limit is 2")
 
 
@@ -337,7 +336,7 @@ def test_empty_adds_and_large_extends_are_charged_their_cost(make_server):
     refused(peer, peer.add(b""), Kind.OVERLOADED, "limit is 2,000")
     peer.add(*[b"x"] * 10)
     lease = peer.polled(200).lease
-    extends = [peer.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(lease, 5_000))) for _ in range(6)]
+    extends = [peer.extend(lease, 5_000) for _ in range(6)]
     server.settle()
     outcomes = peer.receive()
     assert [getattr(outcomes[each], "kind", None) for each in extends] == [None] * 4 + [Kind.OVERLOADED] * 2
@@ -362,7 +361,7 @@ def test_a_lease_that_is_extended_several_times_is_written_once_per_commit(serve
     commit = server.store.commit
     server.store.commit = lambda writes, mark: written.append(writes) or commit(writes, mark)
     for span in (5_000, 6_000, 7_000):
-        peer.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(lease, span)))
+        peer.extend(lease, span)
     server.settle()
     (writes,) = written
     (write,) = [each for each in writes if type(each) is PutLease]
@@ -377,7 +376,7 @@ def test_a_lease_that_is_extended_in_several_commits_counts_in_each(server):
     for span in (5_000, 6_000):
         server.connect().add(b"b")
         server.turn()
-        peer.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(lease, span)))
+        peer.extend(lease, span)
         pending.append(server.committer.pending_bytes)
         server.settle()
     assert pending[0] == pending[1] > PLAN_BYTES + server.limits.item_overhead, "its record is written in each commit"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from queueber import api, rpc
+from queueber import api
 from queueber.errors import Kind
 from queueber.units import SpanMs
 
@@ -15,11 +15,7 @@ def peer(server):
 
 
 def add(server, peer, name, *contents):
-    queue = rpc.PromisedAnswer(
-        peer.connection.call(peer.root, api.BROKER_INTERFACE_ID, api.QUEUE, api.write_queue_request(name)), (0,)
-    )
-    items = [api.NewItem(each, SpanMs(0)) for each in contents]
-    peer.call(api.ADD, api.write_add_request(api.AddRequest(items)), queue)
+    peer.add(*contents, target=peer.queue(name))
     server.settle()
 
 

@@ -37,17 +37,17 @@ def test_plain_calls_write_the_rows_of_format_1(server, written):
     assert written() == ["put l", "put q"]
     batch = api.read_poll_response(peer.receive()[poll])
     first, second = [item.id for item in batch.items]
-    peer.call(api.REMOVE, api.write_remove_request(api.RemoveRequest(first, batch.lease)))
+    peer.remove(first, batch.lease)
     assert written() == ["delete i", "put q"]
-    peer.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(batch.lease, 5_000)))
+    peer.extend(batch.lease, 5_000)
     assert written() == ["put l", "put q"]
-    peer.call(api.REMOVE, api.write_remove_request(api.RemoveRequest(second, batch.lease)))
+    peer.remove(second, batch.lease)
     assert written() == ["delete i", "delete l", "put q"]
 
 
 def test_a_delayed_and_a_redelivered_item_have_a_place(server, written):
     peer = server.connect()
-    peer.call(api.ADD, api.write_add_request(api.AddRequest([api.NewItem(b"a", 1_000)])))
+    peer.add(b"a", delay=1_000)
     assert written() == ["put i", "put w", "put q"]
     peer.add(b"b")
     written()

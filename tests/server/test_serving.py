@@ -6,7 +6,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
-from queueber import api, rpc
+from queueber import api
 from queueber.broker import Scan, StoreStalled
 from queueber.broker.model import just_below
 from queueber.broker.storage import Gap
@@ -57,9 +57,7 @@ def test_the_limits_in_force_are_answered_at_once(server):
 
 def test_a_queue_has_no_limits_of_its_own(server):
     peer = server.connect()
-    named = peer.connection.call(peer.root, api.BROKER_INTERFACE_ID, api.QUEUE, api.write_queue_request("mail"))
-    queue = rpc.PromisedAnswer(named, (0,))
-    asked = peer.connection.call(queue, api.BROKER_INTERFACE_ID, api.LIMITS, api.write_limits_request())
+    asked = peer.connection.call(peer.queue("mail"), api.BROKER_INTERFACE_ID, api.LIMITS, api.write_limits_request())
     peer.send()
 
     assert peer.receive()[asked].kind == Kind.UNIMPLEMENTED
@@ -95,7 +93,7 @@ def test_a_reply_without_writes_waits_for_the_commits_before_it(server):
     peer = server.connect()
     add = peer.add(b"a")
     server.turn()
-    look = peer.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(bytes(16), 1000)))
+    look = peer.extend(bytes(16), 1000)
     assert look not in peer.receive()
 
     server.settle()
@@ -106,7 +104,7 @@ def test_a_reply_without_writes_waits_for_the_commits_before_it(server):
 
 def test_a_reply_without_writes_is_immediate_if_nothing_is_pending(server):
     peer = server.connect()
-    look = peer.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(bytes(16), 1000)))
+    look = peer.extend(bytes(16), 1000)
 
     assert api.read_extend_response(peer.receive()[look]) is False
     assert not server.pool.jobs
@@ -506,7 +504,7 @@ def test_a_peer_that_takes_no_replies_is_not_read_and_not_served(make_server):
     second = quick.poll()
     server.settle()
     slow.stop_reading()
-    look = slow.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(bytes(16), 1000)))
+    look = slow.extend(bytes(16), 1000)
     quick.add(b"a")
     server.settle()
     assert {first, look}.isdisjoint(slow.receive())
@@ -578,7 +576,7 @@ def test_a_draining_server_refuses_new_work_and_finishes_the_old(server):
     server.dispatcher.end_waiting(Stopping("the server is stopping"))
     server.flush_queue.flush()
     add, poll = peer.add(b"a"), peer.poll()
-    extend = peer.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(bytes(16), 1000)))
+    extend = peer.extend(bytes(16), 1000)
     server.settle()
 
     outcomes = peer.receive()

@@ -89,7 +89,7 @@ def test_an_attach_returns_many_leases_in_pieces(server, worker, monkeypatch):
     assert attach(again) == api.AttachResponse([], GRACE, 30_000, True)
     # One that was removed meanwhile is left out.
     for item in list(next(lease for lease in server.broker.leases if lease.id == taken[3]).keys):
-        removed = again.call(api.REMOVE, api.write_remove_request(api.RemoveRequest(item, taken[3])))
+        removed = again.remove(item, taken[3])
         assert outcome(again, removed, api.read_remove_response) is True
     second = attach(again, more=True)
     assert ([each.lease for each in second.leases], second.more) == (taken[4:], False)
@@ -164,7 +164,7 @@ def test_a_worker_that_comes_back_in_time_loses_nothing(server, worker):
     pass_time(server, SILENCE - 1)
     ping(again)
     pass_time(server, SILENCE - 1)
-    removed = again.call(api.REMOVE, api.write_remove_request(api.RemoveRequest(taken.items[0].id, taken.lease)))
+    removed = again.remove(taken.items[0].id, taken.lease)
     assert outcome(again, removed, api.read_remove_response) is True
 
 

@@ -88,11 +88,8 @@ def test_the_reply_waits_for_the_commit(server, worker):
 
 def test_the_root_settles_all_queues_and_a_queue_its_own(server, worker):
     peer, lease, (a, b, _) = worker
-    other = rpc.PromisedAnswer(
-        peer.connection.call(peer.root, api.BROKER_INTERFACE_ID, api.QUEUE, api.write_queue_request("other")), (0,)
-    )
-    add = api.write_add_request(api.AddRequest([NewItem(b"m", SpanMs(0))]))
-    peer.call(api.ADD, add, other)
+    other = peer.queue("other")
+    peer.add(b"m", target=other)
     theirs = peer.polled(1, lease=LONG, no_wait=True, target=other).lease
     entries = entry(Action.FAIL, lease, a, delay=0), entry(Action.FAIL, theirs, delay=0)
 
@@ -146,9 +143,9 @@ def test_an_extend_before_and_after_a_settle_of_one_commit_both_count(server, wo
     written = []
     commit = server.store.commit
     server.store.commit = lambda writes, mark: written.append(writes) or commit(writes, mark)
-    peer.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(lease, SpanMs(70_000))))
+    peer.extend(lease, SpanMs(70_000))
     server.pool.step()
-    peer.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(lease, SpanMs(80_000))))
+    peer.extend(lease, SpanMs(80_000))
     server.settle()
 
     assert outcomes(peer, settled) == [Outcome.DONE]
