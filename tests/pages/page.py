@@ -25,8 +25,6 @@ CHANGING = (
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+(\+00:00|Z)?", "TIME"),
     (r"\b\d\d:\d\d:\d\d\b", "TIME"),
     (r"\b127\.0\.0\.1:\d+", "ADDRESS"),
-    (r"\b\d\d:\d\d:\d\d\b", "TIME"),
-    (r"\b127\.0\.0\.1:\d+", "ADDRESS"),
     (r'"/[^"]*/', '"/FOLDER/'),
     (r"\b\d+(\.\d+)? ?m?s\b", "SPAN"),
     (r" +", " "),
