@@ -7,10 +7,11 @@ import sys
 
 import pytest
 
+from tests.support.server_process import COMMAND, run_command
+
 TIMEOUT_SECONDS = 120
 """Time limit of a process that does not end."""
 
-COMMAND = (sys.executable, "-m", "queueber.cli")
 
 pytestmark = pytest.mark.slow
 
@@ -26,20 +27,16 @@ def address_of(server):
     return f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def run(*arguments):
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
-
-
 def test_a_refused_connection_is_one_line():
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = address_of(server)
-    result = run("--addr", address, "add", "x")
+    result = run_command("--addr", address, "add", "x")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == f"queueber: cannot connect to {address}: Connection refused\n"
 
 
 def test_a_bad_address_is_one_line():
-    result = run("--addr", "nowhere", "poll")
+    result = run_command("--addr", "nowhere", "poll")
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
     assert result.stderr.startswith("queueber: 'nowhere' is not an address")
 

@@ -15,10 +15,9 @@ from click.testing import CliRunner
 
 from queueber.cli.__main__ import queueber
 from queueber.cli.commands import SECTIONS
-from tests.support.server_process import TIMEOUT_SECONDS
+from tests.support.server_process import COMMAND, TIMEOUT_SECONDS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "scripting.md").read_text()
-COMMAND = (sys.executable, "-m", "queueber.cli")
 
 pytestmark = pytest.mark.slow
 UNKNOWN = "00000000-0000-7000-8000-000000000000"

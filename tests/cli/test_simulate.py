@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +21,7 @@ from queueber.errors import InvalidRequest, Overloaded
 from queueber.loadgen import ledger, simulation
 from queueber.loadgen.ledger import Ledger, balanced
 from queueber.loadgen.simulation import Simulation, SimulationOptions
+from tests.support.server_process import run_command
 
 TARGET = SimpleNamespace(address="nowhere", queue=None, tls=None)
 
@@ -316,8 +316,7 @@ def test_a_task_that_is_gone_after_a_late_remove_is_lost():
     ],
 )
 def test_wrong_options_are_one_line(arguments, complaint):
-    command = (sys.executable, "-m", "queueber.cli", "simulate", *arguments)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = run_command("simulate", *arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert complaint in done.stderr
     assert done.stderr.count("\n") == 1

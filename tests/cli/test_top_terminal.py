@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from queueber.cli.__main__ import queueber
-from tests.support.server_process import Server
+from tests.support.server_process import Server, run_command
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -230,20 +230,8 @@ def test_a_server_that_is_away_and_comes_back(tmp_path):
         assert top.end() == 0
 
 
-def run_plain(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "queueber.cli", "top", *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-        timeout=TIMEOUT_SECONDS,
-        check=False,
-    )
-
-
 def test_without_a_terminal_it_names_the_command_to_use(server):
-    done = run_plain("--addr", f"127.0.0.1:{server.port}")
+    done = run_command("top", "--addr", f"127.0.0.1:{server.port}")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert "`queueber queues --watch`" in done.stderr
 

@@ -19,6 +19,7 @@ import pytest
 
 from queueber.server.config.settings import OPTIONS
 from queueber.server.config.twisted_options import Options
+from tests.support.server_process import run_command
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "deploy" / "docker"
@@ -344,14 +345,7 @@ def test_the_documented_commands_serve_with_tls_from_outside(container, built, t
         assert copy[:2] == ["docker", "cp"]
         shutil.copy(tls / Path(copy[2]).name, tmp_path)
         program, *words = [word.replace(":9443", f":{port}").replace("localhost", "127.0.0.2") for word in use]
-        done = subprocess.run(
-            [sys.executable, "-m", "queueber.cli", "--tls-server-name=localhost", *words],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=TIMEOUT_SECONDS,
-        )
+        done = run_command("--tls-server-name=localhost", *words, cwd=tmp_path)
         assert (program, done.returncode, done.stderr) == ("queueber", 0, "")
         assert server.stop() == 0
     finally:

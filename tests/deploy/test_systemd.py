@@ -15,6 +15,7 @@ from queueber.limits import DEFAULTS
 from queueber.server.app.fd_limit import STORE_FILES
 from queueber.server.config.settings import SERVICE_OPTIONS
 from tests.process.certificates import Authority
+from tests.support.server_process import run_command
 
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "deploy" / "systemd"
@@ -118,13 +119,7 @@ def listening(tmp_path):
 
 
 def health(*arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", "queueber.cli", *arguments, "health"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=TIMEOUT_SECONDS,
-    )
+    done = run_command(*arguments, "health")
     return done.returncode, done.stdout + done.stderr
 
 

@@ -1,19 +1,19 @@
 """A server with a low limit of open files."""
 
 import socket
-import subprocess
-import sys
 
 import pytest
 
 from queueber.store import verify
+from tests.support.server_process import run_command
 
 pytestmark = pytest.mark.slow
 
 
 def queueber(server, *arguments):
-    command = [sys.executable, "-m", "queueber.cli", "--addr", f"127.0.0.1:{server.port}", *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    done = run_command("--addr", f"127.0.0.1:{server.port}", *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_at_the_minimum_it_serves_many_clients_and_queues(start):

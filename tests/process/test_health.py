@@ -2,25 +2,17 @@
 
 import signal
 import socket
-import subprocess
-import sys
 
 import pytest
 
 from tests.process.certificates import Authority
-from tests.process.conftest import TIMEOUT_SECONDS
+from tests.support.server_process import run_command
 
 pytestmark = pytest.mark.slow
 
 
 def health(*arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", "queueber.cli", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-        check=False,
-    )
+    done = run_command(*arguments)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stdout or done.stderr
 

@@ -17,6 +17,7 @@ import pytest
 from queueber.store import verify
 from tests.process.conftest import HERE, TIMEOUT_SECONDS
 from tests.process.pseudo_terminal import CTRL_C, CTRL_D, PseudoTerminal
+from tests.support.server_process import run_command
 
 pytestmark = pytest.mark.slow
 
@@ -24,14 +25,7 @@ MIB = 1 << 20
 
 
 def queueber(*arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", "queueber.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=TIMEOUT_SECONDS,
-        check=False,
-    )
+    done = run_command(*arguments)
     return done.returncode, done.stdout + done.stderr
 
 

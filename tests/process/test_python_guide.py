@@ -16,6 +16,7 @@ import queueber.client
 from queueber.errors import QueueberError
 from queueber.testing import TestServer
 from tests.process.conftest import TIMEOUT_SECONDS
+from tests.support.server_process import run_command
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "python.md").read_text()
@@ -125,14 +126,7 @@ def test_the_snippets_do_what_is_said(tmp_path):
 
 
 def command(address, *arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", "queueber.cli", "--addr", address, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-        check=False,
-    )
-    return done.stdout
+    return run_command("--addr", address, *arguments).stdout
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from queueber import api
 from queueber.cli.commands import EXIT_EMPTY
 from tests.process.conftest import TIMEOUT_SECONDS, TWISTD
 from tests.support.peer import Peer, polling
+from tests.support.server_process import run_command
 
 pytestmark = pytest.mark.slow
 
@@ -29,13 +30,7 @@ os.execv(sys.executable, [sys.executable, "-c", "from twisted.scripts.twistd imp
 
 
 def polled(address):
-    return subprocess.run(
-        [sys.executable, "-m", "queueber.cli", f"--addr={address}", "poll", "--no-wait"],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-        check=False,
-    )
+    return run_command(f"--addr={address}", "poll", "--no-wait")
 
 
 def test_a_socket_that_systemd_made_is_served(tmp_path):

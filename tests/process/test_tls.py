@@ -5,8 +5,6 @@ import re
 import signal
 import socket
 import ssl
-import subprocess
-import sys
 import time
 from urllib.request import urlopen
 
@@ -15,6 +13,7 @@ import pytest
 from queueber.cli.commands import EXIT_EMPTY
 from tests.process.certificates import Authority
 from tests.process.conftest import TIMEOUT_SECONDS
+from tests.support.server_process import run_command
 
 pytestmark = pytest.mark.slow
 
@@ -53,13 +52,7 @@ def port_of(server):
 
 
 def command(port, *arguments, host="127.0.0.1"):
-    return subprocess.run(
-        [sys.executable, "-m", "queueber.cli", f"--addr={host}:{port}", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-        check=False,
-    )
+    return run_command(f"--addr={host}:{port}", *arguments)
 
 
 def test_a_client_that_trusts_the_authority_is_served(start_tls, authority):

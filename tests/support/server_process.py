@@ -26,6 +26,15 @@ KIB_PER_MIB = 1024
 TWISTD = "from twisted.scripts.twistd import run; run()"
 
 
+COMMAND = (sys.executable, "-m", "queueber.cli")
+
+
+def run_command(*arguments: object, **how) -> subprocess.CompletedProcess:
+    """Run `queueber` with *arguments*, without an input, and return the ended process, its output as text."""
+    how = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "timeout": TIMEOUT_SECONDS} | how
+    return subprocess.run([*COMMAND, *map(str, arguments)], check=False, **how)
+
+
 def free_port() -> int:
     """Return a port that no process listens at now."""
     with socket.create_server(("127.0.0.1", 0)) as found:
