@@ -3,12 +3,13 @@
 import email
 import os
 import shutil
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.support.processes import completed
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +48,7 @@ def build(folder):
     # Twisted leaves this next to the plugins of a checkout in use.
     (tree / "twisted" / "plugins" / "dropin.cache").write_bytes(b"state of some machine")
     command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(tree)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = completed(command)
     assert done.returncode == 0, done.stdout + done.stderr
     return next(folder.glob("*.whl"))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from queueber.server.config.settings import OPTION_TABLES, OPTIONS, SERVICE_OPTIONS
-from tests.support.server_process import free_port
+from tests.support.processes import free_port
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -5,7 +5,6 @@ import functools
 import importlib
 import pkgutil
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 import queueber
 from queueber.errors import Kind, QueueberError
 from queueber.limits import PEER_LIMITS
+from tests.support.processes import completed
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "queueber"
@@ -240,5 +240,5 @@ def test_finding_the_plugin_imports_nothing_of_ours_and_no_reactor():
         "tops = {name.partition('.')[0] for name in sys.modules}\n"
         "print(*{'queueber', 'twisted.internet.reactor'} & {*tops, *sys.modules})"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = completed([sys.executable, "-c", script], cwd=ROOT)
     assert (done.stdout.strip(), done.stderr) == ("", "")

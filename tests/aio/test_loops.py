@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import subprocess
 import sys
 
 import pytest
@@ -15,6 +14,7 @@ from queueber.client_core.url import target_of
 from queueber.errors import InvalidRequest
 from queueber.testing import TestServer
 from tests.support.forks import in_child
+from tests.support.processes import completed
 from tests.support.waiting import until_in_loop
 
 
@@ -67,9 +67,7 @@ asyncio.run(client.close())
 @pytest.mark.slow
 def test_a_client_may_be_made_without_a_loop_and_used_in_one_after_the_other_and_after_a_fork(server, url, request):
     """In a process of its own, because asyncio warns of a transport that its loop has left open."""
-    done = subprocess.run(
-        [sys.executable, "-c", ONE_AFTER_THE_OTHER, url], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = completed([sys.executable, "-c", ONE_AFTER_THE_OTHER, url])
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert len(server.items(request.node.name)) == 3
 

@@ -1,11 +1,12 @@
 """The checks of what must not grow run, and print their figures; what those are is not looked at."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.processes import completed
 
 FLAT = Path(__file__).with_name("flat.py")
 
@@ -26,13 +27,7 @@ SMALL = {
 )
 def test_a_small_check_gives_its_figures(check, figures, request, tmp_path):
     found = tmp_path / "found.json"
-    done = subprocess.run(
-        [sys.executable, FLAT, check, *SMALL[check], "--json", found],
-        cwd=request.config.rootpath,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = completed([sys.executable, FLAT, check, *SMALL[check], "--json", found], cwd=request.config.rootpath)
     assert done.returncode in {0, 1}, done.stderr
     values = json.loads(found.read_text())
     assert len(values) == figures
@@ -40,6 +35,6 @@ def test_a_small_check_gives_its_figures(check, figures, request, tmp_path):
 
 
 def test_an_unknown_check_is_named(request):
-    done = subprocess.run([sys.executable, FLAT, "round"], capture_output=True, text=True, check=False)
+    done = completed([sys.executable, FLAT, "round"])
     assert done.returncode == 2
     assert "no such check: round" in done.stderr

@@ -2,11 +2,12 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.processes import completed
 
 RUN = Path(__file__).with_name("run.py")
 
@@ -26,12 +27,9 @@ FEW += "sys.exit(run.main(sys.argv[1:]))"
 def test_the_targets_are_all_measured_in_one_run(command, path, number, request, tmp_path):
     figures = tmp_path / "figures.json"
     times = ["--quick", "--seconds", "0.15", "--warmup", "0.05"]
-    finished = subprocess.run(
+    finished = completed(
         [sys.executable, *command, "--targets", *times, "--json", figures],
         cwd=request.config.rootpath,
-        capture_output=True,
-        text=True,
-        check=False,
         env={**os.environ, "PATH": path},
     )
     assert finished.returncode == 0, finished.stderr
@@ -45,12 +43,9 @@ def test_the_targets_are_all_measured_in_one_run(command, path, number, request,
 def test_a_table_has_a_row_for_each_server_and_missing_ones_say_so(request, tmp_path):
     names = ["fsync", "pycapnp", "beanstalkd-f0", "rabbitmq"]
     peers = [word for name in names for word in ("--peer", name)]
-    finished = subprocess.run(
+    finished = completed(
         [sys.executable, RUN, "--quick", *peers, "--scenario", "cycle-2x4x2", "--out", tmp_path],
         cwd=request.config.rootpath,
-        capture_output=True,
-        text=True,
-        check=False,
         env={**os.environ, "PATH": "/nowhere"},
     )
     assert finished.returncode == 0, finished.stderr
@@ -65,13 +60,7 @@ def test_a_table_has_a_row_for_each_server_and_missing_ones_say_so(request, tmp_
 
 
 def test_a_commit_that_is_not_there_is_named(request):
-    finished = subprocess.run(
-        [sys.executable, RUN, "--baseline-commit", "nothing"],
-        cwd=request.config.rootpath,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    finished = completed([sys.executable, RUN, "--baseline-commit", "nothing"], cwd=request.config.rootpath)
     assert finished.returncode == 1
     assert "the server of commit nothing cannot be installed" in finished.stderr
 
@@ -87,12 +76,9 @@ def test_plain_loads_are_compared_with_an_earlier_server(request, tmp_path):
     )
     loads = ["--scenario", "add-1x4x1"]
     times = ["--quick", "--seconds", "0.15", "--warmup", "0.05", "--repeats", "2"]
-    finished = subprocess.run(
+    finished = completed(
         [sys.executable, "-c", program, RUN.parent, "--baseline-commit", "any", *times, *loads, "--json", figures],
         cwd=request.config.rootpath,
-        capture_output=True,
-        text=True,
-        check=False,
     )
     assert finished.returncode == 0, finished.stderr
     rows = json.loads(figures.read_text())

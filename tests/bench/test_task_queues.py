@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.processes import completed
+
 FOLDER = Path(__file__).with_name("task_queues")
 RUN = FOLDER / "run.py"
 
 
 def run(tmp_path, *arguments):
-    return subprocess.run(
-        [sys.executable, RUN, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ
-    )
+    return completed([sys.executable, RUN, *arguments], cwd=tmp_path, env=os.environ)
 
 
 @pytest.mark.slow

@@ -1,10 +1,11 @@
 """Variants of the benchmark: the names that they patch exist."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.processes import completed
 
 HERE = Path(__file__).parent
 
@@ -12,7 +13,7 @@ HERE = Path(__file__).parent
 def run(program):
     """Run *program* next to the benchmark's modules; its status and what it wrote to standard error."""
     whole = f"import sys; sys.path.insert(0, {str(HERE)!r})\nfrom variants import VARIANTS, Patch\n{program}"
-    finished = subprocess.run([sys.executable, "-c", whole], capture_output=True, text=True, check=False)
+    finished = completed([sys.executable, "-c", whole])
     return finished.returncode, finished.stderr
 
 

@@ -2,10 +2,11 @@
 
 import json
 import socket
-import subprocess
 import sys
 
 import pytest
+
+from tests.support.processes import completed
 
 pytestmark = pytest.mark.slow
 
@@ -44,9 +45,7 @@ finally:
 
 def imported(*arguments):
     """Return the modules imported by a call with *arguments* to a server that refuses the connection."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, "queueber", *map(str, arguments)], capture_output=True, text=True, check=False
-    )
+    done = completed([sys.executable, "-c", SCRIPT, "queueber", *map(str, arguments)])
     assert "Connection refused" in done.stderr
     return json.loads(done.stdout)
 

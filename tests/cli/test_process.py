@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.support.server_process import COMMAND, run_command
+from tests.support.processes import COMMAND, run_command
 
 TIMEOUT_SECONDS = 120
 """Time limit of a process that does not end."""

@@ -15,7 +15,8 @@ from click.testing import CliRunner
 
 from queueber.cli.__main__ import queueber
 from queueber.cli.commands import SECTIONS
-from tests.support.server_process import COMMAND, TIMEOUT_SECONDS
+from tests.support.processes import COMMAND
+from tests.support.server_process import TIMEOUT_SECONDS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "scripting.md").read_text()
 

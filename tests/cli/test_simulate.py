@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner
 from twisted.internet.defer import Deferred
 
+from tests.support.processes import run_command
+
 sys.path.insert(0, str(Path(__file__).parent))
 from simulated_server import RecordedProgress, SimulatedServer
 
@@ -21,7 +23,6 @@ from queueber.errors import InvalidRequest, Overloaded
 from queueber.loadgen import ledger, simulation
 from queueber.loadgen.ledger import Ledger, balanced
 from queueber.loadgen.simulation import Simulation, SimulationOptions
-from tests.support.server_process import run_command
 
 TARGET = SimpleNamespace(address="nowhere", queue=None, tls=None)
 

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tests.support.processes import completed
+
 pytestmark = pytest.mark.slow
 
 ROW = "import sys; from queueber.cli.streams import run; run(lambda: "
@@ -97,13 +99,8 @@ def test_letters_that_the_encoding_lacks_are_escaped(environment):
 def test_a_working_directory_that_is_gone_is_named(tmp_path):
     (tmp_path / "gone").mkdir()
     script = 'cd "$1" && rmdir "$1" && exec "$0" -m queueber.cli backup --data-dir x y'
-    done = subprocess.run(
-        ["sh", "-c", script, sys.executable, str(tmp_path / "gone")],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONSAFEPATH": "1"},
-        timeout=120,
-        check=False,
+    done = completed(
+        ["sh", "-c", script, sys.executable, str(tmp_path / "gone")], env={**os.environ, "PYTHONSAFEPATH": "1"}
     )
     assert (done.returncode, done.stderr) == (
         1,

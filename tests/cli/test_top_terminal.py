@@ -17,7 +17,8 @@ import pytest
 from click.testing import CliRunner
 
 from queueber.cli.__main__ import queueber
-from tests.support.server_process import Server, run_command
+from tests.support.processes import run_command
+from tests.support.server_process import Server
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow

@@ -19,7 +19,7 @@ import pytest
 
 from queueber.server.config.settings import OPTIONS
 from queueber.server.config.twisted_options import Options
-from tests.support.server_process import run_command
+from tests.support.processes import completed, run_command
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "deploy" / "docker"
@@ -96,12 +96,9 @@ def built():
             (shutil.copytree if (ROOT / path).is_dir() else shutil.copy)(
                 ROOT / path, to, **({"ignore": ignored} if (ROOT / path).is_dir() else {})
             )
-        done = subprocess.run(
+        done = completed(
             [folder / "src" / "deploy/docker/build.sh", folder / "src", folder / "opt"],
             env={**os.environ, "PYTHON": interpreter()},
-            capture_output=True,
-            text=True,
-            check=False,
             timeout=600,
         )
         if NO_INDEX.search(done.stderr):
@@ -183,13 +180,8 @@ class Container:
     def run(self, command):
         """Run *command* where the server runs, as its user; what it said."""
         user = ("setpriv", "--reuid", "10001", "--regid", "10001", "--clear-groups", "--no-new-privs")
-        return subprocess.run(
-            ["nsenter", "--target", self.pid, "--mount", "--pid", *user, *self._here(command)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=TIMEOUT_SECONDS,
-            env=self._environment,
+        return completed(
+            ["nsenter", "--target", self.pid, "--mount", "--pid", *user, *self._here(command)], env=self._environment
         )
 
     def until_healthy(self):

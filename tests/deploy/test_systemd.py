@@ -15,7 +15,7 @@ from queueber.limits import DEFAULTS
 from queueber.server.app.fd_limit import STORE_FILES
 from queueber.server.config.settings import SERVICE_OPTIONS
 from tests.process.certificates import Authority
-from tests.support.server_process import run_command
+from tests.support.processes import completed, run_command
 
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "deploy" / "systemd"
@@ -34,9 +34,7 @@ def settings_of(unit):
 
 
 def analyze(*arguments):
-    return subprocess.run(
-        ["systemd-analyze", *arguments], capture_output=True, text=True, check=False, timeout=TIMEOUT_SECONDS
-    )
+    return completed(["systemd-analyze", *arguments])
 
 
 @with_systemd

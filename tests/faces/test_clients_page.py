@@ -1,7 +1,6 @@
 """Run every program of docs/clients.md."""
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 
 from queueber.client_core.options import Options
 from queueber.testing import TestServer
+from tests.support.processes import completed
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "clients.md").read_text()
@@ -27,9 +27,7 @@ def test_there_is_a_program_for_each_face():
 def test_a_program_does_what_it_shows(name, tmp_path):
     with TestServer(tcp=True) as server:
         (tmp_path / name).write_text(PROGRAMS[name].replace("127.0.0.1:9090", f"127.0.0.1:{server.port}"))
-        done = subprocess.run(
-            [sys.executable, name], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-        )
+        done = completed([sys.executable, name], cwd=tmp_path)
         server.assert_empty()
     shown = "cutting long.avi\n" if "session" in name else "resizing cat.jpg\nresizing dog.jpg\n"
     assert (done.stdout, done.stderr, done.returncode) == (shown, "", 0)

@@ -6,7 +6,6 @@ A small slice of `run.py`, the kept corpus, and checks that the harness finds pl
 
 import importlib.util
 import re
-import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -36,6 +35,7 @@ from queueber.rpc.caller import Caller
 from queueber.rpc.decoder import decode
 from queueber.rpc.exports import Exports
 from queueber.server.net.protocol import RpcProtocol
+from tests.support.processes import completed
 
 HERE = Path(__file__).parent
 CORPUS = sorted(file for file in (HERE / "corpus").rglob("*") if file.is_file())
@@ -255,7 +255,7 @@ def test_the_kept_corpus_compared_with_pycapnp(pycapnp):
 @pytest.mark.slow
 def test_a_short_run_of_the_command_finds_nothing(tmp_path):
     command = [sys.executable, HERE / "run.py", "--frames", "300", "--sessions", "60", "--seed", "3"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = completed(command, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^60 hostile sessions", done.stdout, flags=re.MULTILINE)
     assert re.search(r"^ +attacked( +[\d.,]+){4}$", done.stdout, flags=re.MULTILINE)
@@ -269,13 +269,7 @@ def test_a_finding_is_written_down_and_ends_the_command_with_1(tmp_path):
         "from queueber.capnp.reader import Frame; Frame.spend = lambda *_: 1 / 0\n"
         "import run; sys.exit(run.main())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(HERE)!r})\n{faulty}"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = completed([sys.executable, "-c", f"import sys; sys.path.insert(0, {str(HERE)!r})\n{faulty}"], cwd=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "ZeroDivisionError" in done.stdout
     files = list((tmp_path / "fuzz-findings").iterdir())
@@ -288,7 +282,7 @@ def test_a_finding_is_written_down_and_ends_the_command_with_1(tmp_path):
 @pytest.mark.parametrize("name", TARGETS)
 def test_guided_fuzzing_runs(name, tmp_path):
     command = [sys.executable, HERE / "guided.py", name, "-runs=200", tmp_path]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = completed(command, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Done 200 runs" in done.stderr
 

@@ -1,7 +1,6 @@
 """The programs of the how-to pages, as parts of a small project, and the commands and settings that they name."""
 
 import re
-import subprocess
 import sys
 
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from queueber.cli.commands import queueber
 from queueber.cli.queue_changes import CHANGEABLE
 from tests.pages.page import ROOT, steps
+from tests.support.processes import completed
 
 SETTINGS = """
 SECRET_KEY = "a test"
@@ -51,7 +51,7 @@ def test_the_project_of_the_page_passes_its_own_tests(page, tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     command = [sys.executable, "-m", "pytest", "-q", "--import-mode=prepend", "-p", "no:cacheprovider", tmp_path]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    done = completed(command, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
 

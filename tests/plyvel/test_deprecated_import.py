@@ -1,20 +1,18 @@
 """`queueber.store.plyvel`, where the package used to be."""
 
-import subprocess
 import sys
 
 import pytest
 
 import queueber.store
 from queueber import plyvel
+from tests.support.processes import completed
 
 
 def test_importing_the_old_name_warns_and_gives_the_package():
     # In a process of its own: once the submodule is imported, the package's attribute is found without a warning.
     script = "from queueber.store import plyvel; from queueber import plyvel as new; print(plyvel is new)"
-    done = subprocess.run(
-        [sys.executable, "-W", "always", "-c", script], capture_output=True, text=True, check=False, timeout=60
-    )
+    done = completed([sys.executable, "-W", "always", "-c", script])
     assert done.stdout == "True\n"
     assert "<string>:1: DeprecationWarning: queueber.store.plyvel is now queueber.plyvel" in done.stderr
 

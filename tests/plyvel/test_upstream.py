@@ -14,6 +14,7 @@ import queueber
 from queueber import plyvel
 from queueber.plyvel.iterator import IteratorArguments
 from queueber.plyvel.options import Parameters
+from tests.support.processes import completed
 
 ROOT = Path(queueber.__file__).parents[1]
 
@@ -44,7 +45,7 @@ def directory(tmp_path_factory) -> Path:
     # pip builds the metadata in an isolated environment, which takes most of the time.
     fetch = [*pip, "--no-binary", "plyvel", "--retries", "1", "--timeout", "10", "--dest", str(made), wanted]
     try:
-        done = subprocess.run(fetch, capture_output=True, text=True, timeout=120, check=False)
+        done = completed(fetch)
     except subprocess.TimeoutExpired:
         pytest.skip(f"{wanted} could not be fetched within two minutes")
     if done.returncode:
@@ -64,7 +65,7 @@ def test_plyvels_own_tests_pass_except_the_listed_ones(directory):
     report = directory / "report.xml"
     run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", "test_plyvel.py"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(run, cwd=directory, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = completed(run, cwd=directory, env=environment, timeout=240)
     assert report.exists(), done.stdout + done.stderr
     cases = {case.get("name"): case for case in ET.parse(report).iter("testcase")}
     assert len(cases) == TEST_COUNT

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.processes import completed
 from tests.support.server_process import TIMEOUT_SECONDS, TWISTD, Server
 
 __all__ = ["HERE", "TIMEOUT_SECONDS", "TWISTD", "Server", "Traffic", "foreign", "start"]
@@ -27,13 +28,7 @@ def start(tmp_path):
 
 def foreign(scenario: str, port: int, *args: str, script: str = "foreign_peer.py") -> str:
     """Run a scenario of *script*, with pycapnp's own RPC client; return its output."""
-    done = subprocess.run(
-        [sys.executable, str(HERE / script), scenario, str(port), *args],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-        check=False,
-    )
+    done = completed([sys.executable, str(HERE / script), scenario, str(port), *args])
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from queueber.store import verify
-from tests.support.server_process import run_command
+from tests.support.processes import run_command
 
 pytestmark = pytest.mark.slow
 

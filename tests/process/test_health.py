@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from tests.process.certificates import Authority
-from tests.support.server_process import run_command
+from tests.support.processes import run_command
 
 pytestmark = pytest.mark.slow
 

@@ -14,6 +14,7 @@ import pytest
 from queueber.loadgen.scenarios import SCENARIOS
 from queueber.store import inspect
 from tests.process.conftest import TIMEOUT_SECONDS
+from tests.support.processes import completed
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -28,9 +29,7 @@ def command(start):
 @pytest.fixture
 def run(command):
     def run(*arguments):
-        done = subprocess.run(
-            (*command, *arguments), capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
-        )
+        done = completed((*command, *arguments))
         assert done.returncode == 0, done.stderr
         assert "\x1b" not in done.stderr + done.stdout
         return done

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from queueber.store import verify
-from tests.process.conftest import HERE, TIMEOUT_SECONDS
+from tests.process.conftest import HERE
 from tests.process.pseudo_terminal import CTRL_C, CTRL_D, PseudoTerminal
-from tests.support.server_process import run_command
+from tests.support.processes import completed, run_command
 
 pytestmark = pytest.mark.slow
 
@@ -30,13 +30,7 @@ def queueber(*arguments):
 
 
 def filler(step, port):
-    done = subprocess.run(
-        [sys.executable, str(HERE / "filler.py"), step, f"127.0.0.1:{port}"],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-        check=False,
-    )
+    done = completed([sys.executable, str(HERE / "filler.py"), step, f"127.0.0.1:{port}"])
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -143,15 +137,11 @@ def test_a_backup_that_would_be_out_of_sight_is_not_made(start, tmp_path):
     assert server.port
     (tmp_path / "private").mkdir()
     backup = shlex.join(["-m", "queueber.cli", "backup", "-d", str(server.data_dir), f"{tmp_path}/private/b"])
-    done = subprocess.run(
+    done = completed(
         [
             *("unshare", "--mount", "sh", "-c"),
             f"mount --make-rprivate / && mount -t tmpfs tmpfs {tmp_path}/private && exec {sys.executable} {backup}",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=TIMEOUT_SECONDS,
+        ]
     )
     assert done.returncode == 74, done.stderr
     assert re.fullmatch(

@@ -16,7 +16,7 @@ import queueber.client
 from queueber.errors import QueueberError
 from queueber.testing import TestServer
 from tests.process.conftest import TIMEOUT_SECONDS
-from tests.support.server_process import run_command
+from tests.support.processes import completed, run_command
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "python.md").read_text()
@@ -151,12 +151,7 @@ def test_the_certificates_the_server_and_the_client_fit_together(start, tmp_path
 
     (shown,) = re.findall(r"`queueber (--addr localhost:9091 .*?) add cat\.jpg`", GUIDE)
     arguments = shlex.split(shown.replace("9091", str(port)))
-    done = subprocess.run(
-        [sys.executable, "-m", "queueber.cli", *arguments, "--queue", "pictures", "poll", "--no-wait"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-        check=False,
+    done = completed(
+        [sys.executable, "-m", "queueber.cli", *arguments, "--queue", "pictures", "poll", "--no-wait"], cwd=tmp_path
     )
     assert "attempt 1: cat.jpg" in done.stdout, done.stderr

@@ -2,15 +2,15 @@
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.processes import completed
+
 pytestmark = pytest.mark.slow
 
-TIMEOUT_SECONDS = 60
 GUIDE = (Path(__file__).parents[2] / "docs" / "scripting.md").read_text()
 
 QUEUEBER = f'queueber() {{ {sys.executable} -m queueber.cli "$@"; }}\n'
@@ -22,15 +22,10 @@ def test_a_worker_takes_every_item_byte_for_byte_and_ends_when_there_is_none(sta
     server = start()
 
     def sh(text):
-        return subprocess.run(
+        return completed(
             ["sh", "-c", QUEUEBER + LP + text],
             cwd=tmp_path,
             env={**os.environ, "QUEUEBER_ADDR": f"127.0.0.1:{server.port}"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_SECONDS,
-            check=False,
         )
 
     added = sh("printf 'a\\n\\000\\n' | queueber add --queue letters && queueber add --queue letters -- -5")

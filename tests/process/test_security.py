@@ -4,7 +4,6 @@ import os
 import pickle
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from queueber.rpc import encoder
 from tests.process.test_maintenance import queueber
+from tests.support.processes import completed
 
 pytestmark = pytest.mark.slow
 
@@ -114,9 +114,7 @@ def test_another_user_gets_at_neither_the_data_nor_the_sockets(start):
         wanted = [folder / "data", folder / "data" / "control.sock", folder / "q.sock", folder / "m.sock", open_to_all]
         # The interpreter may be in a directory that the other user cannot enter.
         python = shutil.which("python3", path="/usr/bin:/bin") or sys.executable
-        done = subprocess.run(
-            [python, "-I", "-c", TRY, str(NO_USER), *map(str, wanted)], capture_output=True, text=True, check=False
-        )
+        done = completed([python, "-I", "-c", TRY, str(NO_USER), *map(str, wanted)])
         server.stop()
     assert done.stdout.split() == [
         word for path in wanted for word in ("allowed" if path == open_to_all else "refused", str(path))

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.process.conftest import TIMEOUT_SECONDS, foreign
 from tests.process.pseudo_terminal import PseudoTerminal, plain
+from tests.support.processes import completed
 
 pytestmark = pytest.mark.slow
 
@@ -92,9 +93,7 @@ def test_a_missing_library_is_reported_in_one_line(tmp_path):
         "from twisted.scripts.twistd import run; run()"
     )
     options = ("--nodaemon", "--pidfile=", "queueber", f"--data-dir={tmp_path}/d", "--http=127.0.0.1:0")
-    server = subprocess.run(
-        [sys.executable, "-c", script, *options], capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
-    )
+    server = completed([sys.executable, "-c", script, *options])
     assert server.returncode == 64
     assert server.stderr == "queueber: --http needs the extra `http`: pip install 'queueber[http]'\n"
 
@@ -280,7 +279,7 @@ def test_on_loopback_the_console_asks_for_the_password(start, tmp_path):
 
 
 def test_an_address_without_a_server_is_reported_in_one_line():
-    done = subprocess.run([*COMMAND, "manhole", "unix:/nowhere/m.sock"], capture_output=True, text=True, check=False)
+    done = completed([*COMMAND, "manhole", "unix:/nowhere/m.sock"])
     assert done.returncode == 1
     assert re.fullmatch(r"queueber: no console at unix:/nowhere/m\.sock: .*\n", done.stderr)
 

@@ -4,7 +4,6 @@ import resource
 import signal
 import socket
 import stat
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from queueber.broker.storage import PutQueue
 from queueber.store import open_store
 from queueber.units import WallMs
 from tests.process.conftest import TIMEOUT_SECONDS, TWISTD, Traffic, foreign
+from tests.support.processes import completed
 
 pytestmark = pytest.mark.slow
 
@@ -123,13 +123,7 @@ def test_twist_ends_wrong_options_with_64(start):
 def test_without_assertions_it_does_not_start(tmp_path):
     """Assertions notice a bug before its effects are on disk."""
     command = ("--nodaemon", "--pidfile=", "queueber", f"--data-dir={tmp_path}/d", "--listen=127.0.0.1:0")
-    done = subprocess.run(
-        [sys.executable, "-O", "-c", TWISTD, *command],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-        check=False,
-    )
+    done = completed([sys.executable, "-O", "-c", TWISTD, *command])
     assert done.returncode == 78
     assert done.stderr == ("queueber: Python runs without assertions (-O or PYTHONOPTIMIZE), which a server needs\n")
     assert not (tmp_path / "d").exists()

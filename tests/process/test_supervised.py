@@ -15,7 +15,7 @@ from queueber import api
 from queueber.cli.commands import EXIT_EMPTY
 from tests.process.conftest import TIMEOUT_SECONDS, TWISTD
 from tests.support.peer import Peer, polling
-from tests.support.server_process import run_command
+from tests.support.processes import completed, run_command
 
 pytestmark = pytest.mark.slow
 
@@ -124,13 +124,7 @@ def test_a_level_and_a_format_without_effect_are_logged(tmp_path, where):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         command = ("--nodaemon", "--pidfile=", where, "queueber", f"--data-dir={tmp_path}/d", "--log-level=warn")
-        done = subprocess.run(
-            [sys.executable, "-c", TWISTD, *command, "--log-format=json", f"--listen=127.0.0.1:{port}"],
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_SECONDS,
-            check=False,
-        )
+        done = completed([sys.executable, "-c", TWISTD, *command, "--log-format=json", f"--listen=127.0.0.1:{port}"])
     assert done.returncode == 74
     if where != "--syslog":
         said = (

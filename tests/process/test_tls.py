@@ -13,7 +13,7 @@ import pytest
 from queueber.cli.commands import EXIT_EMPTY
 from tests.process.certificates import Authority
 from tests.process.conftest import TIMEOUT_SECONDS
-from tests.support.server_process import run_command
+from tests.support.processes import run_command
 
 pytestmark = pytest.mark.slow
 

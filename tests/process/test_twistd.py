@@ -16,7 +16,7 @@ import pytest
 
 from queueber.server.net.listeners import parse_listen
 from tests.process.conftest import TIMEOUT_SECONDS, TWISTD, foreign
-from tests.support.server_process import free_port
+from tests.support.processes import completed, free_port
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -44,14 +44,7 @@ def background(tmp_path):
     """Run `twistd` in the background, and return its completed parent process.  The server ends with the test."""
 
     def run(*words, log="twistd.log"):
-        done = subprocess.run(
-            [sys.executable, "-c", TWISTD, "--pidfile=q.pid", *words],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = completed([sys.executable, "-c", TWISTD, "--pidfile=q.pid", *words], cwd=tmp_path)
         done.log = tmp_path / log
         return done
 
@@ -232,15 +225,11 @@ def test_without_standard_streams_it_serves_and_stops(tmp_path, runner):
 def test_process_number_1_does_not_lose_a_stop_that_comes_before_it_has_a_handler(tmp_path):
     """The case of the image: the signal is blocked at first, and sent before Python has started."""
     shell = 'kill -TERM $$; exec "$@"'
-    done = subprocess.run(
+    done = completed(
         [
             *("unshare", "--pid", "--fork", "--kill-child", "env", "--block-signal=TERM", "sh", "-c", shell, "sh"),
             *(sys.executable, "-m", "twisted", "queueber", f"--data-dir={tmp_path}/q", "--listen=127.0.0.1:0"),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+        ]
     )
     if "unshare failed" in done.stderr:
         pytest.skip("no namespace can be made here")
@@ -298,14 +287,7 @@ def test_an_unusable_working_directory_is_reported_in_a_line(tmp_path, how, word
             'cd "$0" && exec setpriv --bounding-set=-dac_override,-dac_read_search "$@"',
             str(directory),
         ]
-    done = subprocess.run(
-        [*enter, sys.executable, *words],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONSAFEPATH": "1"},
-        timeout=120,
-        check=False,
-    )
+    done = completed([*enter, sys.executable, *words], env={**os.environ, "PYTHONSAFEPATH": "1"})
     assert "Traceback" not in done.stdout + done.stderr
     if "queueber" not in words:
         assert (done.returncode, done.stderr) == (0, "")

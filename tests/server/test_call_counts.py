@@ -1,11 +1,12 @@
 """How many Python calls one call of a client takes; `call_counts.py` says what is counted, and lists them."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.processes import completed
 
 PROGRAM = Path(__file__).with_name("call_counts.py")
 
@@ -15,7 +16,7 @@ BOUNDS = {"add": (60, 65), "poll": (90, 65), "remove": (60, 65)}
 
 @pytest.mark.slow
 def test_a_lone_call_takes_few_python_calls():
-    done = subprocess.run([sys.executable, PROGRAM], capture_output=True, text=True, check=False)
+    done = completed([sys.executable, PROGRAM])
     assert done.returncode == 0, done.stderr
     counts = {kind: (found["ours"], found["others"]) for kind, found in json.loads(done.stdout).items()}
     assert counts.keys() == BOUNDS.keys()

@@ -1,12 +1,12 @@
 """The integration with twistd: the parent process that waits, the pid file, invalid paths."""
 
 import os
-import subprocess
 import sys
 
 import pytest
 
 from queueber.server.app.daemonize import Launcher
+from tests.support.processes import completed
 
 
 @pytest.fixture
@@ -111,6 +111,6 @@ def test_the_parent_exits_with_the_status_of_the_start(child, status, printed):
         "if os.fork(): os._exit(99)\n"
         f"options['statusPipe'] = writing; launcher.begin(); {child}\nos._exit(0)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    done = completed([sys.executable, "-c", script])
 
     assert (done.returncode, done.stderr) == (status, printed)

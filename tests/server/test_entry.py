@@ -1,20 +1,17 @@
 """Signals before the reactor runs."""
 
 import signal
-import subprocess
 import sys
 
 import pytest
 
+from tests.support.processes import completed
+
 
 def run(script):
     """Run *script* in a process that has imported only the entry point."""
-    return subprocess.run(
-        [sys.executable, "-c", f"import os, signal, sys\nfrom queueber.server.app.entry import *\n{script}"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+    return completed(
+        [sys.executable, "-c", f"import os, signal, sys\nfrom queueber.server.app.entry import *\n{script}"]
     )
 
 

@@ -1,6 +1,5 @@
 """Values of rows are read back, and damage to them is detected."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from queueber.store.rows.side_records import decode_dedup, decode_end, decode_se
 from queueber.store.rows.structs import STORED_ITEM
 from queueber.units import SpanMs, WallMs
 from queueber.values import Death, DeathReason
+from tests.support.processes import completed
 
 ROW = item_key(QueueNumber(1), LOWEST)
 
@@ -408,10 +408,5 @@ def test_pycapnp_reads_a_stored_item(make, tmp_path):
         "item = schema.StoredItem.from_segments([value])\n"
         "print(item.contents, item.addedAtMs, item.attempts)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(schema), str(tmp_path / "value")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = completed([sys.executable, "-c", script, str(schema), str(tmp_path / "value")])
     assert done.stdout == "b'contents' 5 3\n", done.stderr

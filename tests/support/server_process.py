@@ -11,11 +11,9 @@ import time
 from pathlib import Path
 from typing import Self
 
+from tests.support.processes import TIMEOUT_SECONDS
 from tests.support.waiting import until
 from tests.support.warm_start import WarmProcess
-
-TIMEOUT_SECONDS = 120.0
-"""For whatever takes a moment: only what would never come is to be found out, however busy the machine is."""
 
 # What the `twistd` script does, found by any interpreter.
 ALLOWED = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files})); "
@@ -24,21 +22,6 @@ ALLOWED = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({files},
 KIB_PER_MIB = 1024
 
 TWISTD = "from twisted.scripts.twistd import run; run()"
-
-
-COMMAND = (sys.executable, "-m", "queueber.cli")
-
-
-def run_command(*arguments: object, **how) -> subprocess.CompletedProcess:
-    """Run `queueber` with *arguments*, without an input, and return the ended process, its output as text."""
-    how = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "timeout": TIMEOUT_SECONDS} | how
-    return subprocess.run([*COMMAND, *map(str, arguments)], check=False, **how)
-
-
-def free_port() -> int:
-    """Return a port that no process listens at now."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return found.getsockname()[1]
 
 
 class Server:

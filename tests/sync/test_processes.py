@@ -3,7 +3,6 @@
 import gc
 import os
 import signal
-import subprocess
 import sys
 import textwrap
 import threading
@@ -16,6 +15,7 @@ from queueber import sync
 from queueber.client_core.errors import OutcomeUnknown
 from queueber.errors import InvalidRequest
 from tests.support.forks import in_child
+from tests.support.processes import completed
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -208,9 +208,7 @@ def test_a_client_that_is_not_referenced_ends_its_thread(url):
 
 
 def run(url, program):
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), url], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = completed([sys.executable, "-c", textwrap.dedent(program), url])
     return done.returncode, done.stdout, done.stderr
 
 

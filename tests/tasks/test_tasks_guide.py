@@ -15,6 +15,7 @@ import pytest
 from queueber.tasks import Backoff, Tasks
 from queueber.tasks.options import WEIGHTS
 from queueber.tasks.task import Adder
+from tests.support.processes import completed
 from tests.support.server_process import TIMEOUT_SECONDS, Server
 
 ROOT = Path(__file__).parents[2]
@@ -75,9 +76,7 @@ def folder(tmp_path):
 
 
 def run(folder, source):
-    done = subprocess.run(
-        [sys.executable, "-c", source], cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
-    )
+    done = completed([sys.executable, "-c", source], cwd=folder)
     assert (done.stderr, done.returncode) == ("", 0)
     return done.stdout
 

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import subprocess
 import sys
 import textwrap
 import threading
@@ -15,6 +14,7 @@ from queueber.errors import InvalidRequest
 from queueber.limits import Limits
 from queueber.testing import TestServer
 from queueber.testing.reactor_thread import NAME
+from tests.support.processes import completed
 
 
 def test_a_server_begins_empty_each_time(client_of):
@@ -136,14 +136,7 @@ def test_a_forked_child_can_connect_and_leaves_the_server_alone(server, client_o
 
 
 def run(program):
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = completed([sys.executable, "-W", "error", "-c", textwrap.dedent(program)])
     assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
 
 

@@ -22,7 +22,8 @@ import pytest
 from queueber.sync import connect
 from queueber.worker.worker import AGAIN_SECONDS
 from tests.process.certificates import Authority
-from tests.support.server_process import Server, free_port
+from tests.support.processes import free_port
+from tests.support.server_process import Server
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
