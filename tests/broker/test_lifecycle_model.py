@@ -12,7 +12,6 @@ from attrs import define, field
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
@@ -24,6 +23,7 @@ from queueber.broker.storage import DeleteItem
 from queueber.errors import InvalidRequest, Overloaded, QueueberError
 from queueber.units import SpanMs, WallMs
 from queueber.values import ItemOptions, NewItem
+from tests.support.broker_machine import BrokerMachine
 
 LINES = ("queue", "dead")
 QUIET = st.sampled_from([True, False, False])
@@ -131,12 +131,8 @@ class State:
         self.items, self.leases, self.chosen = {}, {}, {}
 
 
-class LifeMachine(RuleBasedStateMachine):
+class LifeMachine(BrokerMachine):
     """Calls, settings, time, commits and crashes in any order."""
-
-    def __init__(self, make_harness):
-        super().__init__()
-        self.make_harness = make_harness
 
     @initialize(tight=st.booleans(), changes=CHANGES)
     def start(self, tight, changes):
@@ -147,21 +143,8 @@ class LifeMachine(RuleBasedStateMachine):
         self.live, self.excused = set(), set()
         self.configure(changes)
 
-    @property
-    def broker(self):
-        return self.harness.broker
-
-    @property
-    def now(self):
-        return self.harness.now
-
     def line(self, name):
         return self.harness.queue if name == "queue" else self.broker.queues.dead_line(self.harness.queue)
-
-    def submit(self, plan, effect=lambda _: None):
-        self.harness.submit(plan)
-        effect(self.now_model)
-        self.effects[plan] = effect
 
     @rule(count=st.integers(1, 4), span=st.sampled_from([0, 0, 0, 20, 200]), delay=st.sampled_from([0, 0, 0, 30]))
     def add(self, count, span, delay=0):
@@ -309,7 +292,7 @@ class LifeMachine(RuleBasedStateMachine):
         plans = self.harness.pending[:count]
         self.harness.commit(count)
         for plan in plans:
-            self.effects.pop(plan)(self.durable)
+            self.made_durable(plan)
             if isinstance(plan.reply, list):
                 self.live |= {each.lease.id for each in plan.reply if getattr(each, "lease", None) is not None}
         self.check_disk()

@@ -6,7 +6,6 @@ is made, and to another when the plan is durable.  After a crash the second
 model is right.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from attrs import define
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
@@ -28,6 +26,7 @@ from queueber.broker.waiter import PollState
 from queueber.errors import InvalidRequest, Overloaded, StorageError
 from queueber.units import WallMs
 from queueber.values import Action, NewItem, Outcome, Settlement
+from tests.support.broker_machine import BrokerMachine
 
 QUEUES = ("one", "two")
 FRAIL = "two"
@@ -60,12 +59,8 @@ class AskedFor:
     old: Any
 
 
-class BrokerMachine(RuleBasedStateMachine):
+class CallsMachine(BrokerMachine):
     """Calls, time, commits, scans and crashes in any order."""
-
-    def __init__(self, make_harness):
-        super().__init__()
-        self.make_harness = make_harness
 
     @initialize(tight=st.booleans(), first=ITEMS, second=ITEMS, durable=st.booleans())
     def start(self, tight, first, second, durable):
@@ -73,7 +68,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.limits = self.harness.limits
         self.harness.configure(FRAIL, maxAttempts=ATTEMPTS_MAX)
         self.now_model, self.durable = (QueueModel(attempts_max={FRAIL: ATTEMPTS_MAX}) for _ in range(2))
-        self.effects: dict[object, Callable[[QueueModel], None]] = {}
+        self.effects = {}
         self.known: list[tuple[str, bytes, bytes]] = []
         """Queue, lease and item of every delivery decided so far, confirmed or not."""
         self.forget_life()
@@ -93,19 +88,6 @@ class BrokerMachine(RuleBasedStateMachine):
         self.live = set(self.durable.leases)
         self.queues = [self.harness.broker.queue(name) for name in QUEUES]
         """References to the queues, such as capabilities are."""
-
-    @property
-    def broker(self):
-        return self.harness.broker
-
-    @property
-    def now(self):
-        return self.harness.now
-
-    def submit(self, plan, effect=lambda _: None):
-        self.harness.submit(plan)
-        effect(self.now_model)
-        self.effects[plan] = effect
 
     # Calls
 
@@ -377,7 +359,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.live |= {each.lease.id for each in delivered if each.lease is not None and each not in gone}
         self.harness.commit(count)
         for plan in plans:
-            self.effects.pop(plan)(self.durable)
+            self.made_durable(plan)
         for delivery in delivered:
             assert delivery.waiter.done
             self.claimed.remove(delivery.waiter)
@@ -389,15 +371,11 @@ class BrokerMachine(RuleBasedStateMachine):
                 model.give_back(lease_id)
 
             effect(self.now_model)
-            self.effects[plan] = effect
+            self.effects[plan] = (effect,)
         self.check_disk()
 
     def check_disk(self):
         assert self.harness.rows.state(self.name_of) == self.durable.state()
-
-    def name_of(self, number):
-        record = self.harness.rows.queues[number]
-        return dead(record.name) if record.dead_of else record.name
 
     @precondition(lambda self: self.refills)
     @rule(old=st.booleans(), fails=SELDOM, data=st.data())
@@ -497,7 +475,7 @@ class BrokerMachine(RuleBasedStateMachine):
 @pytest.mark.slow
 def test_the_broker_agrees_with_the_model(make_harness):
     run_state_machine_as_test(
-        lambda: BrokerMachine(make_harness),
+        lambda: CallsMachine(make_harness),
         settings=settings(max_examples=200, stateful_step_count=40, deadline=None),
     )
 
@@ -514,7 +492,7 @@ class Choices:
 
 def test_a_dead_item_that_is_larger_than_all_windows_stays_in_its_window(make_harness):
     """Found by the machine: the error and the name of the queue are part of the item."""
-    state = BrokerMachine(make_harness)
+    state = CallsMachine(make_harness)
     state.start(tight=True, first=[(b"", 0)], second=[(b"", 0)], durable=False)
     for name in QUEUES:
         state.work(data=Choices(0), name=name, wanted=1)
@@ -525,7 +503,7 @@ def test_a_dead_item_that_is_larger_than_all_windows_stays_in_its_window(make_ha
 
 def test_a_poll_that_has_timed_out_and_whose_peer_is_paused_starts_no_scan_after_another(make_harness):
     """Found by the machine: the window has room for one of the ready items, so each scan's rows are dropped."""
-    state = BrokerMachine(make_harness)
+    state = CallsMachine(make_harness)
     state.start(tight=True, first=[(b"", 0)], second=[(b"", 0)], durable=True)
     state.drop_window(gone=False, name="two", wanted=1)
     state.pause(peer="slow")

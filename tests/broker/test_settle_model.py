@@ -12,7 +12,6 @@ from attrs import define, field
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
@@ -25,6 +24,7 @@ from queueber.broker.model import Facts, Item, Key
 from queueber.errors import QueueberError
 from queueber.units import SpanMs, WallMs
 from queueber.values import Action, DeathReason, NewItem, Outcome, Settled, Settlement
+from tests.support.broker_machine import BrokerMachine
 
 LIMITED, ENDLESS = QUEUES = ("limited", "endless")
 ATTEMPTS_MAX = 2
@@ -56,18 +56,14 @@ class Expected:
         return effect(self.model)
 
 
-class SettleMachine(RuleBasedStateMachine):
+class SettleMachine(BrokerMachine):
     """Workers that settle, and an operator who redrives."""
-
-    def __init__(self, make_harness):
-        super().__init__()
-        self.make_harness = make_harness
 
     @initialize(tight=st.booleans(), items=st.integers(1, 6))
     def start(self, tight, items):
         self.harness = self.make_harness(**(TIGHT if tight else {}))
         self.now_model, self.durable = QueueModel(), QueueModel()
-        self.effects: dict[object, list[Effect]] = {}
+        self.effects = {}
         self.leased_at: dict[bytes, int] = {}
         self.known: list[tuple[object, bytes, bytes]] = []
         """Queue, lease and item of each delivery."""
@@ -79,23 +75,9 @@ class SettleMachine(RuleBasedStateMachine):
             self.add(name, [b"x"] * items)
             self.work(name, 3)
 
-    @property
-    def broker(self):
-        return self.harness.broker
-
-    @property
-    def now(self):
-        return self.harness.now
-
     def line(self, queue):
         """The broker's queue for a queue of the model; None if there are no dead items yet."""
         return self.broker.queue(queue[1]).dead if is_dead(queue) else self.broker.queue(queue)
-
-    def submit(self, plan, effects):
-        self.harness.submit(plan)
-        for effect in effects:
-            effect(self.now_model)
-        self.effects[plan] = list(effects)
 
     # Calls
 
@@ -103,7 +85,7 @@ class SettleMachine(RuleBasedStateMachine):
     def add(self, name, contents):
         plan = self.broker.add(self.broker.queue(name), [[NewItem(each, SpanMs(0)) for each in contents]], self.now)
         items = self.added(plan.reply[0], contents)
-        self.submit(plan, [lambda model: model.add(name, items)])
+        self.submit(plan, lambda model: model.add(name, items))
 
     def added(self, ids, contents):
         now = self.now
@@ -122,7 +104,7 @@ class SettleMachine(RuleBasedStateMachine):
         while not waiter.done and self.broker.polls.has_runnable:
             for plan in self.broker.claims.distribute(self.now):
                 (delivery,) = plan.reply
-                self.submit(plan, self.claimed(queue, delivery))
+                self.submit(plan, *self.claimed(queue, delivery))
             for refill in self.broker.take_refills():
                 self.broker.refilled(refill, self.harness.rows.scan(refill.number, refill.after, items_max=3))
             self.commit(all_of_them=True)
@@ -191,14 +173,14 @@ class SettleMachine(RuleBasedStateMachine):
             assert [settled.outcome for settled in reply.settled] == outcomes
             assert not reply.changed
             assert not plan.writes
-            self.submit(plan, [])
+            self.submit(plan)
             return
         assert reply.settled == expected.settled
         for (name, *contents), ids in zip(adds, reply.added, strict=True):
             items = self.added(ids, contents)
             expected.do(lambda model, name=name, items=items: model.add(name, items))
         assert reply.changed == bool(expected.effects and plan.writes)
-        self.submit(plan, expected.effects)
+        self.submit(plan, *expected.effects)
 
     def expect(self, scope, entries, rows):
         expected = Expected(self.now_model.copy())
@@ -279,7 +261,7 @@ class SettleMachine(RuleBasedStateMachine):
             for lease in ended:
                 effects = self.lost(lease.id, self.now_model.leases[lease.id])
                 rows = self.harness.rows.read(lease.queue, lease.rows())
-                self.submit(self.broker.requeue(lease, rows, self.now), effects)
+                self.submit(self.broker.requeue(lease, rows, self.now), *effects)
 
     def lost(self, lease_id, record):
         effects = []
@@ -319,7 +301,7 @@ class SettleMachine(RuleBasedStateMachine):
             revived = item._replace(key=Key(self.now, key.id), attempts=0, facts=facts)
             effects.append(lambda model, key=key: model.delete(dead(name), key))
             effects.append(lambda model, revived=revived: model.put(to, revived))
-        self.submit(plan, effects)
+        self.submit(plan, *effects)
 
     # The disk
 
@@ -327,14 +309,9 @@ class SettleMachine(RuleBasedStateMachine):
     def commit(self, count=1, all_of_them=False):
         plans = self.harness.pending if all_of_them else self.harness.pending[:count]
         for plan in plans:
-            for effect in self.effects.pop(plan, ()):
-                effect(self.durable)
+            self.made_durable(plan)
         self.harness.commit(len(plans))
         assert self.harness.rows.state(self.name_of) == self.durable.state()
-
-    def name_of(self, number):
-        record = self.harness.rows.queues[number]
-        return dead(record.name) if record.dead_of else record.name
 
     @rule(really=SELDOM)
     def crash(self, really):
