@@ -126,8 +126,10 @@ class Adds:
         Each item comes with its place in the add, and *path* leads to the add within the call.
         """
         for place, item in items:
-            why = None if item.options is None else self._why_never(item, item.options, place, now, path)
-            if why is not None:
+            options = item.options
+            if options is None or not (options.due or options.expires_at):
+                continue
+            if (why := self._why_never(item, options, place, now, path)) is not None:
                 return why
         return None
 

@@ -65,9 +65,11 @@ class Lifecycle:
     def _change(
         self, queue: Queue, changes: SettingFields, reset: Collection[str] = ()
     ) -> Plan[Settings | QueueberError]:
-        why: QueueberError | None = self._queues.why_full() if queue.number is None else None
+        why: QueueberError | None = None
         if queue.owner is not None:
             why = InvalidRequest("dead items have no settings of their own")
+        elif (changes or reset) and queue.number is None:
+            why = self._queues.why_full()
         if why is not None or not (changes or reset):
             return self._uncommitted.plan(queue, [], why or queue.settings)
         # The call is a use of the queue: the next look begins the time anew.

@@ -17,6 +17,8 @@ class _Held:
     """One lease, and its items that are not settled yet."""
 
     session: object
+    """None after an extension: the lease has a deadline now."""
+
     ids: set[bytes]
 
 
@@ -57,6 +59,11 @@ class HeldLeases:
             del self._held[lease]
         return True
 
+    def leave_session(self, lease: bytes) -> None:
+        """Note that *lease* has a deadline now.  Its items are still held: those in stock may be handed out."""
+        if (held := self._held.get(lease)) is not None:
+            held.session = None
+
     def after_remove(self, item_id: bytes, lease: bytes, read: Read[T]) -> Read[T]:
         """Return *read*, or a function that also drops the item: it is removed, or was not held."""
         if lease not in self._held:
@@ -69,9 +76,20 @@ class HeldLeases:
 
         return reading
 
-    def after_extend(self, lease: bytes, read: Read[T]) -> Read[T]:
-        """Return *read*, or a function that also drops the lease: it has a deadline now, or is lost."""
-        return self.after_remove(b"", lease, read)
+    def after_extend(self, lease: bytes, read: Read[bool]) -> Read[bool]:
+        """Return *read*, or a function that also notes that the lease has a deadline now, or is lost."""
+        if lease not in self._held:
+            return read
+
+        def reading(results: rpc.Results) -> bool:
+            is_extended = read(results)
+            if is_extended:
+                self.leave_session(lease)
+            else:
+                self.forget(lease)
+            return is_extended
+
+        return reading
 
     def after_settle(self, entries: Sequence[Settlement], read: Read[api.SettleResponse]) -> Read[api.SettleResponse]:
         """Return *read*, or a function that also drops what *entries* have settled."""
@@ -83,8 +101,10 @@ class HeldLeases:
             for entry, settled in zip(entries, response.settled, strict=False):
                 if settled.outcome is Outcome.LEASE_LOST:
                     self.forget(entry.lease)
+                elif entry.action is Action.EXTEND and response.changed and settled.outcome is Outcome.DONE:
+                    self.leave_session(entry.lease)
                 elif settled.outcome is Outcome.NOT_FOUND or response.changed:
-                    self.forget(entry.lease, b"" if entry.action is Action.EXTEND else entry.id)
+                    self.forget(entry.lease, entry.id)
             return response
 
         return reading

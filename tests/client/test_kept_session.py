@@ -117,7 +117,6 @@ def test_a_lease_that_an_operator_ends_is_reported_by_a_ping(joined, joined_clie
         lambda item, queue: item.remove(),
         lambda item, queue: queue.remove(item.id, item.lease),
         lambda item, queue: queue.fail(item.id, item.lease),
-        lambda item, queue: item.extend(60_000),
         lambda item, queue: queue.reject(item.id, item.lease),
     ],
 )
@@ -130,6 +129,17 @@ def test_a_settled_item_is_not_reported_as_lost(joined, joined_client, session, 
     reconnect(joined)
     passes(joined, PING_SECONDS + 1)
     assert lost == []
+
+
+def test_a_lease_that_has_left_its_session_is_not_reported_as_lost(joined, joined_client, session, lost):
+    queue = joined_client.queue("mail")
+    joined.result(queue.add(b"x"))
+    (item,) = joined.result(queue.poll(session=session))
+    assert joined.result(item.extend(60_000)) is True
+    reconnect(joined)
+    passes(joined, PING_SECONDS + 1)
+    assert lost == []
+    assert joined.result(item.remove()) is True
 
 
 def test_a_lease_whose_reply_was_lost_is_given_back_after_attaching(joined, joined_client, session):

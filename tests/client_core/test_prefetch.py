@@ -2,13 +2,15 @@
 
 import pytest
 
-from queueber.api import Action, PolledItem, Settlement
+from queueber.api import Action, Outcome, PolledItem, Settled, Settlement, SettleResponse
 from queueber.client_core.delivery import Delivered, DeliveredBatch
 from queueber.client_core.held_leases import HeldLeases
 from queueber.client_core.prefetch import Prefetch, passes
 from queueber.errors import InvalidRequest, Overloaded, Stopping, Unimplemented
 
 LEASE = b"l" * 16
+EXTENSION = Settlement(LEASE, b"", Action.EXTEND)
+EXTENDED = SettleResponse(settled=[Settled(Outcome.DONE)], changed=True)
 
 
 class Time:
@@ -52,6 +54,28 @@ def test_an_item_of_a_session_lives_as_long_as_its_lease_is_held():
     time.now += 1_000
     assert stock.take().id == bytes(16)
     held.forget(LEASE)
+    assert stock.take() is None
+
+
+def test_an_extension_of_its_lease_keeps_an_item_of_a_session_in_stock():
+    held = HeldLeases()
+    stock = Prefetch(10, 10_000, Time(), held)
+    for extend in (held.after_extend, lambda lease, _: held.after_settle([EXTENSION], lambda _: EXTENDED)):
+        held.hold("session", LEASE, [bytes(16), b"\1" * 16])
+        stock.put(batch(1, session=True))
+        extend(LEASE, lambda _: True)(None)
+        assert held.of("session") == []
+        assert stock.take().id == bytes(16)
+        assert (held.forget(LEASE, bytes(16)), LEASE in held) == (True, True)
+        assert (held.forget(LEASE, b"\1" * 16), LEASE in held) == (True, False)
+
+
+def test_an_extension_that_came_too_late_drops_its_items():
+    held = HeldLeases()
+    stock = Prefetch(10, 10_000, Time(), held)
+    held.hold("session", LEASE, [bytes(16)])
+    stock.put(batch(1, session=True))
+    held.after_extend(LEASE, lambda _: False)(None)
     assert stock.take() is None
 
 

@@ -214,6 +214,20 @@ async def test_a_loop_leaves_out_items_whose_lease_its_session_has_lost(face, se
         await items.close()
 
 
+async def test_an_extension_of_a_lease_loses_no_item_of_the_stock(face, url):
+    async with face.client(url) as client, client.session() as session:
+        queue = client.queue()
+        await queue.add(b"1", b"2", b"3")
+        items = aiter(queue.items(3, session=session))
+        first = await anext(items)
+        assert await first.extend(60_000)
+        others = [await anext(items), await anext(items)]
+        assert [each.contents for each in others] == [b"2", b"3"]
+        for each in (first, *others):
+            assert await each.remove()
+        await items.close()
+
+
 async def test_a_closed_session_names_itself(face, url):
     async with face.client(url) as client:
         async with client.session() as session:
