@@ -49,7 +49,7 @@ def connect(
             `exports`.  By default a message may be as long as the server accepts; the client asks for that limit
             before it sends the first message longer than 64 KiB.
         attempts: failed attempts to connect after which a waiting call fails; None waits without a limit.
-        retry_policy: returns the seconds to wait after a given number of failed attempts, 0 to 86,400.  A connection
+        retry_policy: returns the seconds to wait after a given number of failed attempts, at most a day.  A connection
             that ends within 10 s without an answer counts as one.  If it raises or returns something else, the calls
             that wait fail with `InvalidRequest`, and the default backoff is used.
         timeout_ms: the time limit of every call, from the call to its answer; None for no limit.  The wait of a poll

@@ -81,7 +81,7 @@ class Options:
     """Failed attempts to connect after which a waiting call fails; None waits without a limit."""
 
     retry_policy: Callable[[int], float] | None = None
-    """Returns the seconds, 0 to 86,400, to wait after some failed attempts; None for a backoff up to 10 s."""
+    """Returns the seconds, at most a day, to wait after some failed attempts; None for a backoff up to 10 s."""
 
     timeout_ms: int | None = None
     """The time limit of every call, to which the wait of a poll is added; None for no limit."""

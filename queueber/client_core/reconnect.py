@@ -40,7 +40,7 @@ RETRY_SECONDS_MAX: Final = 10.0
 """Range of the wait after a failed attempt, which grows from the first to the second with some jitter."""
 
 DELAY_SECONDS_MAX: Final = 86_400
-"""The longest wait that a retry policy may return: `select` and `poll` refuse some longer ones."""
+"""The longest wait, also if a retry policy returns a longer one: `select` and `poll` refuse some of those."""
 
 _GROWTH: Final = 1.5
 _GROWN: Final = 12
@@ -253,9 +253,10 @@ class Link:
         self._failed_attempts += 1
         try:
             seconds = self._retry_policy(self._failed_attempts)
-            if isinstance(seconds, int | float) and 0 <= seconds <= DELAY_SECONDS_MAX:
-                return seconds
-            why = wrong("the result of retry_policy", seconds, f"0 to {DELAY_SECONDS_MAX:,} seconds")
+            if isinstance(seconds, int | float) and seconds >= 0:
+                # A policy that doubles its waits has no bound of its own.
+                return min(seconds, DELAY_SECONDS_MAX)
+            why = wrong("the result of retry_policy", seconds, "seconds, at least 0")
         except Exception as error:  # noqa: BLE001  (of the program's function)
             why = InvalidRequest(f"retry_policy raised {type(error).__name__}: {error}")
         self._fail_waiting(list(self._waiting), str(why), InvalidRequest)

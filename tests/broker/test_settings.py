@@ -107,6 +107,14 @@ def test_a_queue_beyond_the_limit_of_queues_is_not_configured(make_harness):
         harness.configure(name="another", maxItems=1)
 
 
+def test_a_queue_beyond_the_limit_of_queues_can_be_resumed_because_that_changes_nothing(make_harness):
+    harness = make_harness(queues=1)
+    harness.add(b"")
+    queue = harness.broker.queue("another")
+    plan = harness.broker.lifecycle.pause(queue, adds=True, polls=True, paused=False)
+    assert (plan.writes, plan.reply) == ([], DEFAULT_SETTINGS)
+
+
 def test_dead_items_and_no_changes(harness):
     lifecycle, queues = harness.broker.lifecycle, harness.broker.queues
     assert isinstance(lifecycle.configure(queues.dead_line(harness.queue), {"ttlMs": 1}).reply, InvalidRequest)

@@ -71,9 +71,8 @@ def raises(failed):
 @pytest.mark.parametrize(
     ("policy", "said"),
     [
-        (lambda _: None, "the result of retry_policy is None; it must be 0 to 86,400 seconds"),
+        (lambda _: None, "the result of retry_policy is None; it must be seconds, at least 0"),
         (lambda _: -1, "the result of retry_policy is -1 (int)"),
-        (lambda _: float("inf"), "the result of retry_policy is inf (float)"),
         (lambda _: float("nan"), "the result of retry_policy is nan (float)"),
         (raises, "retry_policy raised ZeroDivisionError: division by zero"),
     ],
