@@ -155,8 +155,10 @@ def _not_awaitable(returned: object) -> object:
 
 def _report(item: WorkItem, error: BaseException) -> None:
     if isinstance(error, Decision):
-        name, queue = type(error).__name__.lower(), item.queue
-        LOG.info("item %s of %s, attempt %d: %s %s", id_text(item.id), queue, item.attempt, name, error)
+        # Not the items of a `Done`: their contents are no matter for a log.
+        words = [str(each) for each in error.args if isinstance(each, int | float | str) and each != ""]
+        text = " ".join([type(error).__name__.lower(), *words])
+        LOG.info("item %s of %s, attempt %d: %s", id_text(item.id), item.queue, item.attempt, text)
     else:
         where = type(error), error, users_frames(error.__traceback__)
         LOG.error("item %s of %s failed, attempt %d", id_text(item.id), item.queue, item.attempt, exc_info=where)

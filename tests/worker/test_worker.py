@@ -76,6 +76,20 @@ class TestThreads:
         assert [round((each.due - server.now).total_seconds()) for each in (deferred, failed)] == [60, 90]
         assert [each.contents for each in server.items("next")] == [b"step two"]
 
+    def test_decisions_that_are_raised_are_logged_in_words(self, server, add, work, caplog):
+        caplog.set_level(logging.INFO)
+        decisions = [Reject("no picture"), Defer(60), Fail(90, "the disk is full"), Fail(30), Fail()]
+        decisions += [Done([AddTo("next", [item_of(b"step two")])])]
+
+        def handler(item):
+            raise decisions[int(item.contents)]
+
+        add(*(b"%d" % each for each in range(len(decisions))))
+        with work(handler, concurrency=1):
+            until(lambda: server.items("next"))
+        words = [each.partition("attempt 1: ")[2] for each in caplog.messages if "attempt 1: " in each]
+        assert sorted(words) == ["defer 60", "done", "fail", "fail 30", "fail 90 the disk is full", "reject no picture"]
+
     def test_a_handler_that_ends_its_thread_fails(self, server, add, work):
         def handler(_):
             raise SystemExit(3)
