@@ -89,6 +89,19 @@ class LazyGroup(click.Group):
             self.add_command(getattr(module, cmd_name.replace("-", "_")))
         return super().get_command(ctx, cmd_name)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; for a name that is unknown but similar to one, raise a usage error with that one."""
+        names = self.list_commands(ctx)
+        if args[0] not in names:
+            # click itself suggests only commands that are imported already.
+            from difflib import get_close_matches  # noqa: PLC0415  (only a mistake needs it)
+
+            for close in get_close_matches(args[0], names, n=1):
+                raise click.UsageError(f"No such command {args[0]!r}. Did you mean {close!r}?", ctx)
+        return super().resolve_command(ctx, args)
+
     def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401  (click's signature)
         """Run the command and exit."""
         extra["standalone_mode"] = False

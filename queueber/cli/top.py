@@ -8,8 +8,8 @@ import click
 
 from queueber.api.control_types import QueueSummary
 from queueber.cli import queue_output as output
-from queueber.cli.arguments import seconds_option
-from queueber.cli.server_options import ServerCommand, ServerSelection, in_seconds, json_option, timeout_option
+from queueber.cli.arguments import seconds_option, time_limit
+from queueber.cli.server_options import ServerCommand, ServerSelection, in_seconds, json_option
 from queueber.cli.top_questions import Questions
 from queueber.cli.top_state import Rates, Top
 from queueber.cli.watch import show
@@ -36,7 +36,14 @@ RETRY_SECONDS: Final = 1.0
     help="Most queues to show, from the first by name.",
 )
 @json_option
-@timeout_option
+@click.option(
+    "--timeout",
+    callback=time_limit,
+    envvar="QUEUEBER_TIMEOUT",
+    show_envvar=True,
+    metavar="SECONDS",
+    help=f"Time to wait for an answer; by default {ANSWER_SECONDS:g}, with --json without limit.",
+)
 @click.pass_obj
 def top(server: ServerSelection, prefix: str, interval: int, limit: int, as_json: bool, timeout: int | None) -> None:
     """

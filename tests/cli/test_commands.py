@@ -348,6 +348,8 @@ def test_an_error_is_one_line_on_standard_error(shell):
     [
         ((), ["Missing command"]),
         (("destroy",), ["No such command 'destroy'"]),
+        (("queus",), ["No such command 'queus'. Did you mean 'queues'?"]),
+        (("pol",), ["No such command 'pol'. Did you mean 'poll'?"]),
         (("poll", "-n", "0"), ["'-n'", "0 is not in the range 1<=x<=4294967295"]),
         (("poll", "--lease", "soon"), ["'--lease'", "'soon' is not a number of seconds"]),
         (("poll", "--wait", "-1"), ["'--wait'", "-1 is not between 0 and 1,000,000,000,000 seconds"]),
@@ -376,6 +378,10 @@ def test_the_version_and_help_are_no_errors(shell):
         result = shell(*command, "--help")
         assert result.exit_code == 0
         assert result.stdout.startswith("Usage: ")
+
+
+def test_the_help_of_top_has_its_own_time_limit(shell):
+    assert "wait for an answer; by default 5, " in " ".join(shell("top", "--help").stdout.split())
 
 
 @pytest.mark.slow
