@@ -86,16 +86,19 @@ class Worlds(RuleBasedStateMachine):
                         self.check_entry(each)
                     self.settles[number] = entries
                 case Extend(lease):
-                    # At least one of its items still needs it.
-                    assert {item for each, item in self.delivered if each == lease} - {
-                        item for each, item in self.out_of_upkeep if each == lease
-                    }
+                    assert self.in_upkeep(lease)
                     self.extends.append((lease, self.now))
                 case GiveBack(lease, _, items):
                     assert {each for each in items if (lease, each) in self.out_of_upkeep} == set()
                     self.server.pop(lease, None)
                 case End():
                     self.ended = True
+
+    def in_upkeep(self, lease):
+        """Return the items that still need *lease*."""
+        return {item for each, item in self.delivered if each == lease} - {
+            item for each, item in self.out_of_upkeep if each == lease
+        }
 
     def check_entry(self, entry):
         key = (entry.lease, entry.id)
@@ -186,9 +189,10 @@ class Worlds(RuleBasedStateMachine):
             answer = OutcomeUnknown("the connection was lost")
         elif answer := bool(self.alive(lease)):
             self.ends[lease] = self.now + SPAN
-        self.engine.extended(lease, answer, sent, self.now)
-        if answer is False:
+        if answer is False and self.in_upkeep(lease):
+            # Otherwise its last settlement may have overtaken the extension, and is sent again if that is not known.
             self.lose(lease)
+        self.engine.extended(lease, answer, sent, self.now)
         self.act()
 
     @precondition(lambda self: self.server)
