@@ -127,15 +127,16 @@ class Extend:
 @frozen
 class GiveBack:
     """
-    Give items of a lease that was given up to other workers, if the session has it still.
+    Give the items of a lease that was given up to other workers, if the session has it still.
 
-    Those that are *begun* as a loss, because they may have stopped the worker, unless it was without a connection.
+    Those with which the worker has begun count as a loss, because they may have stopped it, unless it was without a
+    connection.
     """
 
     lease: bytes
     place: Any
-    items: Sequence[bytes]
-    begun: bool
+    waiting: Sequence[bytes]
+    """Items that no handler has begun with."""
 
 
 @frozen

@@ -42,6 +42,7 @@ from queueber.worker.actions import (
     Delivered,
     Delivery,
     End,
+    GiveBack,
     Lease,
     Log,
     ReportStall,
@@ -201,7 +202,7 @@ class Engine:
             self.counts.lost += 1
             delivery.lease.held.discard(delivery)
             self._log(logging.WARNING, f"item {id_text(delivery.id)} was done after its lease had ended, too late")
-            self._give_up(delivery.lease, delivery.id)
+            self._give_up(delivery.lease)
             return
         if state is State.ENDING and (verdict is None or verdict[:2] == (Action.FAIL, None)):
             # Whatever the handler raised comes from being asked to end.
@@ -332,9 +333,12 @@ class Engine:
             else:
                 self._leave(delivery, "its lease is lost")
 
-    def _give_up(self, lease: Lease, *done: bytes) -> None:
-        """Treat *lease* as lost, because the server may have ended it.  *done*: an item whose result is too late."""
-        self._actions += self._leases.given_back(lease, done)
+    def _give_up(self, lease: Lease) -> None:
+        """Treat *lease* as lost, because the server may have ended it."""
+        if lease.session:
+            # If the session attaches once more, the server has it still, and keeps it for as long.
+            waiting = [each.id for each in lease.held if each.state is State.WAITING]
+            self._actions.append(GiveBack(lease.id, lease.place, waiting))
         self._lose(lease.id, "the server could not be asked in time to keep it")
 
     def _abandon(self, delivery: Delivery, verdict: Verdict, why: str, now: float) -> None:

@@ -328,12 +328,12 @@ class Keeper:
         )
 
     def _give_back(self, action: GiveBack) -> None:
-        if action.begun and self.away_since is None:
-            self._call_until_done(self._source.extend(action.place, action.lease, GIVE_BACK_MS))
-            return
-        entries = [Settlement(action.lease, each, Action.DEFER) for each in action.items]
+        is_away = self.away_since is not None
+        entries = [Settlement(action.lease, each, Action.DEFER) for each in ([b""] if is_away else action.waiting)]
         for start in range(0, len(entries), SETTLEMENTS_MAX):
             self._call_until_done(self._source.settle(entries[start : start + SETTLEMENTS_MAX], []))
+        if not is_away:
+            self._call_until_done(self._source.extend(action.place, action.lease, GIVE_BACK_MS))
 
     def _call_until_done(self, call: Call[Any]) -> None:
         """Make *call*, and repeat it after errors that may pass."""

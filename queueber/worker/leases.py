@@ -11,11 +11,11 @@ that neither a wall clock nor a slow reply makes a lease look longer than it is.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from queueber.errors import QueueberError
 from queueber.units import MS_PER_SECOND, SpanMs
-from queueber.worker.actions import Delivered, Delivery, Extend, GiveBack, Lease, State
+from queueber.worker.actions import Delivered, Delivery, Extend, Lease
 
 EXTEND_FRACTION = 1 / 3
 """The part of a lease's span after which it is extended: two more attempts fit before its end."""
@@ -106,17 +106,6 @@ class Leases:
             lease.extend_at = now + RETRY_SECONDS
         # Without a delivery in upkeep its last settlement has overtaken the extension.
         return answer is False and bool(lease.held)
-
-    def given_back(self, lease: Lease, done: Sequence[bytes]) -> Iterator[GiveBack]:
-        """Yield what returns the items of *lease*, which is given up, and those that are *done* too late."""
-        if not lease.session:
-            return
-        # If the session attaches once more, the server has the lease still, and keeps it for as long.
-        waiting = [each.id for each in lease.held if each.state is State.WAITING]
-        begun = [*done, *(each.id for each in lease.held if each.state is not State.WAITING)]
-        for items, is_begun in ((waiting, False), (begun, True)):
-            if items:
-                yield GiveBack(lease.id, lease.place, items, is_begun)
 
     def _forget(self, lease_id: bytes) -> None:
         self._leases.pop(lease_id, None)

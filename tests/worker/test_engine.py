@@ -373,20 +373,30 @@ class TestSessionLeases:
         lease = scene.deliver("a")
         scene.engine.covered(scene.now + 1)
         scene.advance(2)
-        assert scene.gave_back == [GiveBack(lease, None, [b"a"], begun=True)]
+        assert scene.gave_back == [GiveBack(lease, None, [])]
         scene.engine.covered(scene.now + 30)
         scene.advance(5)
         assert len(scene.gave_back) == 1
 
-    def test_prefetched_items_and_late_results_are_given_back_apart(self):
+    def test_prefetched_items_are_given_back_apart_from_those_that_have_begun(self):
         scene = Scene(concurrency=1, prefetch=2)
         lease = scene.deliver("a", "b", "c")
         scene.engine.covered(scene.now + 1)
         scene.now += 2
         scene.finish("a")
-        begun = {each.begun: sorted(each.items) for each in scene.gave_back if each.lease == lease}
-        assert (begun, len(scene.gave_back)) == ({False: [b"b", b"c"], True: [b"a"]}, 2)
+        (gave_back,) = scene.gave_back
+        assert (gave_back.lease, sorted(gave_back.waiting)) == (lease, [b"b", b"c"])
         assert scene.engine.counts.lost == 3
+
+    def test_a_lease_whose_last_result_was_not_sent_in_time_is_given_back(self):
+        scene = Scene()
+        scene.deliver("a")
+        scene.finish("a")
+        lease = scene.deliver("b")
+        scene.finish("b")
+        scene.engine.covered(scene.now)
+        scene.advance(1)
+        assert lease in [each.lease for each in scene.gave_back]
 
     def test_nothing_is_polled_before_the_session_is_attached(self):
         scene = Scene()

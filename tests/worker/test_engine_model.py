@@ -88,8 +88,8 @@ class Worlds(RuleBasedStateMachine):
                 case Extend(lease):
                     assert self.in_upkeep(lease)
                     self.extends.append((lease, self.now))
-                case GiveBack(lease, _, items):
-                    assert {each for each in items if (lease, each) in self.out_of_upkeep} == set()
+                case GiveBack(lease, _, waiting):
+                    assert not {(lease, each) for each in waiting} & self.out_of_upkeep
                     self.server.pop(lease, None)
                 case End():
                     self.ended = True
