@@ -61,8 +61,12 @@ def test_nothing_is_lost_when_the_power_is_cut(tmp_path):
 def test_cuts_that_lose_are_found_out_where_nothing_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(counts, "TRIES_PER_TARGET", 1)
     monkeypatch.setattr(powercut, "too_few_unknown", lambda history, faults: True)
-    found = powercut.run(2, 12, tmp_path / "keep", ["--durability=os"], long_span=0.5)
-    assert (found.n, found.voids) == (0, 2)
+    # The system may have written all by itself just before a cut.
+    for seed in range(12, 20):
+        found = powercut.run(2, seed, tmp_path / "keep", ["--durability=os"], long_span=0.5)
+        assert (found.n, found.voids) == (0, 2)
+        if found.failures:
+            break
     assert "lost: item" in str(found.failures)
 
 
