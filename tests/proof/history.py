@@ -313,9 +313,11 @@ class History:
         """
         Return a moment before the end of a server that was noticed *now*, and may have ended *late* seconds before.
 
-        On a busy machine clients notice that end up to `BREAKS_SECONDS` earlier.
+        On a busy machine clients notice that end up to `BREAKS_SECONDS` earlier.  What they noticed before it was up is
+        the end of another one.
         """
-        recent = [each for each in self.breaks if each.at > now - BREAKS_SECONDS]
+        begin = max([now - BREAKS_SECONDS, *(crash.up for crash in self.crashes)])
+        recent = [each for each in self.breaks if each.at > begin]
         # A session that moves ends its older connection while the server lives.
         breaks = [each.at for each in recent if "attached over another connection" not in each.why]
         return min([now - late, *breaks])

@@ -10,7 +10,22 @@ import evidence
 import failpoints
 import pytest
 import setups
-from history import Add, Attach, Delivered, Entry, Extend, History, Kept, Operate, Outcome, Poll, Remove, Settle
+from history import (
+    Add,
+    Attach,
+    Break,
+    Crash,
+    Delivered,
+    Entry,
+    Extend,
+    History,
+    Kept,
+    Operate,
+    Outcome,
+    Poll,
+    Remove,
+    Settle,
+)
 from twisted.internet.defer import Deferred, succeed
 from wireclient import Client
 
@@ -177,6 +192,16 @@ def wrapped(monkeypatch):
         return module.function, seen
 
     return wrap
+
+
+@pytest.mark.parametrize(
+    ("breaks", "end"),
+    [([], 2.75), ([2.5], 2.5), ([2.5, 2.6], 2.5), ([1.9], 2.75)],
+    ids=["none", "a client saw it first", "several did", "the end of the server before it"],
+)
+def test_the_end_of_a_server_is_no_later_than_clients_have_seen_it(breaks, end):
+    made = History(crashes=[Crash(1.0, 2.0)], breaks=[Break(at, "closed") for at in breaks])
+    assert made.end_noticed(2.8, 0.05) == pytest.approx(end)
 
 
 def test_a_point_after_a_function_comes_when_it_is_over(wrapped):
