@@ -15,6 +15,20 @@ from tests.support.worker_scene import SPAN, Scene
 REMOVED, FAILED, DEFERRED, REJECTED = Action.REMOVE, Action.FAIL, Action.DEFER, Action.REJECT
 
 
+def waits_after(scene, error, times):
+    """Answer the settles with *error* so many times; return the seconds until each is sent again."""
+    waits = []
+    for _ in range(times):
+        scene.answer_settles(error)
+        assert not scene.settles
+        before = scene.now
+        while not scene.settles:
+            scene.now = scene.engine.wake_at(scene.now)
+            scene.act()
+        waits.append(round(scene.now - before, 2))
+    return waits
+
+
 class TestPlaces:
     def test_a_worker_polls_for_as_many_items_as_it_has_places(self):
         scene = Scene(concurrency=2, prefetch=3)
@@ -131,16 +145,9 @@ class TestVerdicts:
         scene = Scene()
         scene.deliver("a")
         scene.finish("a", verdict=Done((AddTo("next", ()),)).verdict)
-        waits = []
-        for _ in HAND_OFF_WAITS:
-            scene.answer_settles(Overloaded("the queue is full"))
-            assert not scene.settles
-            before = scene.now
-            while not scene.settles:
-                scene.now = scene.engine.wake_at(scene.now)
-                scene.act()
-            waits.append(round(scene.now - before, 2))
-        scene.answer_settles(Overloaded("the queue is full"))
+        full = Overloaded("the queue is full")
+        waits = waits_after(scene, full, len(HAND_OFF_WAITS))
+        scene.answer_settles(full)
         assert (tuple(waits), scene.settled()) == (HAND_OFF_WAITS, [("a", HAND_OFF_DEFERRED.action)])
         assert scene.engine.leases == 0
 
@@ -196,16 +203,7 @@ class TestBatches:
         scene = Scene()
         scene.deliver("a")
         scene.finish("a")
-        waits = []
-        for _ in range(8):
-            scene.answer_settles(Overloaded("the disk is full"))
-            assert not scene.settles
-            before = scene.now
-            while not scene.settles:
-                scene.now = scene.engine.wake_at(scene.now)
-                scene.act()
-            waits.append(round(scene.now - before, 2))
-        assert waits == [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 5.0, 5.0]
+        assert waits_after(scene, Overloaded("the disk is full"), 8) == [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 5.0, 5.0]
         assert scene.settled() == [("a", REMOVED)]
 
     def test_a_call_that_the_server_refuses_is_split_and_then_only_its_cause_fails(self):
