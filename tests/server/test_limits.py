@@ -19,7 +19,7 @@ from queueber.capnp.layout import layout
 from queueber.errors import Kind
 from queueber.limits import PEER_LIMITS, Consequence, Limits
 from queueber.rpc import encoder
-from queueber.server.core.committer import PLAN_BYTES
+from queueber.server.core.commit_batch import PLAN_BYTES
 from queueber.server.net.connections import Connections
 from queueber.server.net.protocol import RpcProtocol
 from queueber.server.net.timeouts import CHECK_SECONDS, FIRST_MESSAGE, PeerTimeouts

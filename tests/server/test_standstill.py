@@ -8,7 +8,7 @@ from twisted.python.failure import Failure
 
 from queueber import api, rpc
 from queueber.errors import Kind
-from queueber.server.core.committer import PLAN_BYTES
+from queueber.server.core.commit_batch import PLAN_BYTES
 
 REMOVE = api.write_remove_request(api.RemoveRequest(bytes(16), bytes(16)))
 EXTEND = api.write_extend_request(api.ExtendRequest(bytes(16), 5_000))

@@ -25,30 +25,24 @@ same writes are tried again later.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from queueber.broker import Broker, Plan, Store, StoreStalled, TimeMark, Write
-from queueber.broker.model import LeaseId, QueueNumber, QueueRecord
-from queueber.broker.storage import DeleteQueue, PutLease, PutQueue
+from queueber.broker.model import LeaseId
+from queueber.broker.storage import PutLease
 from queueber.errors import Overloaded
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
-from queueber.server.core.commit_batch import Batch, Reply, only_leases
+from queueber.server.core.commit_batch import PLAN_BYTES, CommitBatch, Pending, Reply, only_leases, take_batch
 from queueber.server.core.pool import Pool
 from queueber.server.core.stats import CommitStats
 from queueber.units import counted
 
 T = TypeVar("T")
-
-_new: Final = tuple.__new__
-"""Makes a named tuple out of a plain one, in a third of the time that its class takes."""
-
-PLAN_BYTES = 640
-"""Memory for a pending plan besides its rows, if any: the plan, its reply, and the callback that takes it."""
 
 CALL_BYTES = 160
 """Memory for each further call that shares a plan: its number, its reply, and its place in both lists."""
@@ -85,18 +79,14 @@ class Committer:
     stats: CommitStats
     _decide: list[Callable[[], None]] = field(factory=list, init=False)
     _serve_polls: list[Callable[[], None]] = field(factory=list, init=False)
-    _pending: deque[tuple[Plan[Any], Callable[[Any], None], int, dict[LeaseId, PutLease] | None]] = field(
-        factory=deque, init=False
-    )
-    """Plan, callback, bytes counted for its rows, and its leases' records if it writes nothing else."""
-
+    _pending: deque[Pending] = field(factory=deque, init=False)
     _pending_leases: set[LeaseId] = field(factory=set, init=False)
     """The leases whose records the pending plans will write, however often they are extended."""
 
     pending_bytes: int = field(default=0, init=False)
     """Memory for the plans that wait for a commit: contents, rows, and the plans themselves."""
 
-    _in_flight: Batch | None = field(default=None, init=False)
+    _in_flight: CommitBatch | None = field(default=None, init=False)
     _began: float = field(default=0.0, init=False)
     """When the commit in flight was cut, in the reactor's seconds."""
 
@@ -242,7 +232,9 @@ class Committer:
             if self._broker.polls.waiting:
                 for serve_polls in self._serve_polls:
                     serve_polls()
-            batch = self._take_batch()
+            batch = take_batch(self._pending, self._limits)
+            self.pending_bytes -= batch.memory
+            self._pending_leases.clear()
             self._last_calls, self._calls, self._cut_scheduled = self._calls, 0, False
             if batch.writes or self._time_mark_wanted:
                 self._time_mark_wanted = False
@@ -270,58 +262,6 @@ class Committer:
             return False
         waited: float = self._reactor.seconds() - self._gathering_since
         return waited < GATHER_SECONDS
-
-    def _take_batch(self) -> Batch:
-        """
-        Take pending plans, up to the limits of a commit, with all their writes in order.
-
-        Of each queue's record, and of each lease's among plans that write only leases, the last one is written.  It
-        stays in its place: another plan between the two may write this lease, too.
-        """
-        pending, limits = self._pending, self._limits
-        replies: list[Reply] = []
-        plans: list[Plan[Any]] = []
-        writes: list[Write] = []
-        records: dict[QueueNumber, QueueRecord] = {}
-        dropped: list[Write] = []
-        last: dict[LeaseId, int] = {}
-        superseded: set[int] = set()
-        rows = further_rows = size = contents = 0
-        while pending and rows < limits.commit_rows and size < limits.commit_bytes:
-            plan, take_reply, counted, leases = pending.popleft()
-            replies.append((plan, take_reply))
-            size += counted
-            if not plan.writes:
-                # It costs a reply.
-                rows += 1
-                continue
-            plans.append(plan)
-            rows += plan.rows
-            contents += plan.size
-            if leases is None:
-                writes += plan.writes
-                further_rows += plan.rows - len(plan.writes)  # an add writes many with one write
-            else:
-                # A lease extended a thousand times is written once; its record is as long as it has items.
-                for lease_id, write in leases.items():
-                    if lease_id in last:
-                        superseded.add(last[lease_id])
-                    last[lease_id] = len(writes)
-                    writes.append(write)
-            for record in plan.records:
-                records[record.number] = record
-            for number in plan.dropped:
-                records.pop(number, None)
-                dropped.append(_new(DeleteQueue, (number,)))
-        if superseded:
-            writes = [write for at, write in enumerate(writes) if at not in superseded]
-        self.pending_bytes -= size + PLAN_BYTES * len(replies)
-        self._pending_leases.clear()
-        written = len(writes) + further_rows
-        for record in records.values():
-            writes.append(_new(PutQueue, (record,)))
-        writes += dropped
-        return _new(Batch, (replies, plans, writes, written, contents))
 
     def _write(self, writes: Sequence[Write], mark: TimeMark) -> None:
         written = self._pool.run(self._commit, writes, mark)
