@@ -415,7 +415,7 @@ class TestObjects:
         assert {outcomes[each].kind for each in (add_to_control, stats_of_queue, unknown)} == {Kind.UNIMPLEMENTED}
 
     def test_calls_are_refused_while_too_much_waits_for_the_disk(self, server, peer, control):
-        server.committer.pending_bytes += server.limits.pending_bytes + 1
+        server.committer.reserve(server.limits.pending_bytes + 1)
 
         outcome = control(types.STATS, False)
 

@@ -84,7 +84,11 @@ class Committer:
     """The leases whose records the pending plans will write, however often they are extended."""
 
     pending_bytes: int = field(default=0, init=False)
-    """Memory for the plans that wait for a commit: contents, rows, and the plans themselves."""
+    """
+    Memory for the plans that wait for a commit, and for calls that read rows before they are decided.
+
+    Of a plan, its contents, its rows and the plan itself count; of a call, what it reserves.
+    """
 
     _in_flight: CommitBatch | None = field(default=None, init=False)
     _began: float = field(default=0.0, init=False)
@@ -177,13 +181,28 @@ class Committer:
         if not self._cut_scheduled and self._in_flight is None:
             self._schedule_cut()
 
-    def too_much(self) -> Overloaded:
-        """Return the refusal of a call while the plans that wait are over their limit."""
-        return Overloaded(
-            f"plans that wait for the disk hold {counted(self.pending_bytes, 'byte')};"
-            f" the limit is {self._limits.pending_bytes:,} (pending_bytes)",
-            limit="pending_bytes",
-        )
+    def require_room(self, *, adding: bool = False) -> None:
+        """
+        Raise `Overloaded` if a call, which is *adding* items or not, would have to wait for too much.
+
+        Everything that waits is over the limit `pending_bytes`, or no more should be added to the store at the moment.
+        """
+        if adding and self.stalled:
+            raise Overloaded("the storage engine has to catch up first; try again later")
+        if self.pending_bytes > self._limits.pending_bytes:
+            raise Overloaded(
+                f"plans that wait for the disk hold {counted(self.pending_bytes, 'byte')};"
+                f" the limit is {self._limits.pending_bytes:,} (pending_bytes)",
+                limit="pending_bytes",
+            )
+
+    def reserve(self, size: int) -> None:
+        """Count *size* in `pending_bytes` until `release`, for a call whose plan is not submitted yet."""
+        self.pending_bytes += size
+
+    def release(self, size: int) -> None:
+        """Count *size* no longer, before the call's plan is submitted: that counts by itself."""
+        self.pending_bytes -= size
 
     def wake(self) -> None:
         """Cut soon, even if no plan is submitted: waiting polls can be served."""

@@ -168,9 +168,7 @@ class ControlHandlers:
     # Calls that are decided at once
 
     def _admit(self, sink: ReplySink, interface: int, method: int, calls: rpc.Calls) -> _Call:
-        committer = self._committer
-        if committer.pending_bytes > self._limits.pending_bytes:
-            raise committer.too_much()
+        self._committer.require_room()
         (size,) = calls.sizes
         self._replies.charge(sink.peer, size)
         return _Call(sink, calls.answer, method, size, METHODS[interface, method])

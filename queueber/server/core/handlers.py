@@ -24,7 +24,7 @@ from attrs import define, field
 from queueber import api, rpc
 from queueber.api.control_types import CONTROL_INTERFACE_ID
 from queueber.broker import Broker, Peer, Queue
-from queueber.errors import Overloaded, QueueberError, RemoteProtocolError, Stopping, Unimplemented
+from queueber.errors import QueueberError, RemoteProtocolError, Stopping, Unimplemented
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
@@ -198,7 +198,9 @@ class QueueHandlers:
         if sizes is None:
             self._write_one_by_one(method, sink, queue, calls)
             return
-        requests = method.read(calls, self._limits)
+        requests: Any = calls.requests
+        if not isinstance(requests, list):
+            requests = method.read(calls, self._limits)
         if type(requests) is api.AddRequest:
             size = max(sizes[0], ITEM_BYTES * len(requests.items))
             self._require_room(sink, size)
@@ -281,13 +283,9 @@ class QueueHandlers:
                 may pass that limit.  Calls that write nothing are refused with the others, because their replies wait
                 for the commits before them.
         """
-        committer = self._committer
         if method is ADDS:
             self._refuse_adds(sum(calls.sizes))
-            if committer.stalled:
-                raise Overloaded("the storage engine has to catch up first; try again later")
-        if committer.pending_bytes > self._limits.pending_bytes:
-            raise committer.too_much()
+        self._committer.require_room(adding=method is ADDS)
         if method.least_bytes is None:
             return []
         sizes = list(map(max, calls.sizes, repeat(method.least_bytes)))

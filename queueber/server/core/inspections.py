@@ -59,7 +59,7 @@ class Inspections:
     ) -> None:
         """Run *read*, then call *finish*, which submits a plan, or *fail*.  It holds *size* bytes meanwhile."""
         self._committer.decide_now()
-        self._committer.pending_bytes += size
+        self._committer.reserve(size)
         self._broker.follow(read)
         if isinstance(read, Count):
             self._counts[read] = None
@@ -108,4 +108,4 @@ class Inspections:
         self._broker.unfollow(inspection.read)
         if isinstance(inspection.read, Count):
             del self._counts[inspection.read]
-        self._committer.pending_bytes -= inspection.size
+        self._committer.release(inspection.size)

@@ -64,7 +64,7 @@ class KeyedAdds:
     def add(self, sink: ReplySink, queue: Queue, answer: rpc.AnswerId, request: api.AddRequest, size: int) -> None:
         """Carry out an add, which counts *size* in the connection's `request_bytes`."""
         keyed = self._broker.dedup.begin(queue, request.items, request.request_id)
-        self._committer.pending_bytes += size
+        self._committer.reserve(size)
         self._waiting.append(_Call(keyed, sink, answer, size, self._clock.monotonic()))
         if not self._reading:
             self._read()
@@ -78,7 +78,7 @@ class KeyedAdds:
 
     def _decide(self, _: None, calls: Sequence[_Call]) -> None:
         for call in calls:
-            self._committer.pending_bytes -= call.size
+            self._committer.release(call.size)
             if call.keyed.queue.timed_out:
                 # Polls that wait no longer get none of the items that are added after them.
                 self._dispatcher.serve_no_wait(call.keyed.queue)
@@ -90,7 +90,7 @@ class KeyedAdds:
         if failure.check(StorageError, MemoryError) is None:
             failure.raiseException()
         for call in calls:
-            self._committer.pending_bytes -= call.size
+            self._committer.release(call.size)
             self._broker.dedup.cancel(call.keyed)
             name = call.keyed.queue.name
             line = "Reading the deduplication records of queue {queue!r} failed"

@@ -83,7 +83,7 @@ class LookupRunner:
 
         The lookup counts in `pending_bytes` until then.
         """
-        self._committer.pending_bytes += LOOKUP_BYTES
+        self._committer.reserve(LOOKUP_BYTES)
         self._waiting.append(_Lookup(queue, ids, decide, fail))
         if not self._running:
             self._running = True
@@ -97,7 +97,7 @@ class LookupRunner:
             self._committer.decide_now()
             failed = self._add(read, rows)
             for lookup in lookups:
-                self._committer.pending_bytes -= LOOKUP_BYTES
+                self._committer.release(LOOKUP_BYTES)
                 failure = next((failed[each] for each in lookup.ids if each in failed and not read.known(each)), None)
                 if failure is None:
                     lookup.decide(read)

@@ -48,7 +48,9 @@ class PollHandlers:
 
     def _poll(self, sink: ReplySink, queue: Queue, calls: rpc.Calls) -> None:
         began = self._clock.monotonic()
-        requests = api.read_poll_requests(calls, self._limits)
+        requests = calls.requests
+        if not isinstance(requests, list):
+            requests = api.read_poll_requests(calls, self._limits)
         now, take = self._clock.now(), partial(self._return_polls, sink)
         for answer, request in zip(calls.answers, requests, strict=True):
             try:

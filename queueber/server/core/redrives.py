@@ -56,8 +56,7 @@ class Redrives:
 
     def redrive(self, sink: ReplySink, queue: Queue, calls: rpc.Calls) -> None:
         """Move dead items of *queue*, as the request says."""
-        if self._committer.pending_bytes > self._limits.pending_bytes:
-            raise self._committer.too_much()
+        self._committer.require_room()
         assert calls.encoded
         request: control_types.RedriveRequest = read_control_request(control_types.REDRIVE, calls.params)
         to = self._broker.queue(request.to) if request.to else queue
@@ -80,7 +79,7 @@ class Redrives:
                 self._committer.submit(Plan([], (), Redriven(0, more=False)), reply)
                 continue
             # Items of a redrive count while they are read, whether there are that many or not.
-            self._committer.pending_bytes += self._limits.add_bytes
+            self._committer.reserve(self._limits.add_bytes)
             try:
                 await self._read(search)
             except (StorageError, MemoryError):
@@ -91,7 +90,7 @@ class Redrives:
                 self._committer.decide_now()
                 self._committer.submit(self._broker.dead_letters.redrive(search, self._clock.now()), reply)
             finally:
-                self._committer.pending_bytes -= self._limits.add_bytes
+                self._committer.release(self._limits.add_bytes)
         self._running = False
         # Replies that waited for no commit are sent at the end of a cut.
         self._committer.wake()

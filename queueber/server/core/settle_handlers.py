@@ -21,7 +21,7 @@ from queueber import api, rpc
 from queueber.broker import Broker, Item, ItemId, Key, Queue, Store
 from queueber.broker.model import QueueNumber
 from queueber.broker.settle import Adding, SettleReply
-from queueber.errors import Overloaded, QueueberError
+from queueber.errors import QueueberError
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
@@ -92,16 +92,13 @@ class SettleHandlers:
         sink.capabilities(calls.answer, api.DEAD_LETTERS_RESPONSE, (self._broker.dead_letters.of(queue),))
 
     def _settle(self, sink: ReplySink, queue: Queue, calls: rpc.Calls) -> None:
-        committer = self._committer
-        if committer.pending_bytes > self._limits.pending_bytes:
-            raise committer.too_much()
+        self._committer.require_room()
         began, (size,) = self._clock.monotonic(), calls.sizes
         request = api.read_settle_request(calls.params, self._limits)
         adds = [(self._broker.queue(name) if name else queue, items) for name, items in request.adds]
         if adds:
             self._refuse_adds(size)
-            if committer.stalled:
-                raise Overloaded("the storage engine has to catch up first; try again later")
+            self._committer.require_room(adding=True)
         # Called on the object that a connection bootstraps, it concerns all queues.
         scope = queue if calls.target is queue else None
         keys, written = self._broker.settles.rows_of(scope, request.entries, self._clock.now())
@@ -111,7 +108,7 @@ class SettleHandlers:
         if not keys:
             self._decide(settle, {})
             return
-        committer.pending_bytes += size
+        self._committer.reserve(size)
         self._waiting.append(settle)
         if not self._reading:
             self._read_next()
@@ -149,7 +146,7 @@ class SettleHandlers:
     def _decide_all(self, read: list[_Rows], settles: list[_Settle]) -> None:
         self._committer.decide_now()
         for settle, rows in zip(settles, read, strict=True):
-            self._committer.pending_bytes -= settle.size
+            self._committer.release(settle.size)
             if isinstance(rows, Failure):
                 self._refuse_unreadable(settle, rows)
             else:

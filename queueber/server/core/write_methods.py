@@ -40,7 +40,7 @@ class WriteMethod:
     """Returns the broker's method that decides the requests."""
 
     read: Callable[[rpc.Calls, Limits], Any]
-    """Returns the request of each call in a list; of an add with keys the only request, without a list."""
+    """Returns the requests of calls that are still encoded in a list; of an add with keys without a list."""
 
     reply_types: frozenset[type]
     """Types of the replies to calls that are not refused."""
@@ -55,12 +55,9 @@ class WriteMethod:
     """Whether one plan may have calls of several connections.  The writes of such a plan cost less than its calls."""
 
 
-def _read_adds(calls: rpc.Calls, limits: Limits) -> list[Sequence[api.NewItem]] | api.AddRequest:
-    """Return the items of each of *calls*, or the only request if it has a request id or deduplication keys."""
-    requests = calls.requests
-    if isinstance(requests, list):
-        return requests
-    request = api.read_add_request(requests, limits)
+def _read_add(calls: rpc.Calls, limits: Limits) -> list[Sequence[api.NewItem]] | api.AddRequest:
+    """Return a list of the only call's items, or its request if that has a request id or deduplication keys."""
+    request = api.read_add_request(calls.params, limits)
     if request.request_id or any(item.options and item.options.dedup_key for item in request.items):
         return request
     return [request.items]
@@ -70,7 +67,7 @@ ADDS: Final = WriteMethod(
     "add",
     (api.QUEUE_INTERFACE_ID, api.ADD),
     attrgetter("add"),
-    _read_adds,
+    _read_add,
     frozenset({list}),
     api.write_add_responses,
     ITEM_BYTES,
