@@ -64,6 +64,11 @@ class Entry:
     verdict: Verdict
     since: float
     tries: int = 0
+    """Calls with it that ended with an error, and may have arrived."""
+
+    put_off: int = 0
+    """How often it was put off, if it is a hand-off."""
+
     not_before: float = 0.0
     """When a hand-off that was put off is sent again."""
 
@@ -206,12 +211,12 @@ class Settling:
 
     def _refused_for_now(self, entry: Entry, why: Overloaded, now: float) -> None:
         """Put off a hand-off, or give its item back."""
-        if not entry.tries:
+        if not entry.put_off:
             text = f"item {id_text(entry.delivery.id)} cannot be handed off yet: {why}"
             self._emit(Log(logging.WARNING, text))
-        if entry.tries < len(HAND_OFF_WAITS):
-            entry.not_before = now + HAND_OFF_WAITS[entry.tries]
-            entry.tries += 1
+        if entry.put_off < len(HAND_OFF_WAITS):
+            entry.not_before = now + HAND_OFF_WAITS[entry.put_off]
+            entry.put_off += 1
             self._put_off.append(entry)
         else:
             self._pending.append(self._deferred(entry))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from queueber.client_core.errors import NotConnected
+from queueber.client_core.errors import NotConnected, OutcomeUnknown
 from queueber.errors import InvalidRequest, Overloaded, Unimplemented
 from queueber.units import SpanMs
 from queueber.values import Action, AddTo, Outcome, Settled
@@ -150,6 +150,15 @@ class TestVerdicts:
         scene.answer_settles(full)
         assert (tuple(waits), scene.settled()) == (HAND_OFF_WAITS, [("a", HAND_OFF_DEFERRED.action)])
         assert scene.engine.leases == 0
+
+    def test_a_hand_off_after_lost_connections_is_put_off_as_often_as_any_other(self):
+        scene = Scene()
+        scene.deliver("a")
+        scene.finish("a", verdict=Done((AddTo("next", ()),)).verdict)
+        waits_after(scene, OutcomeUnknown("the connection was lost"), 3)
+        waits = waits_after(scene, Overloaded("the queue is full"), len(HAND_OFF_WAITS))
+        assert tuple(waits) == HAND_OFF_WAITS
+        assert [each for each in scene.logs if "cannot be handed off yet: the queue is full" in each]
 
     def test_a_hand_off_that_was_put_off_is_deferred_at_a_stop(self):
         scene = Scene()
