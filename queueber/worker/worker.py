@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import iscoroutinefunction
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,15 +18,14 @@ from queueber.client_core.kept_session import GRACE_MS_MAX, GRACE_MS_MIN
 from queueber.errors import InvalidRequest, QueueberError
 from queueber.sync.connector import Connector
 from queueber.worker.attachment import Upkeep
-from queueber.worker.exit_guard import ExitGuard
-from queueber.worker.handling import LOG, After, Before, Handler, Handling
+from queueber.worker.handling import After, Before, Handler, Handling
 from queueber.worker.keeper import Keeper
 from queueber.worker.liveness import NOT_STARTED, Health, Watch, health_of
 from queueber.worker.policy import ENDING_SECONDS, SETTLE_SECONDS, Policy
 from queueber.worker.probes import Probes
 from queueber.worker.queues import Resolved, resolve
 from queueber.worker.runners import Runner, ThreadRunner
-from queueber.worker.signals import take
+from queueber.worker.signals import StopSignals
 from queueber.worker.telemetry import Telemetry, installed
 from queueber.worker.verdicts import checked_seconds, span_of
 
@@ -41,12 +38,6 @@ COROUTINES = 100
 
 THREADS = min(32, (os.cpu_count() or 1) + 4)
 """Threads at a time by default, as `concurrent.futures` has it."""
-
-LEFT_SECONDS = 3.0
-"""The time that `run` has to return after the end, before the process is ended under a handler that never returns."""
-
-AGAIN_SECONDS = 0.5
-"""The time after a signal in which another one does not end the process at once: some programs signal twice."""
 
 
 class Worker:
@@ -135,11 +126,7 @@ class Worker:
         self._stops: list[float] = []
         """The stops that were asked for before the worker ran."""
 
-        self._signalled: float | None = None
-        """When the last signal came, while it runs."""
-
-        self._exit = ExitGuard("a handler blocks the event loop, so the process is ended")
-        """Ends the process when `run` does not return.  All its items are settled by then."""
+        self._signals = StopSignals(self.stop)
 
     # ---- to look at
 
@@ -218,7 +205,7 @@ class Worker:
             Unimplemented: the server is too old for it.
             NotConnected: another program listens at the address, or the server refuses this client.
         """
-        with self._signals():
+        with self._signals.taken():
             if self._threads:
                 self._run_threads()
             else:
@@ -323,8 +310,7 @@ class Worker:
 
             def ended(error: Exception | None) -> None:
                 self._probes.close()
-                if self._signalled is not None:
-                    self._exit.arm(0, threads=LEFT_SECONDS)
+                self._signals.worker_ended()
                 on_end(error)
 
             self._keeper = Keeper(
@@ -347,32 +333,6 @@ class Worker:
             raise
         for seconds in self._stops:
             keeper.stop(seconds)
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Stop at SIGTERM and SIGINT meanwhile, if this is the main thread."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def on_signal(number: int) -> None:
-            before, self._signalled = self._signalled, monotonic()
-            if before is not None and self._signalled - before >= AGAIN_SECONDS:
-                # If the worker has ended under a handler that goes on.
-                self._exit.exit_now()
-            self.stop()
-            # The signal may have interrupted a write to the same stream, which raises then.
-            with suppress(Exception):
-                LOG.info("%s: the worker stops", signal.Signals(number).name)
-
-        before = {each: take(each, on_signal) for each in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            self._signalled = None
-            self._exit.cancel()
-            for each, handler in before.items():
-                signal.signal(each, handler)
 
 
 def _telemetry(resolved: Resolved, wanted: bool | None, *, parent: bool) -> Telemetry | None:

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from queueber.sync import connect
-from queueber.worker.worker import AGAIN_SECONDS
+from queueber.worker.signals import AGAIN_SECONDS
 from tests.process.certificates import Authority
 from tests.support.processes import free_port
 from tests.support.server_process import Server
