@@ -71,9 +71,6 @@ class Delivery:
     on_end: Verdict = DEFER
     """The verdict of a handler that was asked to end, if it does not succeed."""
 
-    settled: bool = False
-    """Whether a verdict is on its way, or arrived."""
-
 
 class Delivered(NamedTuple):
     """The answer of a poll."""

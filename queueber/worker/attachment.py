@@ -1,33 +1,38 @@
 """
-The state of the worker's session: whether it may poll, and why not.
+The attachment of a worker to its server: whether it may poll, and how.
 
-A worker with session leases may poll while its session is attached.  A server
-that is older than sessions gives leases with a deadline, and one that is older
-than `settle` is found out by an empty one, before the first poll.
+| State | session attached | detached | refused | the server has no sessions | it settles | it does not settle |
+|---|---|---|---|---|---|---|
+| ATTACHING | ATTACHED | | ATTACHING, logged | PROBING | | |
+| ATTACHED | | ATTACHING | | | | |
+| PROBING | | ATTACHING | | | TIMED | ONE_ITEM |
+| TIMED, ONE_ITEM | | ATTACHING | | | | |
+
+A worker with session leases begins as ATTACHING, and may poll while its session is ATTACHED.  One without begins as
+PROBING, and is never detached.  A server that is older than sessions gives leases with a deadline, and one that is
+older than `settle` is found out by an empty one, before the first poll.  That is repeated after a temporary error.
 """
 
 import os
 from collections.abc import Callable
+from enum import Enum, auto
 from time import monotonic
 from typing import Final
 
 from attrs import frozen
 
-from queueber.client_core.connection import ClientConnection, PendingCall
-from queueber.client_core.errors import NotConnected
+from queueber.client_core.connection import ClientConnection
 from queueber.client_core.kept_session import KeptSession, SessionState
 from queueber.errors import InvalidRequest, Kind, QueueberError, Unimplemented
 from queueber.limits import ID_BYTES
 from queueber.sync.io_thread import IoThread
 from queueber.units import MS_PER_SECOND, SpanMs
+from queueber.worker.connection_watch import ConnectionState, ConnectionWatch
 from queueber.worker.handling import LOG
+from queueber.worker.polling import PollMode
 from queueber.worker.source import Source
 
 RETRY_SECONDS: Final = 1.0
-
-ABSENT_SECONDS: Final = 3.0
-AWAY_SECONDS: Final = 60.0
-"""The time without a connection after which the log says why, and then the time between two such lines."""
 
 
 @frozen(kw_only=True)
@@ -42,8 +47,30 @@ class Upkeep:
     """The span of leases with a deadline."""
 
 
+class AttachmentState(Enum):
+    """The state of an attachment, as in the table of this module."""
+
+    ATTACHING = auto()
+    ATTACHED = auto()
+    PROBING = auto()
+    """The server is asked whether it settles."""
+
+    TIMED = auto()
+    ONE_ITEM = auto()
+    """TIMED, on a server that does not settle."""
+
+
+_POLLS: Final = {
+    AttachmentState.ATTACHING: PollMode.NONE,
+    AttachmentState.ATTACHED: PollMode.MANY,
+    AttachmentState.PROBING: PollMode.NONE,
+    AttachmentState.TIMED: PollMode.MANY,
+    AttachmentState.ONE_ITEM: PollMode.ONE_ITEM,
+}
+
+
 class Attachment:
-    """The session and the connection of one worker.  Lives in the I/O thread."""
+    """The session of one worker, or its leases with a deadline.  Lives in the I/O thread."""
 
     def __init__(
         self,
@@ -59,46 +86,27 @@ class Attachment:
         """
         Attach *session*, that of a worker that has ended, or a new one.
 
-        Call *on_change* when an attribute changes, *on_lost* with each lease that the server ends, and *on_refused* if
-        the server, or another program at its address, refuses this worker before a server has accepted it.
+        Call *on_change* when `polls` may have changed, *on_lost* with each lease that the server ends, and *on_refused*
+        if the server, or another program at its address, refuses this worker before a server has accepted it.
         """
-        self.ready = False
-        """Whether the worker may poll."""
-
-        self.old_server = False
-        """Whether the server does not settle."""
-
-        self.connected_at: float | None = None
-        """Monotonic seconds since which there is a connection; None without one."""
-
-        self.away_since: float | None = monotonic()
-        """Monotonic seconds since which there is no connection; None with one."""
-
+        self.state = AttachmentState.ATTACHING
+        self.connection = ConnectionWatch(io, source, on_refused)
         self._io = io
         self._source = source
         self._upkeep = upkeep
         self._on_change = on_change
         self._on_refused = on_refused
-        self._closed = False
-        self._asking: PendingCall | None = None
-        """A call that waits for the connection, and has the reason why there is none."""
-
-        self._report_at = 0.0
-        self._refusal_at = 0.0
-        """When the log may say again that the peer refuses."""
-
-        self._announced = self._accepted = False
-        """Whether the log says that there is a connection, and whether a server has ever let this worker poll."""
-
         link = io.link
         link.users.append(self)
         self._session: KeptSession | None = None
+        """None without one, and while it is made."""
+
         if upkeep.session:
             self._session = self._keep(session, on_lost)
         else:
             self._probe()
         if link.connection is None:
-            self._await_connection()
+            self.on_disconnected()
         else:
             self.on_connected(link.connection)
 
@@ -113,6 +121,11 @@ class Attachment:
             on_change=self._session_changed,
             on_lost=on_lost,
         )
+
+    @property
+    def polls(self) -> PollMode:
+        """Whether the worker may poll, and how."""
+        return _POLLS[self.state]
 
     @property
     def session(self) -> KeptSession | bytes:
@@ -134,94 +147,71 @@ class Attachment:
         """Ping if it is time, and write to the log why there is no connection."""
         if self._session is not None:
             self._session.tick()
-        if self._asking is not None and self._asking.why and now >= self._report_at:
-            LOG.warning("there is no connection: %s", self._asking.why)
-            self._report_at = now + AWAY_SECONDS
+        self.connection.tick(now)
 
     def close(self) -> None:
         """Note that the worker has ended."""
-        self._closed = True
+        self.connection.end()
 
     def on_connected(self, _: ClientConnection) -> None:
         """Note that there is a connection.  Part of `ConnectionUser`."""
-        self.connected_at, self.away_since = monotonic(), None
-        if self.ready:
-            self._announce()
+        self.connection.connected()
+        if self.polls is not PollMode.NONE:
+            self.connection.served()
 
     def on_disconnected(self) -> None:
-        """Note that the connection is lost.  Part of `ConnectionUser`."""
-        self.connected_at, self.away_since = None, monotonic()
-        if not self._closed:
-            if self._announced:
-                LOG.warning("the connection is lost; connecting again")
-            self._announced = False
-            self._await_connection()
-
-    def _announce(self) -> None:
-        """Log that a server answers."""
-        if not self._announced:
-            self._announced = self._accepted = True
-            LOG.info("connected; taking items of %s", self._source)
+        """Note that there is no connection.  Part of `ConnectionUser`."""
+        self.connection.lost()
 
     def on_closing(self) -> None:
         """Make no calls: the worker has given back its items.  Part of `ConnectionUser`."""
 
-    def _await_connection(self) -> None:
-        """Make a call that has the reason as long as there is no connection."""
-        self._report_at = monotonic() + ABSENT_SECONDS
-
-        def answered(outcome: object) -> None:
-            self._asking = None
-            if not isinstance(outcome, NotConnected) or self._closed:
-                return
-            # The peer is no server of Queueber, or refuses this client.
-            if not self._accepted:
-                self._on_refused(outcome)
-            else:
-                # Another attempt is made, but it may take an operator to help.
-                if (now := monotonic()) >= self._refusal_at:
-                    LOG.error("%s", outcome)
-                    self._refusal_at = now + AWAY_SECONDS
-                self._later(AWAY_SECONDS, self._await_connection)
-
-        if self._asking is None:
-            self._asking = self._io.link.call(self._source.limits(), answered)
-
-    def _later(self, seconds: float, function: Callable[[], None]) -> None:
-        self._io.timers.call_later(seconds, lambda: None if self._closed else function())
+    def _enter(self, state: AttachmentState) -> None:
+        self.state = state
+        if self.polls is not PollMode.NONE:
+            self.connection.served()
+        self._on_change()
 
     def _session_changed(self) -> None:
         session = self._session
         if session is None:
             # Called while it is made.
             self._io.post(self._session_changed)
-            return
-        self.ready = session.state is SessionState.ATTACHED
-        if self.ready:
-            self._announce()
-        if session.state is SessionState.UNSUPPORTED:
+        elif session.state is SessionState.ATTACHED:
+            self._enter(AttachmentState.ATTACHED)
+        elif session.state is SessionState.UNSUPPORTED:
             span = self._upkeep.span / MS_PER_SECOND
             LOG.warning("the server is too old for sessions: leases of %g s are extended instead", span)
             self._probe()
-        elif session.state is SessionState.REFUSED:
-            if isinstance(session.error, InvalidRequest) and not self._accepted:
-                self._on_refused(session.error)
-            else:
-                LOG.warning("the server refuses the session: %s", session.error)
-        self._on_change()
+        else:
+            self._enter(AttachmentState.ATTACHING)
+            if session.state is SessionState.REFUSED:
+                self._refused(session.error)
+
+    def _refused(self, why: QueueberError | None) -> None:
+        if isinstance(why, InvalidRequest) and not self.connection.accepted:
+            self._on_refused(why)
+        else:
+            LOG.warning("the server refuses the session: %s", why)
 
     def _probe(self) -> None:
         """Find out whether the server settles."""
+        self._enter(AttachmentState.PROBING)
 
         def probed(outcome: object) -> None:
-            if isinstance(outcome, Unimplemented):
-                self.old_server = True
-                LOG.warning("the server is too old for settle: failures are not counted, and nothing is rejected")
-            elif isinstance(outcome, QueueberError) and outcome.kind is not Kind.FAILED:
-                self._later(RETRY_SECONDS, self._probe)
+            if self.state is not AttachmentState.PROBING:
+                # The connection was lost meanwhile, and a session may be attached over the next one.
                 return
-            self.ready = True
-            self._announce()
-            self._on_change()
+            if isinstance(outcome, Unimplemented):
+                LOG.warning("the server is too old for settle: failures are not counted, and nothing is rejected")
+                self._enter(AttachmentState.ONE_ITEM)
+            elif isinstance(outcome, QueueberError) and outcome.kind is not Kind.FAILED:
+                self._io.timers.call_later(RETRY_SECONDS, self._probe_again)
+            else:
+                self._enter(AttachmentState.TIMED)
 
         self._io.link.call(self._source.settle([], []), probed)
+
+    def _probe_again(self) -> None:
+        if self.state is AttachmentState.PROBING and self.connection.state is not ConnectionState.ENDED:
+            self._probe()

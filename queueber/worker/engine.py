@@ -52,18 +52,10 @@ from queueber.worker.actions import (
 from queueber.worker.deliveries import Deliveries
 from queueber.worker.leases import Leases
 from queueber.worker.loop_watch import LoopState, LoopWatch
-from queueber.worker.policy import (
-    BACKLOG_MAX,
-    ENDING_SECONDS,
-    FORCED_SECONDS,
-    IDLE_SECONDS,
-    SETTLE_SECONDS,
-    TICK_SECONDS,
-    Counts,
-    Policy,
-)
-from queueber.worker.polling import Polling
+from queueber.worker.policy import BACKLOG_MAX, ENDING_SECONDS, IDLE_SECONDS, TICK_SECONDS, Counts, Policy
+from queueber.worker.polling import Polling, PollMode
 from queueber.worker.settling import Settling
+from queueber.worker.shutdown import Life, Shutdown
 from queueber.worker.verdicts import DEFER, UNASKED_CANCEL, Verdict
 
 
@@ -74,27 +66,16 @@ class Engine:
         """*jitter* returns numbers between 0 and 1."""
         self.policy = policy
         self.counts = Counts()
-        self.one_item_polls = False
-        """Whether each poll takes one item, because the server cannot settle single items of a lease."""
-
         self.last_end = now
         """When a handler last ended, or the engine was made."""
 
         self._actions: list[AnyAction] = []
-        self._poll = Polling(now, jitter)
-        self._ready = True
+        self._life = Shutdown()
+        self._poll = Polling(policy, now, jitter)
         self._leases = Leases(policy.lease_seconds)
         self._settling = Settling(self._actions.append, self._finished)
         self._loop = None if policy.stall is None else LoopWatch(policy.stall, now)
         self._all = Deliveries()
-        self._mean_seconds = 0.0
-        """The moving average of what handlers take."""
-
-        self._grace_end: float | None = None
-        """When handlers are asked to end; None: no stop was asked for."""
-
-        self._end_by = 0.0
-        self._last_wait = self._forced = self._ended = False
         self.refusal: QueueberError | None = None
         """The error with which the worker ends, because it is the same for each attempt."""
 
@@ -103,7 +84,7 @@ class Engine:
     @property
     def stopping(self) -> bool:
         """Whether a stop was asked for."""
-        return self._grace_end is not None
+        return self._life.state is not Life.SERVING
 
     @property
     def waiting(self) -> int:
@@ -193,7 +174,7 @@ class Engine:
     def done(self, delivery: Delivery, verdict: Verdict | None, now: float) -> None:
         """Note that the handler of *delivery* has ended, with its *verdict*, or None if it was cancelled."""
         self.last_end = now
-        self._mean_seconds += (now - delivery.started - self._mean_seconds) / 8
+        self._poll.handled(now - delivery.started)
         state = self._all.drop(delivery)
         if state is State.ABANDONED:
             self._log(logging.INFO, f"the handler of item {id_text(delivery.id)} has ended; its result is dropped")
@@ -226,9 +207,9 @@ class Engine:
         """Note that session leases are safe until *until*."""
         self._leases.covered(until)
 
-    def ready(self, is_ready: bool) -> None:
-        """Note whether polls may be sent: whether the session is attached."""
-        self._ready = is_ready
+    def allow_polls(self, mode: PollMode) -> None:
+        """Note whether polls may be sent, and how."""
+        self._poll.allow(mode)
 
     def loop_turned(self) -> None:
         """Note that the event loop of the handlers has turned after a `Beat`."""
@@ -243,7 +224,7 @@ class Engine:
         self._watch_runtimes(now)
         if self._loop is not None:
             self._watch_loop(self._loop, now)
-        if self._grace_end is not None and now >= self._grace_end and not self._forced:
+        if self._life.cancels(now):
             for delivery in list(self._all.running):
                 self._ask_to_end(delivery, DEFER, "the worker stops", now)
 
@@ -253,27 +234,26 @@ class Engine:
 
         If it is called again, the worker ends at once, and the items of all handlers are returned.
         """
-        if self._grace_end is None:
-            self._grace_end = now + grace
-            self._end_by = now + grace + ENDING_SECONDS + SETTLE_SECONDS
+        if not self.stopping:
             self._pause(now)
-            return
-        self._forced = True
-        self._end_by = min(self._end_by, now + FORCED_SECONDS)
-        for delivery in [*self._all.running, *self._all.ending]:
-            self._abandon(delivery, DEFER, "the worker ends now", now)
+        else:
+            for delivery in [*self._all.running, *self._all.ending]:
+                self._abandon(delivery, DEFER, "the worker ends now", now)
+        self._life.stop(grace, now)
 
     def actions(self, now: float) -> list[AnyAction]:
         """Return what to do now, in this order; nothing after an `End`."""
-        if self._ended:
+        if self._life.state is Life.ENDED:
             return []
         while self._all.waiting and not self.full and not self._slow:
             self._actions.append(Start(self._all.start_next(now)))
         self._settling.flush(now, all_of_it=self.stopping)
-        if self._poll.ready(now):
-            self._poll_more()
         if self.stopping:
             self._end_if_over(now)
+        elif not self._slow and len(self._settling) < BACKLOG_MAX:
+            poll = self._poll.next(now, running=self.running, waiting=self.waiting)
+            if poll is not None:
+                self._actions.append(poll)
         actions, self._actions[:] = list(self._actions), []
         return actions
 
@@ -282,17 +262,6 @@ class Engine:
     @property
     def _slow(self) -> bool:
         return self._loop is not None and self._loop.slow
-
-    def _poll_more(self) -> None:
-        """Poll if there is room."""
-        places = self.policy.concurrency + self.policy.prefetch_for(self._mean_seconds)
-        room = places - self.running - self.waiting
-        if not self._ready or self.stopping or self._slow or room <= 0 or len(self._settling) >= BACKLOG_MAX:
-            return
-        if self.waiting and room < places // 4:
-            # Fewer, larger polls: there is work until more places are free.
-            return
-        self._actions.append(self._poll.next(1 if self.one_item_polls else room))
 
     def _pause(self, now: float) -> None:
         """End the poll under way, and give prefetched items back."""
@@ -306,8 +275,6 @@ class Engine:
         self._settle(delivery, DEFER, now)
 
     def _settle(self, delivery: Delivery, verdict: Verdict, now: float) -> None:
-        assert not delivery.settled
-        delivery.settled = True
         self._leases.release(delivery)
         self._settling.add(delivery, verdict, now)
 
@@ -379,14 +346,9 @@ class Engine:
 
     def _end_if_over(self, now: float) -> None:
         left = [*self._all.running, *self._all.ending]
-        busy = left or len(self._settling)
-        if not left and not self._last_wait:
-            self._last_wait, self._end_by = True, min(self._end_by, now + SETTLE_SECONDS)
-        if busy and now < self._end_by:
+        if not self._life.ends(now, handlers=len(left), verdicts=len(self._settling)):
             return
-        self._ended = True
-        if busy:
-            unsettled = len(left) + len(self._settling)
+        if unsettled := len(left) + len(self._settling):
             self._log(
                 logging.ERROR, f"ended with {unsettled:,} items not settled: they are redelivered when their leases end"
             )

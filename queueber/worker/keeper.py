@@ -6,13 +6,10 @@ interpreter lock.  All events from other threads, and all answers, wait in one d
 one turn of the thread makes one batch.
 """
 
-import logging
 import threading
-import traceback
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from sys import _current_frames
 from time import monotonic
 from typing import Any, ParamSpec
 
@@ -47,10 +44,11 @@ from queueber.worker.engine import Engine
 from queueber.worker.handling import LOG
 from queueber.worker.items import WorkItem
 from queueber.worker.liveness import Watch
-from queueber.worker.old_servers import settle_without_settle
+from queueber.worker.loop_watch import stack_of
 from queueber.worker.policy import Policy
+from queueber.worker.polling import PollMode
 from queueber.worker.runners import Runner
-from queueber.worker.source import Answer, Source
+from queueber.worker.source import Answer, Source, settle_without_settle
 from queueber.worker.telemetry import Telemetry
 from queueber.worker.verdicts import Verdict
 
@@ -61,7 +59,6 @@ POLL_PART = 1 / 3
 """The most that a poll may wait, as a part of the lease: the lease begins at a time that the worker does not know."""
 
 GIVE_BACK_MS = SpanMs(1)
-STACK_LINES = 12
 RETRY_SECONDS = 1.0
 
 CLOSE_SECONDS = 1.0
@@ -151,7 +148,7 @@ class Keeper:
     @property
     def away_since(self) -> float | None:
         """Monotonic seconds since which there is no connection; None with one."""
-        return self._made_at if self._attachment is None else self._attachment.away_since
+        return self._made_at if self._attachment is None else self._attachment.connection.away_since
 
     def _tell(self, news: Callable[[float], None]) -> None:
         """Process an event, *news*, a function of the time, in the next turn of the I/O thread."""
@@ -181,7 +178,7 @@ class Keeper:
         return calling
 
     def _begin(self) -> None:
-        self._engine.ready(False)
+        self._engine.allow_polls(PollMode.NONE)
         self._attachment = Attachment(
             self._io,
             self._source,
@@ -195,8 +192,7 @@ class Keeper:
 
     def _look_at_attachment(self, _: float) -> None:
         assert self._attachment is not None
-        self._engine.ready(self._attachment.ready)
-        self._engine.one_item_polls = self._attachment.old_server
+        self._engine.allow_polls(self._attachment.polls)
 
     def _turn(self) -> None:
         """Process all events, and execute the engine's actions."""
@@ -259,12 +255,13 @@ class Keeper:
         def polled(outcome: Answer | QueueberError) -> None:
             self._polls.pop(action.number, None)
             if isinstance(outcome, QueueberError):
-                if isinstance(outcome, InvalidRequest) and not attachment.ready:
+                if isinstance(outcome, InvalidRequest) and attachment.polls is PollMode.NONE:
                     outcome = Overloaded(f"the session is not attached: {outcome}")
                 self._tell(partial(self._engine.poll_failed, action.number, outcome))
             else:
                 # After a reconnection the poll was sent again.
-                again = sent if attachment.connected_at is None else max(sent, attachment.connected_at)
+                since = attachment.connection.connected_at
+                again = sent if since is None else max(sent, since)
                 self._tell(partial(self._engine.delivered, action.number, self._delivered(outcome, again)))
 
         pending = self._io.link.call(call, self._guarded(polled))
@@ -305,7 +302,8 @@ class Keeper:
                 answer = Overloaded(f"the server answered {len(answer):,} of {len(action.entries):,} settlements")
             self._tell(partial(self._engine.settled, action.number, answer))
 
-        if self._engine.one_item_polls:
+        assert self._attachment is not None
+        if self._attachment.polls is PollMode.ONE_ITEM:
             settle_without_settle(
                 self._io.link,
                 self._source,
@@ -353,10 +351,10 @@ class Keeper:
         self._runner.beat()
 
     def _report_stall(self, action: ReportStall) -> None:
-        thread = None if self._runner is None else self._runner.loop_thread
-        frame = None if thread is None else _current_frames().get(thread)
-        stack = "" if frame is None else ", in this code:\n" + "".join(traceback.format_stack(frame)[-STACK_LINES:])
-        LOG.log(logging.WARNING, "the event loop has been blocked for %.0f s%s", action.seconds, stack)
+        stack = "" if self._runner is None else stack_of(self._runner.loop_thread)
+        LOG.warning(
+            "the event loop has been blocked for %.0f s%s", action.seconds, stack and f", in this code:\n{stack}"
+        )
 
     def _end(self, action: End) -> None:
         self._ended = True

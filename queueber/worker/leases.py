@@ -51,8 +51,8 @@ class Leases:
         self._unsettled[delivery.lease.id] += 1
 
     def release(self, delivery: Delivery) -> None:
-        """Take *delivery* out of upkeep, before it is settled."""
-        delivery.lease.held.discard(delivery)
+        """Take *delivery* out of upkeep, before it is settled, once in its life."""
+        delivery.lease.held.remove(delivery)
 
     def settled(self, delivery: Delivery) -> None:
         """Note that the server has answered the settlement of *delivery*, or that it will not be asked again."""

@@ -6,9 +6,14 @@ thread itself ran is counted: after a library has held the interpreter lock, or 
 a chance to run first.
 """
 
+import traceback
 from enum import Enum, auto
+from sys import _current_frames
+from typing import Final
 
 from queueber.worker.policy import SLOW_SECONDS, TICK_SECONDS
+
+STACK_LINES: Final = 12
 
 
 class LoopState(Enum):
@@ -58,3 +63,9 @@ class LoopWatch:
         if before < self._stall <= self.blocked_seconds:
             return LoopState.STALLED
         return LoopState.SLOW if before < SLOW_SECONDS <= self.blocked_seconds else LoopState.FINE
+
+
+def stack_of(thread: int | None) -> str:
+    """Return the innermost lines of the code that *thread*, that of a loop, executes now; empty without one."""
+    frame = None if thread is None else _current_frames().get(thread)
+    return "" if frame is None else "".join(traceback.format_stack(frame)[-STACK_LINES:])

@@ -67,7 +67,7 @@ class Entry:
     """Calls with it that ended with an error, and may have arrived."""
 
     put_off: int = 0
-    """How often it was put off, if it is a hand-off."""
+    """The times that it was put off, if it is a hand-off."""
 
     not_before: float = 0.0
     """When a hand-off that was put off is sent again."""

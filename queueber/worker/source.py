@@ -1,6 +1,6 @@
-"""The queues that a worker polls: one, or several by weight or in strict order."""
+"""The queues that a worker polls, one or several by weight or in strict order, and the calls on them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from attrs import field, frozen
@@ -10,9 +10,12 @@ from queueber.client_core.broker_calls import BrokerCalls
 from queueber.client_core.calls import Call
 from queueber.client_core.held_leases import HeldLeases
 from queueber.client_core.queue_calls import QueueCalls, SessionRef
+from queueber.client_core.reconnect import Link
 from queueber.client_core.routes import DeadLetters, Place
+from queueber.errors import InvalidRequest, QueueberError
 from queueber.units import SpanMs
-from queueber.values import DEFAULT_QUEUE, AddTo, Settlement
+from queueber.values import DEFAULT_QUEUE, Action, AddTo, Outcome, Settled, Settlement
+from queueber.worker.actions import Settle
 
 Answer: TypeAlias = tuple[str, api.PollResponse]
 """The name of a queue, and its answer."""
@@ -87,3 +90,34 @@ class Source:
     def remove(self, place: Place, item_id: bytes, lease: bytes) -> Call[bool]:
         """Return a call that removes an item, for a server without `settle`."""
         return self._queue(place).remove(item_id, lease)
+
+
+def settle_without_settle(
+    link: Link, source: Source, action: Settle, on_done: Callable[[list[Settled] | QueueberError], None]
+) -> None:
+    """
+    Do *action* on a server that is older than `settle`, and call *on_done* once with the outcomes, or with an error.
+
+    Each lease holds one item there.  `remove` removes it, and every other verdict ends the lease after its delay, so
+    that the item is redelivered as after a loss.  A hand-off is refused, because nothing is removed and added in one
+    commit there.
+    """
+    if action.adds:
+        on_done(InvalidRequest("the server is too old for a hand-off, which needs its method `settle`"))
+        return
+    answers: dict[int, Settled] = {}
+    errors: list[QueueberError] = []
+
+    def answered(at: int, outcome: bool | QueueberError) -> None:
+        if isinstance(outcome, QueueberError):
+            errors.append(outcome)
+        answers[at] = Settled(Outcome.DONE if outcome is True else Outcome.LEASE_LOST)
+        if len(answers) == len(action.entries):
+            on_done(errors[0] if errors else [answers[each] for each in sorted(answers)])
+
+    for at, (entry, delivery) in enumerate(zip(action.entries, action.deliveries, strict=True)):
+        if entry.action is Action.REMOVE:
+            call = source.remove(delivery.lease.place, entry.id, entry.lease)
+        else:
+            call = source.extend(delivery.lease.place, entry.lease, SpanMs(max(1, entry.delay or 1)))
+        link.call(call, lambda outcome, at=at: answered(at, outcome))  # type: ignore[misc]

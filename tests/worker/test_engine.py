@@ -8,6 +8,7 @@ from queueber.units import SpanMs
 from queueber.values import Action, AddTo, Outcome, Settled
 from queueber.worker.actions import GiveBack
 from queueber.worker.policy import ENDING_SECONDS, FORCED_SECONDS, SETTLE_SECONDS, SLOW_SECONDS, TICK_SECONDS
+from queueber.worker.polling import PollMode
 from queueber.worker.settling import HAND_OFF_DEFERRED, HAND_OFF_WAITS
 from queueber.worker.verdicts import REMOVE, UNASKED_CANCEL, Defer, Done, Fail, Reject, verdict_of_error
 from tests.support.worker_scene import SPAN, Scene
@@ -76,7 +77,7 @@ class TestPlaces:
 
     def test_a_server_that_settles_no_single_item_is_asked_for_one_at_a_time(self):
         scene = Scene()
-        scene.engine.one_item_polls = True
+        scene.engine.allow_polls(PollMode.ONE_ITEM)
         scene.deliver("a")
         assert scene.polls[-1] == 1
 
@@ -408,10 +409,10 @@ class TestSessionLeases:
     def test_nothing_is_polled_before_the_session_is_attached(self):
         scene = Scene()
         scene.deliver()
-        scene.engine.ready(False)
+        scene.engine.allow_polls(PollMode.NONE)
         scene.deliver()
         assert scene.poll is None
-        scene.engine.ready(True)
+        scene.engine.allow_polls(PollMode.MANY)
         scene.act()
         assert scene.poll is not None
 
