@@ -9,8 +9,8 @@ Workers: take items, call a handler with each, settle it when the handler ends, 
     Worker("queueber://127.0.0.1:9090/pictures", resize).run()
 
 Knows the sans-IO client and the I/O thread of `queueber.sync`, and nothing of tasks
-or of the command line.  Start at `worker` for the surface, then `engine` for the
-rules, which do no I/O, and `keeper` for the thread that carries them out.
+or of the command line.  Start at `worker` for the surface, then `rules`, which do
+no I/O, and `keeper` for the thread that carries them out.
 """
 
 from importlib import import_module

@@ -1,7 +1,8 @@
 """
-Records that the engine and its surroundings exchange: deliveries, their leases, and the actions that it asks for.
+Records that the rules of a worker and their surroundings exchange: items, leases, and the actions that the
+rules ask for.
 
-They hold no rule: `engine`, `leases` and `settling` have those.
+They hold no rule: `rules`, `leases` and `settling` have those.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from queueber.worker.verdicts import DEFER, Verdict
 
 
 class State(Enum):
-    """The state of a delivery, as in the table of `engine`."""
+    """The state of a taken item, as in the table of `rules`."""
 
     WAITING = auto()
     RUNNING = auto()
@@ -26,12 +27,12 @@ class State(Enum):
 
 
 @define(eq=False)
-class Lease:
-    """One lease, with the deliveries that need it."""
+class KeptLease:
+    """One lease, with the items that need it."""
 
     id: bytes
     place: Any
-    """Where its queue is.  The engine reads nothing of it."""
+    """Where its queue is.  The rules read nothing of it."""
 
     session: bool
     """Whether it lasts as long as the worker's session."""
@@ -43,21 +44,21 @@ class Lease:
     extending: bool = False
     """Whether an extension is under way."""
 
-    held: "set[Delivery]" = field(factory=set)
-    """The deliveries in upkeep: those waiting, running or ending."""
+    held: "set[TakenItem]" = field(factory=set)
+    """The items in upkeep: those waiting, running or ending."""
 
     lost: bool = False
 
 
 @define(eq=False)
-class Delivery:
+class TakenItem:
     """One item that was delivered to this worker, until it is settled or lost."""
 
     item: Any
-    """The item that the handler gets.  The engine reads nothing of it."""
+    """The item that the handler gets.  The rules read nothing of it."""
 
     id: bytes
-    lease: Lease
+    lease: KeptLease
     state: State = State.WAITING
     started: float = 0.0
     """When it was given to the runner."""
@@ -72,7 +73,7 @@ class Delivery:
     """The verdict of a handler that was asked to end, if it does not succeed."""
 
 
-class Delivered(NamedTuple):
+class PollAnswer(NamedTuple):
     """The answer of a poll."""
 
     lease: bytes
@@ -106,7 +107,7 @@ class Settle:
 
     number: int
     entries: Sequence[Settlement]
-    deliveries: Sequence[Delivery]
+    items: Sequence[TakenItem]
     """Those of the entries, in the same places."""
 
     adds: Sequence[AddTo] = ()
@@ -138,16 +139,16 @@ class GiveBack:
 
 @frozen
 class Start:
-    """Start the handler on a delivery."""
+    """Start the handler on an item."""
 
-    delivery: Delivery
+    taken: TakenItem
 
 
 @frozen
 class Cancel:
-    """Ask the handler of a delivery to end.  *lost*: its result is not wanted any more."""
+    """Ask the handler of an item to end.  *lost*: its result is not wanted any more."""
 
-    delivery: Delivery
+    taken: TakenItem
     why: str
     lost: bool
 

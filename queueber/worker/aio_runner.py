@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from time import monotonic
 
-from queueber.worker.actions import Delivery
+from queueber.worker.actions import TakenItem
 from queueber.worker.handling import LOG, Handling, exit_child
 from queueber.worker.runners import Reports
 from queueber.worker.verdicts import Verdict
@@ -61,37 +61,37 @@ class AioRunner:
         self._reports = reports
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
-        self._tasks: dict[Delivery, asyncio.Task[Verdict | None]] = {}
+        self._tasks: dict[TakenItem, asyncio.Task[Verdict | None]] = {}
 
-    def start(self, deliveries: Sequence[Delivery]) -> None:
-        """Start a task for each of *deliveries*."""
-        self._in_loop(self._start, deliveries)
+    def start(self, items: Sequence[TakenItem]) -> None:
+        """Start a task for each of *items*."""
+        self._in_loop(self._start, items)
 
-    def _start(self, deliveries: Sequence[Delivery]) -> None:
-        for delivery in deliveries:
-            task = self._loop.create_task(self._run(delivery))
-            self._tasks[delivery] = task
-            task.add_done_callback(lambda task, delivery=delivery: self._ended(delivery, task))  # type: ignore[misc]
+    def _start(self, items: Sequence[TakenItem]) -> None:
+        for taken in items:
+            task = self._loop.create_task(self._run(taken))
+            self._tasks[taken] = task
+            task.add_done_callback(lambda task, taken=taken: self._ended(taken, task))  # type: ignore[misc]
 
-    async def _run(self, delivery: Delivery) -> Verdict | None:
+    async def _run(self, taken: TakenItem) -> Verdict | None:
         # In the task's first step, which a handler that blocks the loop may hold up.
-        delivery.begun = monotonic()
-        return await self._handling.run_async(delivery.item)
+        taken.begun = monotonic()
+        return await self._handling.run_async(taken.item)
 
-    def _ended(self, delivery: Delivery, task: asyncio.Task[Verdict | None]) -> None:
+    def _ended(self, taken: TakenItem, task: asyncio.Task[Verdict | None]) -> None:
         if os.getpid() != self._pid:
             exit_child()
-        del self._tasks[delivery]
+        del self._tasks[taken]
         # Cancelled before its first step, it has no result.
-        self._reports.done(delivery, None if task.cancelled() else task.result())
+        self._reports.done(taken, None if task.cancelled() else task.result())
 
-    def cancel(self, delivery: Delivery, why: str, *, lost: bool) -> None:
+    def cancel(self, taken: TakenItem, why: str, *, lost: bool) -> None:
         """Cancel the task."""
-        delivery.item.end(why, lost=lost)
-        self._in_loop(self._cancel, delivery, why)
+        taken.item.end(why, lost=lost)
+        self._in_loop(self._cancel, taken, why)
 
-    def _cancel(self, delivery: Delivery, why: str) -> None:
-        if task := self._tasks.get(delivery):
+    def _cancel(self, taken: TakenItem, why: str) -> None:
+        if task := self._tasks.get(taken):
             task.cancel(why)
 
     def beat(self) -> None:

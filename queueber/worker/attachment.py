@@ -36,7 +36,7 @@ RETRY_SECONDS: Final = 1.0
 
 
 @frozen(kw_only=True)
-class Upkeep:
+class LeaseOptions:
     """How leases are kept."""
 
     session: bool
@@ -76,7 +76,7 @@ class Attachment:
         self,
         io: IoThread,
         source: Source,
-        upkeep: Upkeep,
+        upkeep: LeaseOptions,
         *,
         session: bytes | None,
         on_change: Callable[[], None],

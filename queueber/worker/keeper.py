@@ -1,7 +1,7 @@
 """
-The keeper: runs the engine in the I/O thread of the worker's own connection.
+The keeper: applies the rules in the I/O thread of the worker's own connection.
 
-The thread executes the engine's actions and passes it the answers.  A handler can delay it only by holding the
+The thread executes the actions of the rules and passes them the answers.  A handler can delay it only by holding the
 interpreter lock.  All events from other threads, and all answers, wait in one deque and are processed together, so that
 one turn of the thread makes one batch.
 """
@@ -28,25 +28,25 @@ from queueber.worker.actions import (
     Beat,
     Cancel,
     CancelPoll,
-    Delivered,
-    Delivery,
     End,
     Extend,
     GiveBack,
     Log,
     Poll,
+    PollAnswer,
     ReportStall,
     Settle,
     Start,
+    TakenItem,
 )
-from queueber.worker.attachment import Attachment, Upkeep
-from queueber.worker.engine import Engine
+from queueber.worker.attachment import Attachment, LeaseOptions
 from queueber.worker.handling import LOG
 from queueber.worker.items import WorkItem
 from queueber.worker.liveness import Watch
 from queueber.worker.loop_watch import stack_of
 from queueber.worker.policy import Policy
 from queueber.worker.polling import PollMode
+from queueber.worker.rules import WorkerRules
 from queueber.worker.runners import Runner
 from queueber.worker.source import Answer, Source, settle_without_settle
 from queueber.worker.telemetry import Telemetry
@@ -68,14 +68,14 @@ P = ParamSpec("P")
 
 
 class Keeper:
-    """The connection of one worker, and its engine."""
+    """The connection of one worker, and its rules."""
 
     def __init__(
         self,
         connector: Connector,
         source: Source,
         policy: Policy,
-        upkeep: Upkeep,
+        upkeep: LeaseOptions,
         *,
         session: bytes | None,
         watch: Watch,
@@ -97,14 +97,14 @@ class Keeper:
         self._runner: Runner | None = None
         self._thread: IoThread | None = None
         self._made_at = monotonic()
-        self._engine = Engine(policy, self._made_at, random_fraction)
+        self._rules = WorkerRules(policy, self._made_at, random_fraction)
         self._news: deque[Callable[[float], None]] = deque()
         self._woken = False
         self._timer: Timer | None = None
         self._timer_at = 0.0
         self._attachment: Attachment | None = None
         self._polls: dict[int, PendingCall] = {}
-        self._starting: list[Delivery] = []
+        self._starting: list[TakenItem] = []
         self._ended = False
         self._actions: dict[type, Callable[[Any], None]] = {
             Poll: self._poll,
@@ -112,7 +112,7 @@ class Keeper:
             Settle: self._settle,
             Extend: self._extend,
             GiveBack: self._give_back,
-            Start: lambda action: self._starting.append(action.delivery),
+            Start: lambda action: self._starting.append(action.taken),
             Cancel: self._cancel,
             Log: lambda action: LOG.log(action.level, action.text),
             Beat: self._beat,
@@ -128,22 +128,22 @@ class Keeper:
         self._thread = self._connector.io()
         self._thread.post(self._guarded(self._begin))
 
-    def done(self, delivery: Delivery, verdict: Verdict | None) -> None:
+    def done(self, taken: TakenItem, verdict: Verdict | None) -> None:
         """Note that a handler has ended.  Part of `Reports`."""
-        self._tell(partial(self._engine.done, delivery, verdict))
+        self._tell(partial(self._rules.done, taken, verdict))
 
     def loop_turned(self) -> None:
         """Note that the event loop of the handlers has run.  Part of `Reports`."""
-        self._tell(lambda _: self._engine.loop_turned())
+        self._tell(lambda _: self._rules.loop_turned())
 
     def stop(self, grace: float) -> None:
         """Stop, or when it is called again, end at once.  Safe in a signal handler."""
-        self._tell(partial(self._engine.stop, grace))
+        self._tell(partial(self._rules.stop, grace))
 
     @property
-    def engine(self) -> Engine:
-        """The engine, for observers."""
-        return self._engine
+    def rules(self) -> WorkerRules:
+        """The state of the worker, for observers."""
+        return self._rules
 
     @property
     def away_since(self) -> float | None:
@@ -178,37 +178,37 @@ class Keeper:
         return calling
 
     def _begin(self) -> None:
-        self._engine.allow_polls(PollMode.NONE)
+        self._rules.allow_polls(PollMode.NONE)
         self._attachment = Attachment(
             self._io,
             self._source,
             self._upkeep,
             session=self._session,
             on_change=lambda: self._tell(self._look_at_attachment),
-            on_lost=lambda lease: self._tell(lambda _: self._engine.lease_lost(lease)),
-            on_refused=lambda why: self._tell(partial(self._engine.refused, why)),
+            on_lost=lambda lease: self._tell(lambda _: self._rules.lease_lost(lease)),
+            on_refused=lambda why: self._tell(partial(self._rules.refused, why)),
         )
         self._turn()
 
     def _look_at_attachment(self, _: float) -> None:
         assert self._attachment is not None
-        self._engine.allow_polls(self._attachment.polls)
+        self._rules.allow_polls(self._attachment.polls)
 
     def _turn(self) -> None:
-        """Process all events, and execute the engine's actions."""
+        """Process all events, and execute the actions of the rules."""
         self._woken = False
         now = monotonic()
         self._look_at_session(now)
         while self._news:
             self._news.popleft()(now)
-        self._do(self._engine.actions(now))
+        self._do(self._rules.actions(now))
         self._wake_later(now)
 
     def _look_at_session(self, now: float) -> None:
         if (attachment := self._attachment) is not None:
             attachment.tick(now)
             if attachment.safe_until is not None:
-                self._engine.covered(attachment.safe_until)
+                self._rules.covered(attachment.safe_until)
 
     def _do(self, actions: list[AnyAction]) -> None:
         for action in actions:
@@ -219,10 +219,10 @@ class Keeper:
             self._runner.start(starting)
 
     def _wake_later(self, now: float) -> None:
-        """Set the timer for the engine's next tick, or the session's, unless one is set that is early enough."""
+        """Set the timer for the next tick of the rules, or the session's, unless one is set that is early enough."""
         if self._ended:
             return
-        at = self._engine.wake_at(now)
+        at = self._rules.wake_at(now)
         if self._attachment is not None and self._attachment.next_at is not None:
             at = min(at, self._attachment.next_at)
         if self._timer is None or at < self._timer_at:
@@ -235,9 +235,9 @@ class Keeper:
         self._timer = None
         now = monotonic()
         self._look_at_session(now)
-        self._engine.tick(now)
+        self._rules.tick(now)
         self._turn()
-        self._watch.look(self._engine, now, self.away_since)
+        self._watch.look(self._rules, now, self.away_since)
 
     # ---- actions
 
@@ -249,7 +249,7 @@ class Keeper:
         try:
             call = self._source.poll(action.n, self._upkeep.span, SpanMs(int(wait * MS_PER_SECOND)), attachment.session)
         except InvalidRequest as why:
-            self._tell(partial(self._engine.poll_failed, action.number, why))
+            self._tell(partial(self._rules.poll_failed, action.number, why))
             return
 
         def polled(outcome: Answer | QueueberError) -> None:
@@ -257,17 +257,17 @@ class Keeper:
             if isinstance(outcome, QueueberError):
                 if isinstance(outcome, InvalidRequest) and attachment.polls is PollMode.NONE:
                     outcome = Overloaded(f"the session is not attached: {outcome}")
-                self._tell(partial(self._engine.poll_failed, action.number, outcome))
+                self._tell(partial(self._rules.poll_failed, action.number, outcome))
             else:
                 # After a reconnection the poll was sent again.
                 since = attachment.connection.connected_at
                 again = sent if since is None else max(sent, since)
-                self._tell(partial(self._engine.delivered, action.number, self._delivered(outcome, again)))
+                self._tell(partial(self._rules.delivered, action.number, self._delivered(outcome, again)))
 
         pending = self._io.link.call(call, self._guarded(polled))
         self._polls[action.number] = pending
 
-    def _delivered(self, answer: Answer, sent: float) -> Delivered | None:
+    def _delivered(self, answer: Answer, sent: float) -> PollAnswer | None:
         queue, response = answer
         if not response.items:
             return None
@@ -283,7 +283,7 @@ class Keeper:
             )
             for at, each in enumerate(response.items)
         ]
-        return Delivered(response.lease, self._source.place_of(queue), response.session, items, sent)
+        return PollAnswer(response.lease, self._source.place_of(queue), response.session, items, sent)
 
     def _cancel_poll(self, action: CancelPoll) -> None:
         if (pending := self._polls.pop(action.number, None)) is not None:
@@ -295,12 +295,12 @@ class Keeper:
         def settled(outcome: Any) -> None:  # noqa: ANN401  (a response or an error)
             if self._telemetry is not None:
                 error = outcome if isinstance(outcome, QueueberError) else None
-                items = [each.item for each in action.deliveries]
+                items = [each.item for each in action.items]
                 self._telemetry.settled(action.entries, items, monotonic() - sent, error)
             answer = outcome if isinstance(outcome, QueueberError) else outcome.settled
             if not isinstance(answer, QueueberError) and len(answer) != len(action.entries):
                 answer = Overloaded(f"the server answered {len(answer):,} of {len(action.entries):,} settlements")
-            self._tell(partial(self._engine.settled, action.number, answer))
+            self._tell(partial(self._rules.settled, action.number, answer))
 
         assert self._attachment is not None
         if self._attachment.polls is PollMode.ONE_ITEM:
@@ -308,13 +308,13 @@ class Keeper:
                 self._io.link,
                 self._source,
                 action,
-                lambda answer: self._tell(partial(self._engine.settled, action.number, answer)),
+                lambda answer: self._tell(partial(self._rules.settled, action.number, answer)),
             )
             return
         try:
             call = self._source.settle(list(action.entries), list(action.adds))
         except InvalidRequest as why:
-            self._tell(partial(self._engine.settled, action.number, why))
+            self._tell(partial(self._rules.settled, action.number, why))
             return
         self._io.link.call(call, self._guarded(settled))
 
@@ -322,7 +322,7 @@ class Keeper:
         sent = monotonic()
         self._io.link.call(
             self._source.extend(action.place, action.lease, action.span),
-            lambda outcome: self._tell(lambda now: self._engine.extended(action.lease, outcome, sent, now)),
+            lambda outcome: self._tell(lambda now: self._rules.extended(action.lease, outcome, sent, now)),
         )
 
     def _give_back(self, action: GiveBack) -> None:
@@ -344,7 +344,7 @@ class Keeper:
 
     def _cancel(self, action: Cancel) -> None:
         assert self._runner is not None
-        self._runner.cancel(action.delivery, action.why, lost=action.lost)
+        self._runner.cancel(action.taken, action.why, lost=action.lost)
 
     def _beat(self, _: Beat) -> None:
         assert self._runner is not None

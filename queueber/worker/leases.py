@@ -1,9 +1,9 @@
 """
-Upkeep of leases: until when each is safe, which to extend, and which are lost.
+LeaseOptions of leases: until when each is safe, which to extend, and which are lost.
 
 A session lease is safe for as long as the session, whose upkeep is not here.
-A lease with a deadline is extended when a third of its span has passed, as long as it has a delivery in upkeep:
-waiting, running or ending.  A delivery leaves upkeep before it is settled, so that an extension that fails because the
+A lease with a deadline is extended when a third of its span has passed, as long as it has an item in upkeep:
+waiting, running or ending.  An item leaves upkeep before it is settled, so that an extension that fails because the
 item is settled never counts as a loss.
 
 All times are monotonic and counted from the moment at which a call was sent, so
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from queueber.errors import QueueberError
 from queueber.units import MS_PER_SECOND, SpanMs
-from queueber.worker.actions import Delivered, Delivery, Extend, Lease
+from queueber.worker.actions import Extend, KeptLease, PollAnswer, TakenItem
 
 EXTEND_FRACTION = 1 / 3
 """The part of a lease's span after which it is extended: two more attempts fit before its end."""
@@ -30,33 +30,33 @@ class Leases:
     def __init__(self, span_seconds: float) -> None:
         """*span_seconds* is the span of leases with a deadline."""
         self._span = span_seconds
-        self._leases: dict[bytes, Lease] = {}
+        self._leases: dict[bytes, KeptLease] = {}
         self._unsettled: dict[bytes, int] = {}
-        """Deliveries of each lease whose end the server has not confirmed."""
+        """TakenItems of each lease whose end the server has not confirmed."""
 
         self._session_until = math.inf
         """Until when the session is safe; no limit before the first answer, because no lease depends on it then."""
 
-    def add(self, delivered: Delivered) -> Lease:
-        """Return the new lease of a poll's answer.  `hold` enters its deliveries."""
-        lease = Lease(delivered.lease, delivered.place, delivered.session, delivered.sent + self._span)
+    def add(self, delivered: PollAnswer) -> KeptLease:
+        """Return the new lease of a poll's answer.  `hold` enters its items."""
+        lease = KeptLease(delivered.lease, delivered.place, delivered.session, delivered.sent + self._span)
         lease.extend_at = delivered.sent + self._span * EXTEND_FRACTION
         self._leases[lease.id] = lease
         self._unsettled[lease.id] = 0
         return lease
 
-    def hold(self, delivery: Delivery) -> None:
-        """Take *delivery* into upkeep."""
-        delivery.lease.held.add(delivery)
-        self._unsettled[delivery.lease.id] += 1
+    def hold(self, taken: TakenItem) -> None:
+        """Take *taken* into upkeep."""
+        taken.lease.held.add(taken)
+        self._unsettled[taken.lease.id] += 1
 
-    def release(self, delivery: Delivery) -> None:
-        """Take *delivery* out of upkeep, before it is settled, once in its life."""
-        delivery.lease.held.remove(delivery)
+    def release(self, taken: TakenItem) -> None:
+        """Take *taken* out of upkeep, before it is settled, once in its life."""
+        taken.lease.held.remove(taken)
 
-    def settled(self, delivery: Delivery) -> None:
-        """Note that the server has answered the settlement of *delivery*, or that it will not be asked again."""
-        lease = delivery.lease.id
+    def settled(self, taken: TakenItem) -> None:
+        """Note that the server has answered the settlement of *taken*, or that it will not be asked again."""
+        lease = taken.lease.id
         if lease in self._unsettled:
             self._unsettled[lease] -= 1
             if not self._unsettled[lease]:
@@ -66,11 +66,11 @@ class Leases:
         """Note that the session is safe until *until*."""
         self._session_until = until
 
-    def safe(self, lease: Lease, now: float) -> bool:
+    def safe(self, lease: KeptLease, now: float) -> bool:
         """Return whether the server holds *lease* for certain."""
         return not lease.lost and now < (self._session_until if lease.session else lease.safe_until)
 
-    def lose(self, lease_id: bytes) -> Lease | None:
+    def lose(self, lease_id: bytes) -> KeptLease | None:
         """Return the lease, which is lost from now on, or None if it is not needed."""
         lease = self._leases.get(lease_id)
         if lease is not None:
@@ -78,7 +78,7 @@ class Leases:
             self._forget(lease_id)
         return lease
 
-    def unsafe(self, now: float) -> list[Lease]:
+    def unsafe(self, now: float) -> list[KeptLease]:
         """Return the leases that have become unsafe by *now*."""
         return [lease for lease in self._leases.values() if not self.safe(lease, now)]
 
@@ -93,7 +93,7 @@ class Leases:
         """
         Process the answer to an extension that was sent at *sent*.
 
-        Return whether the lease is lost: its end is certain, and a delivery still needs it.
+        Return whether the lease is lost: its end is certain, and an item still needs it.
         """
         lease = self._leases.get(lease_id)
         if lease is None:
@@ -104,7 +104,7 @@ class Leases:
             lease.extend_at = sent + self._span * EXTEND_FRACTION
         elif answer is not False:
             lease.extend_at = now + RETRY_SECONDS
-        # Without a delivery in upkeep its last settlement has overtaken the extension.
+        # Without an item in upkeep its last settlement has overtaken the extension.
         return answer is False and bool(lease.held)
 
     def _forget(self, lease_id: bytes) -> None:

@@ -16,8 +16,8 @@ from typing import Final
 from attrs import asdict, frozen
 
 from queueber.errors import InvalidRequest, reason
-from queueber.worker.engine import Engine
 from queueber.worker.policy import Counts
+from queueber.worker.rules import WorkerRules
 
 LOG = logging.getLogger("queueber.worker")
 
@@ -90,34 +90,32 @@ class Watch:
         self._reported = 0.0
         """When the log last said that it makes no progress, or that no handler ends."""
 
-    def look(self, engine: Engine, now: float, away_since: float | None) -> None:
+    def look(self, rules: WorkerRules, now: float, away_since: float | None) -> None:
         """Touch the file, and log each minute if the worker makes no progress."""
-        alive, why = judge(engine, now, away_since)
+        alive, why = judge(rules, now, away_since)
         if alive and self._file is not None:
             self._file.touch(now)
         if not alive and now - self._reported >= QUIET_SECONDS:
             self._reported = now
             LOG.error("the worker makes no progress: %s", why)
-        busy = now - max(engine.last_end, engine.last_poll)
-        if alive and engine.full and busy >= BUSY_SECONDS and now - self._reported >= BUSY_SECONDS:
+        busy = now - max(rules.last_end, rules.last_poll)
+        if alive and rules.full and busy >= BUSY_SECONDS and now - self._reported >= BUSY_SECONDS:
             self._reported = now
-            LOG.warning(
-                "all %d handlers have been running for %.0f s; max_runtime would end them", engine.running, busy
-            )
+            LOG.warning("all %d handlers have been running for %.0f s; max_runtime would end them", rules.running, busy)
 
 
-def judge(engine: Engine, now: float, away_since: float | None) -> tuple[bool, str]:
+def judge(rules: WorkerRules, now: float, away_since: float | None) -> tuple[bool, str]:
     """
     Return whether the worker makes progress, and why not, or what it does.
 
     There is no connection since *away_since*, or there is one if that is None.
     """
-    since_poll = now - engine.last_poll
-    if engine.stopping:
+    since_poll = now - rules.last_poll
+    if rules.stopping:
         return True, "stopping"
-    if engine.policy.stall is not None and engine.blocked_seconds >= engine.policy.stall:
-        return False, f"the event loop has been blocked for {engine.blocked_seconds:.0f} s"
-    if engine.abandoned >= engine.policy.concurrency:
+    if rules.policy.stall is not None and rules.blocked_seconds >= rules.policy.stall:
+        return False, f"the event loop has been blocked for {rules.blocked_seconds:.0f} s"
+    if rules.abandoned >= rules.policy.concurrency:
         return False, "all handlers are still running although their items were given up"
     if away_since is not None:
         # A worker that was full had no poll to be answered before that.
@@ -125,25 +123,25 @@ def judge(engine: Engine, now: float, away_since: float | None) -> tuple[bool, s
         quiet = min(since_poll, away) >= QUIET_SECONDS
         return not quiet, f"not connected for {away:.0f} s; the last poll was answered {since_poll:.0f} s ago"
     quiet = since_poll >= QUIET_SECONDS
-    if quiet and not engine.full:
+    if quiet and not rules.full:
         return False, f"connected, no poll was answered for {since_poll:.0f} s"
-    return True, "busy: all handlers are running" if engine.full else "polling" if engine.polling else "waiting to poll"
+    return True, "busy: all handlers are running" if rules.full else "polling" if rules.polling else "waiting to poll"
 
 
-def health_of(engine: Engine, now: float, away_since: float | None) -> Health:
+def health_of(rules: WorkerRules, now: float, away_since: float | None) -> Health:
     """Return the state of a worker."""
-    alive, why = judge(engine, now, away_since)
+    alive, why = judge(rules, now, away_since)
     return Health(
         alive=alive,
         why=why,
         connected=away_since is None,
-        stopping=engine.stopping,
-        last_poll_seconds=round(now - engine.last_poll, 3),
-        running=engine.running,
-        prefetched=engine.waiting,
-        settling=engine.settling,
-        abandoned=engine.abandoned,
-        **asdict(engine.counts),
+        stopping=rules.stopping,
+        last_poll_seconds=round(now - rules.last_poll, 3),
+        running=rules.running,
+        prefetched=rules.waiting,
+        settling=rules.settling,
+        abandoned=rules.abandoned,
+        **asdict(rules.counts),
     )
 
 

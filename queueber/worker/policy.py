@@ -7,10 +7,10 @@ from attrs import define, frozen
 from queueber.values import Action
 
 TICK_SECONDS: Final = 0.25
-"""The time between two ticks while there are deliveries: the accuracy of `max_runtime` and of all upkeep."""
+"""The time between two ticks while there are items: the accuracy of `max_runtime` and of all upkeep."""
 
 IDLE_SECONDS: Final = 1.0
-"""The time between two ticks without deliveries."""
+"""The time between two ticks without items."""
 
 ENDING_SECONDS: Final = 5.0
 """The time that a handler has to end when it is asked to: for its `finally` blocks."""
@@ -68,7 +68,7 @@ class Policy:
 
 @define
 class Counts:
-    """Answered polls, and deliveries by their end, since the start."""
+    """Answered polls, and items by their end, since the start."""
 
     polls: int = 0
     """Including those without items."""
@@ -82,7 +82,7 @@ class Counts:
     """Those whose lease ended before their result was confirmed."""
 
     def settled(self, action: Action) -> None:
-        """Count a delivery that was settled by *action*."""
+        """Count an item that was settled by *action*."""
         match action:
             case Action.REMOVE:
                 self.removed += 1

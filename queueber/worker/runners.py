@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import Protocol
 
-from queueber.worker.actions import Delivery
+from queueber.worker.actions import TakenItem
 from queueber.worker.handling import LOG, Handling
 from queueber.worker.verdicts import Verdict
 
@@ -20,7 +20,7 @@ from queueber.worker.verdicts import Verdict
 class Reports(Protocol):
     """The receiver of a runner's events.  Thread-safe."""
 
-    def done(self, delivery: Delivery, verdict: Verdict | None) -> None:
+    def done(self, taken: TakenItem, verdict: Verdict | None) -> None:
         """Note that a handler has ended, with its verdict, or None if it was cancelled."""
 
     def loop_turned(self) -> None:
@@ -30,11 +30,11 @@ class Reports(Protocol):
 class Runner(Protocol):
     """A place where handlers run.  Its methods return at once, and are called from the keeper's thread."""
 
-    def start(self, deliveries: Sequence[Delivery]) -> None:
-        """Start the handler on each of *deliveries*."""
+    def start(self, items: Sequence[TakenItem]) -> None:
+        """Start the handler on each of *items*."""
 
-    def cancel(self, delivery: Delivery, why: str, *, lost: bool) -> None:
-        """Ask the handler of *delivery* to end."""
+    def cancel(self, taken: TakenItem, why: str, *, lost: bool) -> None:
+        """Ask the handler of *taken* to end."""
 
     def beat(self) -> None:
         """Ask the event loop to call `Reports.loop_turned`."""
@@ -62,14 +62,14 @@ class ThreadRunner:
         self._reports = reports
         self._concurrency = concurrency
         self._threads = 0
-        self._started: SimpleQueue[Delivery | None] = SimpleQueue()
+        self._started: SimpleQueue[TakenItem | None] = SimpleQueue()
 
-    def start(self, deliveries: Sequence[Delivery]) -> None:
-        """Start the handler on each of *deliveries*."""
-        for delivery in deliveries:
+    def start(self, items: Sequence[TakenItem]) -> None:
+        """Start the handler on each of *items*."""
+        for taken in items:
             if self._threads < self._concurrency:
                 self._add_thread()
-            self._started.put(delivery)
+            self._started.put(taken)
 
     def _add_thread(self) -> None:
         """
@@ -89,13 +89,13 @@ class ThreadRunner:
 
     def _work(self) -> None:
         run, done, get = self._handling.run, self._reports.done, self._started.get
-        while (delivery := get()) is not None:
-            delivery.begun = monotonic()
-            done(delivery, run(delivery.item))
+        while (taken := get()) is not None:
+            taken.begun = monotonic()
+            done(taken, run(taken.item))
 
-    def cancel(self, delivery: Delivery, why: str, *, lost: bool) -> None:
+    def cancel(self, taken: TakenItem, why: str, *, lost: bool) -> None:
         """Set the item's `stopping`."""
-        delivery.item.end(why, lost=lost)
+        taken.item.end(why, lost=lost)
 
     def beat(self) -> None:
         """Do nothing: there is no loop."""

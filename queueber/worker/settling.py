@@ -27,7 +27,7 @@ from queueber.errors import InvalidRequest, Overloaded, QueueberError
 from queueber.limits import SETTLEMENTS_MAX
 from queueber.units import SpanMs
 from queueber.values import Action, Outcome, Settled, Settlement, id_text
-from queueber.worker.actions import AnyAction, Delivery, Log, Settle
+from queueber.worker.actions import AnyAction, Log, Settle, TakenItem
 from queueber.worker.verdicts import Verdict, refused
 
 DELAY_SECONDS = 0.01
@@ -60,7 +60,7 @@ HAND_OFF_DEFERRED = Verdict(Action.DEFER, SpanMs(10_000))
 class Entry:
     """A verdict on its way."""
 
-    delivery: Delivery
+    taken: TakenItem
     verdict: Verdict
     since: float
     tries: int = 0
@@ -83,10 +83,10 @@ class Settling:
     """Verdicts that the server has not confirmed."""
 
     def __init__(
-        self, emit: Callable[[AnyAction], None], finished: Callable[[Delivery, Verdict, Settled | None], None]
+        self, emit: Callable[[AnyAction], None], finished: Callable[[TakenItem, Verdict, Settled | None], None]
     ) -> None:
         """
-        Pass actions to *emit*, and each delivery to *finished* when its verdict has an answer.
+        Pass actions to *emit*, and each item to *finished* when its verdict has an answer.
 
         The answer is None if it was dropped.
         """
@@ -105,9 +105,9 @@ class Settling:
         """Return the number of verdicts without an answer."""
         return len(self._pending) + len(self._put_off) + sum(map(len, self._in_flight.values()))
 
-    def add(self, delivery: Delivery, verdict: Verdict, now: float) -> None:
-        """Settle *delivery* soon.  It has left upkeep."""
-        self._pending.append(Entry(delivery, verdict, now, alone=bool(verdict.adds)))
+    def add(self, taken: TakenItem, verdict: Verdict, now: float) -> None:
+        """Settle *taken* soon.  It has left upkeep."""
+        self._pending.append(Entry(taken, verdict, now, alone=bool(verdict.adds)))
 
     def wake_at(self) -> float | None:
         """Return when `flush` has something to do, or None if that depends on an answer."""
@@ -135,15 +135,15 @@ class Settling:
                     self._number,
                     [
                         Settlement(
-                            each.delivery.lease.id,
-                            each.delivery.id,
+                            each.taken.lease.id,
+                            each.taken.id,
                             each.verdict.action,
                             each.verdict.delay,
                             each.verdict.error,
                         )
                         for each in entries
                     ],
-                    [each.delivery for each in entries],
+                    [each.taken for each in entries],
                     entries[0].verdict.adds,
                 )
             )
@@ -156,7 +156,7 @@ class Settling:
             if self._pending[0].alone and entries:
                 break
             entry = self._pending.popleft()
-            if entry.delivery.lease.lost:
+            if entry.taken.lease.lost:
                 tried = ", unless an earlier attempt to settle it arrived" if entry.tries else ""
                 self._drop(entry, f"its lease has ended{tried}")
                 continue
@@ -191,10 +191,10 @@ class Settling:
             self._emit(
                 Log(
                     logging.INFO if entry.tries else logging.WARNING,
-                    f"the result of item {id_text(entry.delivery.id)} came after the end of its lease{done_before}",
+                    f"the result of item {id_text(entry.taken.id)} came after the end of its lease{done_before}",
                 )
             )
-        self._finished(entry.delivery, entry.verdict, settled)
+        self._finished(entry.taken, entry.verdict, settled)
 
     def _refused(self, entries: Sequence[Entry], why: InvalidRequest) -> None:
         for entry in reversed(entries):
@@ -205,14 +205,14 @@ class Settling:
                 continue
             else:
                 text, entry.verdict = refused(entry.verdict, why)
-                self._emit(Log(logging.ERROR, f"item {id_text(entry.delivery.id)}: {text}"))
+                self._emit(Log(logging.ERROR, f"item {id_text(entry.taken.id)}: {text}"))
                 entry.replaced = True
             self._pending.appendleft(entry)
 
     def _refused_for_now(self, entry: Entry, why: Overloaded, now: float) -> None:
         """Put off a hand-off, or give its item back."""
         if not entry.put_off:
-            text = f"item {id_text(entry.delivery.id)} cannot be handed off yet: {why}"
+            text = f"item {id_text(entry.taken.id)} cannot be handed off yet: {why}"
             self._emit(Log(logging.WARNING, text))
         if entry.put_off < len(HAND_OFF_WAITS):
             entry.not_before = now + HAND_OFF_WAITS[entry.put_off]
@@ -222,11 +222,11 @@ class Settling:
             self._pending.append(self._deferred(entry))
 
     def _deferred(self, entry: Entry) -> Entry:
-        text = f"item {id_text(entry.delivery.id)} could not be handed off: it is deferred"
+        text = f"item {id_text(entry.taken.id)} could not be handed off: it is deferred"
         self._emit(Log(logging.WARNING, text))
         entry.verdict, entry.alone = HAND_OFF_DEFERRED, False
         return entry
 
     def _drop(self, entry: Entry, why: str) -> None:
-        self._emit(Log(logging.WARNING, f"the result of item {id_text(entry.delivery.id)} is dropped: {why}"))
-        self._finished(entry.delivery, entry.verdict, None)
+        self._emit(Log(logging.WARNING, f"the result of item {id_text(entry.taken.id)} is dropped: {why}"))
+        self._finished(entry.taken, entry.verdict, None)

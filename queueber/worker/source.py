@@ -115,9 +115,9 @@ def settle_without_settle(
         if len(answers) == len(action.entries):
             on_done(errors[0] if errors else [answers[each] for each in sorted(answers)])
 
-    for at, (entry, delivery) in enumerate(zip(action.entries, action.deliveries, strict=True)):
+    for at, (entry, taken) in enumerate(zip(action.entries, action.items, strict=True)):
         if entry.action is Action.REMOVE:
-            call = source.remove(delivery.lease.place, entry.id, entry.lease)
+            call = source.remove(taken.lease.place, entry.id, entry.lease)
         else:
-            call = source.extend(delivery.lease.place, entry.lease, SpanMs(max(1, entry.delay or 1)))
+            call = source.extend(taken.lease.place, entry.lease, SpanMs(max(1, entry.delay or 1)))
         link.call(call, lambda outcome, at=at: answered(at, outcome))  # type: ignore[misc]

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from queueber.worker.actions import Delivery
+from queueber.worker.actions import TakenItem
 from queueber.worker.handling import Handling, exit_child
 from queueber.worker.runners import Reports
 from queueber.worker.verdicts import Verdict
@@ -63,35 +63,35 @@ class TwistedRunner:
         self._reports = reports
         self._reactor = reactor
         self._pid = os.getpid()
-        self._running: dict[Delivery, Deferred[Verdict | None]] = {}
+        self._running: dict[TakenItem, Deferred[Verdict | None]] = {}
 
-    def start(self, deliveries: Sequence[Delivery]) -> None:
-        """Start the handler on each of *deliveries*."""
-        self._reactor.callFromThread(self._start, deliveries)
+    def start(self, items: Sequence[TakenItem]) -> None:
+        """Start the handler on each of *items*."""
+        self._reactor.callFromThread(self._start, items)
 
-    def _start(self, deliveries: Sequence[Delivery]) -> None:
-        for delivery in deliveries:
-            delivery.begun = monotonic()
-            running = Deferred.fromCoroutine(self._handling.run_async(delivery.item))
-            self._running[delivery] = running
-            running.addBoth(self._ended, delivery)
+    def _start(self, items: Sequence[TakenItem]) -> None:
+        for taken in items:
+            taken.begun = monotonic()
+            running = Deferred.fromCoroutine(self._handling.run_async(taken.item))
+            self._running[taken] = running
+            running.addBoth(self._ended, taken)
 
-    def _ended(self, result: Verdict | Failure | None, delivery: Delivery) -> None:
+    def _ended(self, result: Verdict | Failure | None, taken: TakenItem) -> None:
         if os.getpid() != self._pid:
             exit_child()
-        del self._running[delivery]
+        del self._running[taken]
         if isinstance(result, Failure):
             # Cancelled before its first step.
             result = None
-        self._reports.done(delivery, result)
+        self._reports.done(taken, result)
 
-    def cancel(self, delivery: Delivery, why: str, *, lost: bool) -> None:
+    def cancel(self, taken: TakenItem, why: str, *, lost: bool) -> None:
         """Cancel the Deferred for which the handler waits."""
-        delivery.item.end(why, lost=lost)
-        self._reactor.callFromThread(self._cancel, delivery)
+        taken.item.end(why, lost=lost)
+        self._reactor.callFromThread(self._cancel, taken)
 
-    def _cancel(self, delivery: Delivery) -> None:
-        if running := self._running.get(delivery):
+    def _cancel(self, taken: TakenItem) -> None:
+        if running := self._running.get(taken):
             running.cancel()
 
     def beat(self) -> None:

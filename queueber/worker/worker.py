@@ -17,7 +17,7 @@ from queueber.client_core.errors import NotConnected
 from queueber.client_core.kept_session import GRACE_MS_MAX, GRACE_MS_MIN
 from queueber.errors import InvalidRequest, QueueberError
 from queueber.sync.connector import Connector
-from queueber.worker.attachment import Upkeep
+from queueber.worker.attachment import LeaseOptions
 from queueber.worker.handling import After, Before, Handler, Handling
 from queueber.worker.keeper import Keeper
 from queueber.worker.liveness import NOT_STARTED, Health, Watch, health_of
@@ -111,7 +111,7 @@ class Worker:
             max_runtime=None if max_runtime is None else checked_seconds("max_runtime", max_runtime, least=0.001),
             stall=None if self._threads else checked_seconds("stall", stall, least=1),
         )
-        self._upkeep = Upkeep(
+        self._upkeep = LeaseOptions(
             session=lease == "session",
             grace_ms=_grace_ms(session_grace),
             span=span_of("lease", self._policy.lease_seconds),
@@ -135,17 +135,17 @@ class Worker:
         """The state of the worker now."""
         if self._keeper is None:
             return NOT_STARTED
-        return health_of(self._keeper.engine, monotonic(), self._keeper.away_since)
+        return health_of(self._keeper.rules, monotonic(), self._keeper.away_since)
 
     @property
     def last_poll(self) -> float | None:
         """The seconds since a poll was last answered, or since the start; None before the start."""
-        return None if self._keeper is None else monotonic() - self._keeper.engine.last_poll
+        return None if self._keeper is None else monotonic() - self._keeper.rules.last_poll
 
     @property
     def refused(self) -> bool:
         """Whether the server, or another program at its address, refused the worker before its first poll."""
-        return self._keeper is not None and self._keeper.engine.refusal is not None
+        return self._keeper is not None and self._keeper.rules.refusal is not None
 
     @property
     def http_address(self) -> tuple[str, int] | None:

@@ -58,7 +58,7 @@ def test_a_refusal_has_a_status_of_its_own(monkeypatch, capsys, supervisor):
     start = Keeper.start
 
     def refuse(keeper, runner):
-        keeper.engine.refused(InvalidRequest("lease is 8 d"), 0)
+        keeper.rules.refused(InvalidRequest("lease is 8 d"), 0)
         start(keeper, runner)
 
     monkeypatch.setattr(Keeper, "start", refuse)

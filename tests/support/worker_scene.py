@@ -1,22 +1,22 @@
-"""A worker's engine with a clock that tests move, and what it asked for: `Scene`."""
+"""The rules of a worker with a clock that tests move, and the actions that they asked for: `Scene`."""
 
 from queueber.values import Action, Outcome, Settled
 from queueber.worker.actions import (
     Beat,
     Cancel,
     CancelPoll,
-    Delivered,
     End,
     Extend,
     GiveBack,
     Log,
     Poll,
+    PollAnswer,
     ReportStall,
     Settle,
     Start,
 )
-from queueber.worker.engine import Engine
 from queueber.worker.policy import TICK_SECONDS, Policy
+from queueber.worker.rules import WorkerRules
 from queueber.worker.verdicts import REMOVE
 
 DONE = Settled(Outcome.DONE)
@@ -24,13 +24,13 @@ SPAN = 30.0
 
 
 class Scene:
-    """Calls the engine as its keeper does, and sorts its actions."""
+    """Calls the rules as their keeper does, and sorts their actions."""
 
     def __init__(self, *, session=True, **policy):
         self.now = 1_000.0
         self.session = session
-        self.engine = Engine(Policy(**{"concurrency": 2, "prefetch": 2, **policy}), self.now, lambda: 0.0)
-        self.engine.covered(self.now + 1e9)
+        self.rules = WorkerRules(Policy(**{"concurrency": 2, "prefetch": 2, **policy}), self.now, lambda: 0.0)
+        self.rules.covered(self.now + 1e9)
         self.poll = None
         self.polls, self.cancelled_polls = [], []
         self.running, self.cancels, self.lost = {}, [], []
@@ -41,7 +41,7 @@ class Scene:
         self.act()
 
     def act(self):  # noqa: C901  (one case for each action)
-        for action in self.engine.actions(self.now):
+        for action in self.rules.actions(self.now):
             match action:
                 case Poll():
                     assert self.poll is None
@@ -51,11 +51,11 @@ class Scene:
                     assert self.poll.number == number
                     self.poll = None
                     self.cancelled_polls.append(number)
-                case Start(delivery):
-                    self.running[delivery.item] = delivery
-                    delivery.begun = self.now if self.begins else None
-                case Cancel(delivery, _, lost):
-                    (self.lost if lost else self.cancels).append(delivery.item)
+                case Start(taken):
+                    self.running[taken.item] = taken
+                    taken.begun = self.now if self.begins else None
+                case Cancel(taken, _, lost):
+                    (self.lost if lost else self.cancels).append(taken.item)
                 case Settle(number):
                     self.settles[number] = action
                 case Extend():
@@ -79,13 +79,13 @@ class Scene:
         lease = lease or f"lease {self.made}".encode()
         items = [(name.encode(), name) for name in names]
         sent = self.now if sent is None else sent
-        self.engine.delivered(number, Delivered(lease, None, self.session, items, sent) if names else None, self.now)
+        self.rules.delivered(number, PollAnswer(lease, None, self.session, items, sent) if names else None, self.now)
         self.act()
         return lease
 
     def finish(self, *names, verdict=REMOVE):
         for name in names:
-            self.engine.done(self.running.pop(name), verdict, self.now)
+            self.rules.done(self.running.pop(name), verdict, self.now)
         self.act()
 
     def advance(self, seconds):
@@ -93,7 +93,7 @@ class Scene:
         until = self.now + seconds
         while self.now < until:
             self.now = min(self.now + TICK_SECONDS, until)
-            self.engine.tick(self.now)
+            self.rules.tick(self.now)
             self.act()
 
     def take_settles(self):
@@ -104,7 +104,7 @@ class Scene:
         """Answer all settles under way as done, or the first with *answer*."""
         for number in list(self.settles)[: None if answer is None else 1]:
             settle = self.settles.pop(number)
-            self.engine.settled(number, answer or [DONE] * len(settle.entries), self.now)
+            self.rules.settled(number, answer or [DONE] * len(settle.entries), self.now)
         self.act()
 
     def settled(self):
@@ -116,7 +116,7 @@ class Scene:
         return found
 
     def stop(self, grace=10.0):
-        self.engine.stop(grace, self.now)
+        self.rules.stop(grace, self.now)
         self.act()
 
 

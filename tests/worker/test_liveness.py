@@ -58,7 +58,7 @@ def taken():
 
 
 def verdict(scene, away_since=None):
-    return judge(scene.engine, scene.now, away_since)
+    return judge(scene.rules, scene.now, away_since)
 
 
 class TestJudgement:
@@ -120,7 +120,7 @@ class TestJudgement:
         scene = Scene(concurrency=1, prefetch=2)
         scene.deliver("a", "b", "c")
         scene.finish("a")
-        health = health_of(scene.engine, scene.now + 2, None)
+        health = health_of(scene.rules, scene.now + 2, None)
         assert (health.alive, health.running, health.prefetched, health.settling) == (True, 1, 1, 1)
         assert (health.delivered, health.removed, health.last_poll_seconds) == (3, 0, 2.0)
         assert health.polls == 1
@@ -128,7 +128,7 @@ class TestJudgement:
 
 class TestWatch:
     def look(self, watch, scene):
-        watch.look(scene.engine, scene.now, None)
+        watch.look(scene.rules, scene.now, None)
 
     def test_the_log_says_each_minute_that_it_does_not_get_on(self, caplog):
         scene, watch = Scene(), Watch()

@@ -704,7 +704,7 @@ class TestResources:
         def tick(*_):
             raise ZeroDivisionError("a bug")
 
-        monkeypatch.setattr("queueber.worker.engine.Engine.tick", tick)
+        monkeypatch.setattr("queueber.worker.rules.WorkerRules.tick", tick)
         with pytest.raises(ZeroDivisionError, match="a bug"):
             Worker(server.url("work"), print, telemetry=False).run()
         assert "a bug in Queueber ends the worker" in caplog.text

@@ -1,11 +1,11 @@
 """
 The rules of a worker, without I/O: events and the time go in, actions come out.
 
-    engine.delivered(poll, delivered, now)      # or done, settled, lease_lost, tick, stop, …
-    for action in engine.actions(now):          # Poll, Start, Settle, Extend, Cancel, Log, End, …
+    rules.delivered(poll, answer, now)      # or done, settled, lease_lost, tick, stop, …
+    for action in rules.actions(now):       # Poll, Start, Settle, Extend, Cancel, Log, End, …
         …
 
-A delivery is one item under one lease.  Its states:
+A taken item is one item under one lease.  Its states:
 
 | State | a slot is free | the handler ends | lease lost | too long | loop blocked |
 |---|---|---|---|---|---|
@@ -20,13 +20,13 @@ A delivery is one item under one lease.  Its states:
 | RUNNING | | ENDING | ABANDONED, settled: defer |
 | ENDING | | | ABANDONED, settled: defer |
 
-A handler is cancelled whenever its delivery becomes ENDING or ABANDONED.
+A handler is cancelled whenever its item becomes ENDING or ABANDONED.
 *Settled* means that it leaves upkeep and its verdict goes to `settling`, once in its life, and that its state is OVER
 unless its handler runs on.  *Too long* is `max_runtime` for a RUNNING one, and `ENDING_SECONDS` for an ENDING one.
 *Loop blocked* means that the event loop of the handlers has not run for `stall` seconds in which this thread ran.
-WAITING deliveries are returned earlier, after `SLOW_SECONDS`.
+WAITING items are returned earlier, after `SLOW_SECONDS`.
 
-At most `concurrency` deliveries have a handler, in whatever state.  Those and the waiting ones and those that a poll
+At most `concurrency` items have a handler, in whatever state.  Those and the waiting ones and those that a poll
 may bring are together at most `concurrency` + `prefetch`.
 """
 
@@ -39,27 +39,27 @@ from queueber.worker.actions import (
     AnyAction,
     Beat,
     Cancel,
-    Delivered,
-    Delivery,
     End,
     GiveBack,
-    Lease,
+    KeptLease,
     Log,
+    PollAnswer,
     ReportStall,
     Start,
     State,
+    TakenItem,
 )
-from queueber.worker.deliveries import Deliveries
 from queueber.worker.leases import Leases
 from queueber.worker.loop_watch import LoopState, LoopWatch
 from queueber.worker.policy import BACKLOG_MAX, ENDING_SECONDS, IDLE_SECONDS, TICK_SECONDS, Counts, Policy
 from queueber.worker.polling import Polling, PollMode
 from queueber.worker.settling import Settling
 from queueber.worker.shutdown import Life, Shutdown
+from queueber.worker.taken_items import TakenItems
 from queueber.worker.verdicts import DEFER, UNASKED_CANCEL, Verdict
 
 
-class Engine:
+class WorkerRules:
     """The state of one worker.  Not thread-safe: `keeper` calls it from one thread."""
 
     def __init__(self, policy: Policy, now: float, jitter: Callable[[], float]) -> None:
@@ -67,7 +67,7 @@ class Engine:
         self.policy = policy
         self.counts = Counts()
         self.last_end = now
-        """When a handler last ended, or the engine was made."""
+        """When a handler last ended, or the worker began."""
 
         self._actions: list[AnyAction] = []
         self._life = Shutdown()
@@ -75,7 +75,7 @@ class Engine:
         self._leases = Leases(policy.lease_seconds)
         self._settling = Settling(self._actions.append, self._finished)
         self._loop = None if policy.stall is None else LoopWatch(policy.stall, now)
-        self._all = Deliveries()
+        self._all = TakenItems()
         self.refusal: QueueberError | None = None
         """The error with which the worker ends, because it is the same for each attempt."""
 
@@ -88,7 +88,7 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        """The number of prefetched deliveries."""
+        """The number of prefetched items."""
         return len(self._all.waiting)
 
     @property
@@ -118,7 +118,7 @@ class Engine:
 
     @property
     def last_poll(self) -> float:
-        """When a poll was last answered, or the engine was made."""
+        """When a poll was last answered, or the worker began."""
         return self._poll.last_answer
 
     @property
@@ -139,7 +139,7 @@ class Engine:
 
     # ---- events
 
-    def delivered(self, number: int, answer: Delivered | None, now: float) -> None:
+    def delivered(self, number: int, answer: PollAnswer | None, now: float) -> None:
         """Process the answer to the poll *number*, None if its wait ended without items."""
         current = self._poll.answered(number, now)
         self.counts.polls += 1
@@ -148,12 +148,12 @@ class Engine:
         lease = self._leases.add(answer)
         self.counts.delivered += len(answer.items)
         for item_id, item in answer.items:
-            delivery = Delivery(item, item_id, lease)
-            self._leases.hold(delivery)
-            self._all.wait(delivery)
+            taken = TakenItem(item, item_id, lease)
+            self._leases.hold(taken)
+            self._all.wait(taken)
             if not current or self.stopping:
                 # The poll was cancelled, and its reply was on its way.
-                self._hand_back(delivery, now)
+                self._hand_back(taken, now)
 
     def poll_failed(self, number: int, why: QueueberError, now: float) -> None:
         """Process the failure of the poll *number*."""
@@ -171,24 +171,24 @@ class Engine:
             self.refusal = why
             self.stop(0, now)
 
-    def done(self, delivery: Delivery, verdict: Verdict | None, now: float) -> None:
-        """Note that the handler of *delivery* has ended, with its *verdict*, or None if it was cancelled."""
+    def done(self, taken: TakenItem, verdict: Verdict | None, now: float) -> None:
+        """Note that the handler of *taken* has ended, with its *verdict*, or None if it was cancelled."""
         self.last_end = now
-        self._poll.handled(now - delivery.started)
-        state = self._all.drop(delivery)
+        self._poll.handled(now - taken.started)
+        state = self._all.drop(taken)
         if state is State.ABANDONED:
-            self._log(logging.INFO, f"the handler of item {id_text(delivery.id)} has ended; its result is dropped")
+            self._log(logging.INFO, f"the handler of item {id_text(taken.id)} has ended; its result is dropped")
             return
-        if not self._leases.safe(delivery.lease, now):
+        if not self._leases.safe(taken.lease, now):
             self.counts.lost += 1
-            delivery.lease.held.discard(delivery)
-            self._log(logging.WARNING, f"item {id_text(delivery.id)} was done after its lease had ended, too late")
-            self._give_up(delivery.lease)
+            taken.lease.held.discard(taken)
+            self._log(logging.WARNING, f"item {id_text(taken.id)} was done after its lease had ended, too late")
+            self._give_up(taken.lease)
             return
         if state is State.ENDING and (verdict is None or verdict[:2] == (Action.FAIL, None)):
             # Whatever the handler raised comes from being asked to end.
-            verdict = delivery.on_end
-        self._settle(delivery, verdict or UNASKED_CANCEL, now)
+            verdict = taken.on_end
+        self._settle(taken, verdict or UNASKED_CANCEL, now)
 
     def settled(self, number: int, answer: Sequence[Settled] | QueueberError, now: float) -> None:
         """Process the answer to the `Settle` *number*."""
@@ -225,8 +225,8 @@ class Engine:
         if self._loop is not None:
             self._watch_loop(self._loop, now)
         if self._life.cancels(now):
-            for delivery in list(self._all.running):
-                self._ask_to_end(delivery, DEFER, "the worker stops", now)
+            for taken in list(self._all.running):
+                self._ask_to_end(taken, DEFER, "the worker stops", now)
 
     def stop(self, grace: float, now: float) -> None:
         """
@@ -237,8 +237,8 @@ class Engine:
         if not self.stopping:
             self._pause(now)
         else:
-            for delivery in [*self._all.running, *self._all.ending]:
-                self._abandon(delivery, DEFER, "the worker ends now", now)
+            for taken in [*self._all.running, *self._all.ending]:
+                self._abandon(taken, DEFER, "the worker ends now", now)
         self._life.stop(grace, now)
 
     def actions(self, now: float) -> list[AnyAction]:
@@ -267,20 +267,20 @@ class Engine:
         """End the poll under way, and give prefetched items back."""
         if cancel := self._poll.cancel():
             self._actions.append(cancel)
-        for delivery in list(self._all.waiting):
-            self._hand_back(delivery, now)
+        for taken in list(self._all.waiting):
+            self._hand_back(taken, now)
 
-    def _hand_back(self, delivery: Delivery, now: float) -> None:
-        self._all.drop(delivery)
-        self._settle(delivery, DEFER, now)
+    def _hand_back(self, taken: TakenItem, now: float) -> None:
+        self._all.drop(taken)
+        self._settle(taken, DEFER, now)
 
-    def _settle(self, delivery: Delivery, verdict: Verdict, now: float) -> None:
-        self._leases.release(delivery)
-        self._settling.add(delivery, verdict, now)
+    def _settle(self, taken: TakenItem, verdict: Verdict, now: float) -> None:
+        self._leases.release(taken)
+        self._settling.add(taken, verdict, now)
 
-    def _finished(self, delivery: Delivery, verdict: Verdict, settled: Settled | None) -> None:
-        """Count a delivery whose verdict was answered, or dropped."""
-        self._leases.settled(delivery)
+    def _finished(self, taken: TakenItem, verdict: Verdict, settled: Settled | None) -> None:
+        """Count an item whose verdict was answered, or dropped."""
+        self._leases.settled(taken)
         if settled is not None and settled.outcome is Outcome.DONE:
             self.counts.settled(verdict.action)
         else:
@@ -291,16 +291,16 @@ class Engine:
         lease = self._leases.lose(lease_id)
         if lease is None:
             return
-        for delivery in list(lease.held):
+        for taken in list(lease.held):
             self.counts.lost += 1
-            self._log(logging.WARNING, f"the lease on item {id_text(delivery.id)} is lost: {why}")
-            lease.held.discard(delivery)
-            if delivery.state is State.WAITING:
-                self._all.drop(delivery)
+            self._log(logging.WARNING, f"the lease on item {id_text(taken.id)} is lost: {why}")
+            lease.held.discard(taken)
+            if taken.state is State.WAITING:
+                self._all.drop(taken)
             else:
-                self._leave(delivery, "its lease is lost")
+                self._leave(taken, "its lease is lost")
 
-    def _give_up(self, lease: Lease) -> None:
+    def _give_up(self, lease: KeptLease) -> None:
         """Treat *lease* as lost, because the server may have ended it."""
         if lease.session:
             # If the session attaches once more, the server has it still, and keeps it for as long.
@@ -308,28 +308,28 @@ class Engine:
             self._actions.append(GiveBack(lease.id, lease.place, waiting))
         self._lose(lease.id, "the server could not be asked in time to keep it")
 
-    def _abandon(self, delivery: Delivery, verdict: Verdict, why: str, now: float) -> None:
-        """Settle *delivery* although its handler runs on."""
-        self._log(logging.WARNING, f"item {id_text(delivery.id)} is returned, but its handler is still running: {why}")
-        self._settle(delivery, verdict, now)
-        self._leave(delivery, why)
+    def _abandon(self, taken: TakenItem, verdict: Verdict, why: str, now: float) -> None:
+        """Settle *taken* although its handler runs on."""
+        self._log(logging.WARNING, f"item {id_text(taken.id)} is returned, but its handler is still running: {why}")
+        self._settle(taken, verdict, now)
+        self._leave(taken, why)
 
-    def _leave(self, delivery: Delivery, why: str) -> None:
-        self._all.abandon(delivery)
-        self._actions.append(Cancel(delivery, why, lost=True))
+    def _leave(self, taken: TakenItem, why: str) -> None:
+        self._all.abandon(taken)
+        self._actions.append(Cancel(taken, why, lost=True))
 
-    def _ask_to_end(self, delivery: Delivery, verdict: Verdict, why: str, now: float) -> None:
-        self._all.ask_to_end(delivery, verdict, now + ENDING_SECONDS)
-        self._actions.append(Cancel(delivery, why, lost=False))
+    def _ask_to_end(self, taken: TakenItem, verdict: Verdict, why: str, now: float) -> None:
+        self._all.ask_to_end(taken, verdict, now + ENDING_SECONDS)
+        self._actions.append(Cancel(taken, why, lost=False))
 
     def _watch_runtimes(self, now: float) -> None:
         most = self.policy.max_runtime
-        for delivery in () if most is None else self._all.overdue(most, now):
+        for taken in () if most is None else self._all.overdue(most, now):
             why = f"its handler ran for more than {most:g} s (max_runtime)"
-            self._log(logging.WARNING, f"item {id_text(delivery.id)}: {why}")
-            self._ask_to_end(delivery, Verdict(Action.FAIL, None, why), why, now)
-        for delivery in self._all.not_ended(now):
-            self._abandon(delivery, delivery.on_end, f"it was asked to end {ENDING_SECONDS:g} s ago", now)
+            self._log(logging.WARNING, f"item {id_text(taken.id)}: {why}")
+            self._ask_to_end(taken, Verdict(Action.FAIL, None, why), why, now)
+        for taken in self._all.not_ended(now):
+            self._abandon(taken, taken.on_end, f"it was asked to end {ENDING_SECONDS:g} s ago", now)
 
     def _watch_loop(self, loop: LoopWatch, now: float) -> None:
         match loop.look(now, busy=bool(self._all)):
@@ -341,8 +341,8 @@ class Engine:
             case LoopState.STALLED:
                 why = f"the event loop has been blocked for {loop.blocked_seconds:.0f} s"
                 self._pause(now)
-                for delivery in [*self._all.running, *self._all.ending]:
-                    self._abandon(delivery, Verdict(Action.FAIL, None, f"{why}: a handler blocks it"), why, now)
+                for taken in [*self._all.running, *self._all.ending]:
+                    self._abandon(taken, Verdict(Action.FAIL, None, f"{why}: a handler blocks it"), why, now)
 
     def _end_if_over(self, now: float) -> None:
         left = [*self._all.running, *self._all.ending]
@@ -353,9 +353,9 @@ class Engine:
                 logging.ERROR, f"ended with {unsettled:,} items not settled: they are redelivered when their leases end"
             )
             self.counts.lost += len(left)
-            for delivery in left:
-                delivery.lease.held.discard(delivery)
-                self._leave(delivery, "the worker has ended")
+            for taken in left:
+                taken.lease.held.discard(taken)
+                self._leave(taken, "the worker has ended")
         self._actions.append(End(self.refusal))
 
     def _log(self, level: int, text: str) -> None:

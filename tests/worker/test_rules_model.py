@@ -12,9 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from queueber.client_core.errors import OutcomeUnknown
 from queueber.errors import InvalidRequest, Overloaded
 from queueber.values import Action, Outcome, Settled
-from queueber.worker.actions import Cancel, CancelPoll, Delivered, End, Extend, GiveBack, Poll, Settle, Start, State
-from queueber.worker.engine import Engine
+from queueber.worker.actions import Cancel, CancelPoll, End, Extend, GiveBack, Poll, PollAnswer, Settle, Start, State
 from queueber.worker.policy import TICK_SECONDS, Policy
+from queueber.worker.rules import WorkerRules
 from queueber.worker.verdicts import DEFER, REMOVE, Defer, Fail, Reject
 from tests.support.examples import examples
 
@@ -38,10 +38,10 @@ class Worlds(RuleBasedStateMachine):
         self.policy = Policy(
             concurrency=concurrency, prefetch=prefetch, lease_seconds=SPAN, max_runtime=max_runtime, stall=stall
         )
-        self.engine = Engine(self.policy, self.now, lambda: 0.5)
+        self.rules = WorkerRules(self.policy, self.now, lambda: 0.5)
         self.places = concurrency + (500 if prefetch is None else prefetch)
         if session:
-            self.engine.covered(self.now + SPAN)
+            self.rules.covered(self.now + SPAN)
         # The server: the items of each lease, by lease; those of a timed lease end with it.
         self.server = {}
         self.ends = {}
@@ -63,7 +63,7 @@ class Worlds(RuleBasedStateMachine):
     # ---- the worker's actions
 
     def act(self):  # noqa: C901  (one case for each action)
-        for action in self.engine.actions(self.now):
+        for action in self.rules.actions(self.now):
             assert not self.ended
             match action:
                 case Poll(number, n):
@@ -74,13 +74,13 @@ class Worlds(RuleBasedStateMachine):
                     assert self.poll[0] == number
                     self.cancelled_polls.add((number, self.poll[2]))
                     self.poll = None
-                case Start(delivery):
+                case Start(taken):
                     assert not self.stops
-                    assert delivery.lease.id not in self.known_lost
-                    self.handlers[delivery] = None
-                    delivery.begun = self.now
-                case Cancel(delivery):
-                    assert delivery in self.handlers
+                    assert taken.lease.id not in self.known_lost
+                    self.handlers[taken] = None
+                    taken.begun = self.now
+                case Cancel(taken):
+                    assert taken in self.handlers
                 case Settle(number, entries):
                     for each in entries:
                         self.check_entry(each)
@@ -143,7 +143,7 @@ class Worlds(RuleBasedStateMachine):
         number, n, sent = self.poll
         lease, items = self.leased(data.draw(st.integers(1, min(n, 5))))
         self.poll = None
-        self.engine.delivered(number, Delivered(lease, None, self.session, items, sent), self.now)
+        self.rules.delivered(number, PollAnswer(lease, None, self.session, items, sent), self.now)
         self.act()
 
     @precondition(lambda self: self.poll is not None)
@@ -152,9 +152,9 @@ class Worlds(RuleBasedStateMachine):
         number, _, _ = self.poll
         self.poll = None
         if why is None:
-            self.engine.delivered(number, None, self.now)
+            self.rules.delivered(number, None, self.now)
         else:
-            self.engine.poll_failed(number, why, self.now)
+            self.rules.poll_failed(number, why, self.now)
         self.act()
 
     @precondition(lambda self: self.cancelled_polls and not self.ended)
@@ -162,7 +162,7 @@ class Worlds(RuleBasedStateMachine):
     def answer_a_cancelled_poll(self):
         number, sent = self.cancelled_polls.pop()
         lease, items = self.leased(1)
-        self.engine.delivered(number, Delivered(lease, None, self.session, items, sent), self.now)
+        self.rules.delivered(number, PollAnswer(lease, None, self.session, items, sent), self.now)
         self.act()
 
     @precondition(lambda self: self.settles)
@@ -178,7 +178,7 @@ class Worlds(RuleBasedStateMachine):
             if how == "lost after":
                 self.apply(entries)
             answer = OutcomeUnknown("the connection was lost")
-        self.engine.settled(number, answer, self.now)
+        self.rules.settled(number, answer, self.now)
         self.act()
 
     @precondition(lambda self: self.extends)
@@ -192,7 +192,7 @@ class Worlds(RuleBasedStateMachine):
         if answer is False and self.in_upkeep(lease):
             # Otherwise its last settlement may have overtaken the extension, and is sent again if that is not known.
             self.lose(lease)
-        self.engine.extended(lease, answer, sent, self.now)
+        self.rules.extended(lease, answer, sent, self.now)
         self.act()
 
     @precondition(lambda self: self.server)
@@ -201,7 +201,7 @@ class Worlds(RuleBasedStateMachine):
         lease = data.draw(st.sampled_from(sorted(self.server)))
         self.server[lease] = set()
         self.lose(lease)
-        self.engine.lease_lost(lease)
+        self.rules.lease_lost(lease)
         self.act()
 
     def lose(self, lease):
@@ -210,7 +210,7 @@ class Worlds(RuleBasedStateMachine):
     @precondition(lambda self: self.session)
     @rule()
     def ping(self):
-        self.engine.covered(self.now + SPAN)
+        self.rules.covered(self.now + SPAN)
         self.act()
 
     # ---- the handlers and the time
@@ -218,14 +218,14 @@ class Worlds(RuleBasedStateMachine):
     @precondition(lambda self: self.handlers)
     @rule(verdict=VERDICTS, data=st.data())
     def end_a_handler(self, verdict, data):
-        delivery = data.draw(st.sampled_from(list(self.handlers)))
-        del self.handlers[delivery]
-        self.engine.done(delivery, verdict, self.now)
+        taken = data.draw(st.sampled_from(list(self.handlers)))
+        del self.handlers[taken]
+        self.rules.done(taken, verdict, self.now)
         self.act()
 
     @rule()
     def the_loop_turns(self):
-        self.engine.loop_turned()
+        self.rules.loop_turned()
         self.act()
 
     @rule(seconds=st.sampled_from([0.0, 0.01, 0.3, 2.0, 11.0]))
@@ -233,7 +233,7 @@ class Worlds(RuleBasedStateMachine):
         until = self.now + seconds
         while self.now < until:
             self.now = min(until, self.now + TICK_SECONDS)
-            self.engine.tick(self.now)
+            self.rules.tick(self.now)
             self.act()
 
     @rule(seconds=st.sampled_from([1.0, 40.0]))
@@ -244,49 +244,49 @@ class Worlds(RuleBasedStateMachine):
     @rule(grace=st.sampled_from([0.0, 3.0]))
     def stop(self, grace):
         self.stops += 1
-        self.engine.stop(grace, self.now)
+        self.rules.stop(grace, self.now)
         self.act()
 
     # ---- what always holds
 
     @invariant()
     def places_suffice(self):
-        assert self.ended or len(self.handlers) == self.engine.running <= self.policy.concurrency
+        assert self.ended or len(self.handlers) == self.rules.running <= self.policy.concurrency
         asked = 0 if self.poll is None else self.poll[1]
-        assert self.engine.running + self.engine.waiting + asked <= self.places
+        assert self.rules.running + self.rules.waiting + asked <= self.places
 
     def teardown(self):
         """All calls are answered and all handlers end: then each item is settled, or its lease is over."""
-        if not hasattr(self, "engine"):
+        if not hasattr(self, "rules"):
             return
         if self.ended:
-            # Its time was up before all was settled; a case in `test_engine` has that.
+            # Its time was up before all was settled; a case in `test_rules` has that.
             return
         self.stops += 1
-        self.engine.stop(1.0, self.now)
+        self.rules.stop(1.0, self.now)
         self.act()
         for _ in range(200):
             for number, entries in list(self.settles.items()):
                 del self.settles[number]
-                self.engine.settled(number, self.apply(entries), self.now)
+                self.rules.settled(number, self.apply(entries), self.now)
                 self.act()
-            for delivery in list(self.handlers):
-                del self.handlers[delivery]
-                self.engine.done(delivery, REMOVE, self.now)
+            for taken in list(self.handlers):
+                del self.handlers[taken]
+                self.rules.done(taken, REMOVE, self.now)
                 self.act()
             if self.session:
                 self.ping()
             self.now += TICK_SECONDS
-            self.engine.tick(self.now)
+            self.rules.tick(self.now)
             self.act()
             if self.ended and not self.settles:
                 break
         assert self.ended
-        assert (self.engine.leases, self.engine.waiting, self.engine.running, self.engine.settling) == (0, 0, 0, 0)
+        assert (self.rules.leases, self.rules.waiting, self.rules.running, self.rules.settling) == (0, 0, 0, 0)
         if self.session:
             # Those that were lost only here were given back.
             assert [lease for lease, items in self.server.items() if items] == []
-        counts = self.engine.counts
+        counts = self.rules.counts
         settled = counts.removed + counts.failed + counts.deferred + counts.rejected
         assert counts.delivered == settled + counts.lost
 

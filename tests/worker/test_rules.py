@@ -1,4 +1,4 @@
-"""The rules of a worker, one by one.  `test_engine_model` mixes them."""
+"""The rules of a worker, one by one.  `test_rules_model` mixes them."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def waits_after(scene, error, times):
         assert not scene.settles
         before = scene.now
         while not scene.settles:
-            scene.now = scene.engine.wake_at(scene.now)
+            scene.now = scene.rules.wake_at(scene.now)
             scene.act()
         waits.append(round(scene.now - before, 2))
     return waits
@@ -38,7 +38,7 @@ class TestPlaces:
     def test_at_most_concurrency_handlers_run_and_the_rest_waits(self):
         scene = Scene(concurrency=2, prefetch=3)
         scene.deliver("a", "b", "c", "d", "e")
-        assert (list(scene.running), scene.engine.waiting, scene.poll) == (["a", "b"], 3, None)
+        assert (list(scene.running), scene.rules.waiting, scene.poll) == (["a", "b"], 3, None)
         scene.finish("a")
         assert list(scene.running) == ["b", "c"]
 
@@ -63,7 +63,7 @@ class TestPlaces:
         scene = Scene(concurrency=2, prefetch=None)
         # How long the work takes is not known yet: one in store could wait for hours.
         assert scene.polls == [2]
-        policy = scene.engine.policy
+        policy = scene.rules.policy
         assert [policy.prefetch_for(each) for each in (0.0, 0.0001, 0.002, 0.1, 0.5)] == [0, 500, 100, 2, 0]
 
     def test_nothing_is_prefetched_by_default_when_handlers_are_slow(self):
@@ -77,7 +77,7 @@ class TestPlaces:
 
     def test_a_server_that_settles_no_single_item_is_asked_for_one_at_a_time(self):
         scene = Scene()
-        scene.engine.allow_polls(PollMode.ONE_ITEM)
+        scene.rules.allow_polls(PollMode.ONE_ITEM)
         scene.deliver("a")
         assert scene.polls[-1] == 1
 
@@ -150,7 +150,7 @@ class TestVerdicts:
         waits = waits_after(scene, full, len(HAND_OFF_WAITS))
         scene.answer_settles(full)
         assert (tuple(waits), scene.settled()) == (HAND_OFF_WAITS, [("a", HAND_OFF_DEFERRED.action)])
-        assert scene.engine.leases == 0
+        assert scene.rules.leases == 0
 
     def test_a_hand_off_after_lost_connections_is_put_off_as_often_as_any_other(self):
         scene = Scene()
@@ -176,7 +176,7 @@ class TestVerdicts:
         for name, verdict in {"a": REMOVE, "b": Fail().verdict, "c": Defer().verdict, "d": Reject().verdict}.items():
             scene.finish(name, verdict=verdict)
         scene.settled()
-        counts = scene.engine.counts
+        counts = scene.rules.counts
         assert (counts.removed, counts.failed, counts.deferred, counts.rejected, counts.lost) == (1, 1, 1, 1, 0)
 
 
@@ -196,7 +196,7 @@ class TestBatches:
         scene.deliver("a", "b")
         scene.finish("a")
         scene.finish("b")
-        assert scene.engine.wake_at(scene.now) == scene.now + 0.01
+        assert scene.rules.wake_at(scene.now) == scene.now + 0.01
         scene.now += 0.01
         scene.act()
         assert scene.take_settles() == [("a", REMOVED), ("b", REMOVED)]
@@ -240,7 +240,7 @@ class TestBatches:
         scene.finish("a")
         scene.answer_settles(InvalidRequest("no"))
         scene.answer_settles(InvalidRequest("no"))
-        assert (scene.engine.settling, scene.engine.counts.lost) == (0, 1)
+        assert (scene.rules.settling, scene.rules.counts.lost) == (0, 1)
         assert "is dropped: no" in scene.logs[-1]
 
     def test_a_result_after_the_end_of_its_lease_is_logged_and_counted_as_lost(self):
@@ -248,7 +248,7 @@ class TestBatches:
         scene.deliver("a")
         scene.finish("a")
         scene.answer_settles([Settled(Outcome.LEASE_LOST)])
-        assert scene.engine.counts.lost == 1
+        assert scene.rules.counts.lost == 1
         assert "came after the end of its lease" in scene.logs[-1]
 
 
@@ -274,7 +274,7 @@ class TestTimedLeases:
         scene.advance(SPAN / 3)
         sent = scene.now
         scene.advance(5)
-        scene.engine.extended(lease, True, sent, scene.now)
+        scene.rules.extended(lease, True, sent, scene.now)
         scene.advance(SPAN / 3 - 5)
         assert len(scene.extends) == 2
         scene.advance(SPAN * 2 / 3 - 1)
@@ -290,18 +290,18 @@ class TestTimedLeases:
         assert not scene.extends
         # An extension that was under way finds the lease without items.  That is no loss.
         scene.answer_settles(Overloaded("its reply was lost"))
-        scene.engine.extended(lease, False, scene.now, scene.now)
+        scene.rules.extended(lease, False, scene.now, scene.now)
         scene.advance(1)
         assert scene.settled() == [("a", REMOVED), ("b", REMOVED)]
-        assert scene.engine.counts.lost == 0
+        assert scene.rules.counts.lost == 0
 
     def test_a_lease_that_the_server_has_ended_is_lost(self):
         scene = Scene(session=False, concurrency=1, prefetch=1)
         lease = scene.deliver("a", "b")
         scene.advance(SPAN / 3)
-        scene.engine.extended(lease, False, scene.now, scene.now)
+        scene.rules.extended(lease, False, scene.now, scene.now)
         scene.act()
-        assert (scene.lost, scene.engine.waiting) == (["a"], 0)
+        assert (scene.lost, scene.rules.waiting) == (["a"], 0)
         assert [each for each in scene.logs if "the server has ended it" in each]
         scene.finish("a")
         assert scene.take_settles() == []
@@ -311,7 +311,7 @@ class TestTimedLeases:
         lease = scene.deliver("a")
         scene.advance(SPAN / 3)
         for _ in range(15):
-            scene.engine.extended(lease, Overloaded("busy"), scene.now, scene.now)
+            scene.rules.extended(lease, Overloaded("busy"), scene.now, scene.now)
             scene.advance(1)
         assert len(scene.extends) == 16
         assert not scene.lost
@@ -327,7 +327,7 @@ class TestTimedLeases:
             scene.answer_settles(Overloaded("busy"))
             scene.advance(5)
         assert not scene.settles
-        assert (scene.engine.settling, scene.engine.counts.lost) == (0, 1)
+        assert (scene.rules.settling, scene.rules.counts.lost) == (0, 1)
 
 
 class TestSessionLeases:
@@ -341,17 +341,17 @@ class TestSessionLeases:
         scene = Scene(concurrency=1, prefetch=1)
         scene.deliver("a")
         scene.deliver("b")
-        scene.engine.covered(scene.now + 30)
+        scene.rules.covered(scene.now + 30)
         scene.advance(29)
         assert not scene.lost
         scene.advance(1)
-        assert (scene.lost, scene.engine.waiting, scene.engine.leases) == (["a"], 0, 0)
+        assert (scene.lost, scene.rules.waiting, scene.rules.leases) == (["a"], 0, 0)
 
     def test_a_result_that_comes_first_after_a_long_pause_is_not_acknowledged(self):
         """The interpreter lock was held, and the handler's thread runs before the one that ticks."""
         scene = Scene(concurrency=2, prefetch=0)
         scene.deliver("a", "b")
-        scene.engine.covered(scene.now + 30)
+        scene.rules.covered(scene.now + 30)
         scene.now += 31
         scene.finish("a")
         assert (scene.take_settles(), scene.lost) == ([], ["b"])
@@ -360,7 +360,7 @@ class TestSessionLeases:
         scene = Scene()
         first = scene.deliver("a")
         scene.deliver("b")
-        scene.engine.lease_lost(first)
+        scene.rules.lease_lost(first)
         scene.act()
         assert scene.lost == ["a"]
         scene.finish("a", "b")
@@ -371,30 +371,30 @@ class TestSessionLeases:
         lease = scene.deliver("a")
         scene.finish("a")
         scene.answer_settles(Overloaded("the connection was lost"))
-        scene.engine.lease_lost(lease)
+        scene.rules.lease_lost(lease)
         scene.advance(1)
         assert scene.take_settles() == []
-        assert scene.engine.counts.lost == 1
+        assert scene.rules.counts.lost == 1
 
     def test_a_lease_that_was_given_up_is_given_back_in_case_the_session_has_it_still(self):
         scene = Scene()
         lease = scene.deliver("a")
-        scene.engine.covered(scene.now + 1)
+        scene.rules.covered(scene.now + 1)
         scene.advance(2)
         assert scene.gave_back == [GiveBack(lease, None, [])]
-        scene.engine.covered(scene.now + 30)
+        scene.rules.covered(scene.now + 30)
         scene.advance(5)
         assert len(scene.gave_back) == 1
 
     def test_prefetched_items_are_given_back_apart_from_those_that_have_begun(self):
         scene = Scene(concurrency=1, prefetch=2)
         lease = scene.deliver("a", "b", "c")
-        scene.engine.covered(scene.now + 1)
+        scene.rules.covered(scene.now + 1)
         scene.now += 2
         scene.finish("a")
         (gave_back,) = scene.gave_back
         assert (gave_back.lease, sorted(gave_back.waiting)) == (lease, [b"b", b"c"])
-        assert scene.engine.counts.lost == 3
+        assert scene.rules.counts.lost == 3
 
     def test_a_lease_whose_last_result_was_not_sent_in_time_is_given_back(self):
         scene = Scene()
@@ -402,17 +402,17 @@ class TestSessionLeases:
         scene.finish("a")
         lease = scene.deliver("b")
         scene.finish("b")
-        scene.engine.covered(scene.now)
+        scene.rules.covered(scene.now)
         scene.advance(1)
         assert lease in [each.lease for each in scene.gave_back]
 
     def test_nothing_is_polled_before_the_session_is_attached(self):
         scene = Scene()
         scene.deliver()
-        scene.engine.allow_polls(PollMode.NONE)
+        scene.rules.allow_polls(PollMode.NONE)
         scene.deliver()
         assert scene.poll is None
-        scene.engine.allow_polls(PollMode.MANY)
+        scene.rules.allow_polls(PollMode.MANY)
         scene.act()
         assert scene.poll is not None
 
@@ -450,7 +450,7 @@ class TestRuntime:
         scene.deliver("a", "b")
         scene.advance(60 + ENDING_SECONDS)
         assert (scene.settled(), scene.lost) == ([("a", FAILED)], ["a"])
-        assert (scene.engine.running, scene.engine.abandoned, scene.engine.waiting) == (1, 1, 1)
+        assert (scene.rules.running, scene.rules.abandoned, scene.rules.waiting) == (1, 1, 1)
         scene.advance(1_000)
         assert list(scene.running) == ["a"]
         scene.finish("a")
@@ -482,7 +482,7 @@ class TestLoop:
         scene.deliver("a")
         scene.advance(1)
         assert scene.beats == 1
-        scene.engine.loop_turned()
+        scene.rules.loop_turned()
         scene.advance(1)
         assert scene.beats == 2
 
@@ -493,7 +493,7 @@ class TestLoop:
         scene.advance(SLOW_SECONDS + 1)
         assert (scene.stalls, scene.poll) == ([SLOW_SECONDS], None)
         assert (scene.settled(), scene.lost) == ([("b", DEFERRED)], [])
-        scene.engine.loop_turned()
+        scene.rules.loop_turned()
         scene.act()
         assert scene.poll is not None
         assert "runs again" in scene.logs[-1]
@@ -506,7 +506,7 @@ class TestLoop:
         assert {each.action for each in settle.entries} == {FAILED}
         assert "has been blocked for 60 s" in settle.entries[0].error
         assert scene.lost == ["a", "b"]
-        scene.engine.loop_turned()
+        scene.rules.loop_turned()
         scene.finish("a", "b")
         assert scene.settled() == [("a", FAILED), ("b", FAILED)]
 
@@ -515,7 +515,7 @@ class TestLoop:
         scene.deliver("a")
         scene.advance(1)
         scene.now += 3_600
-        scene.engine.tick(scene.now)
+        scene.rules.tick(scene.now)
         scene.act()
         assert (scene.stalls, scene.lost) == ([], [])
 
@@ -614,7 +614,7 @@ class TestStop:
         scene.stop(0)
         scene.now += 1_000
         scene.act()
-        assert (scene.lost, scene.ended, scene.engine.counts.lost) == (["a"], [None], 1)
+        assert (scene.lost, scene.ended, scene.rules.counts.lost) == (["a"], [None], 1)
         scene.finish("a")
         assert scene.ended == [None]
 
@@ -645,10 +645,10 @@ class TestPollErrors:
         waits = []
         for _ in range(9):
             number, scene.poll = scene.poll.number, None
-            scene.engine.poll_failed(number, Overloaded("no place"), scene.now)
+            scene.rules.poll_failed(number, Overloaded("no place"), scene.now)
             before = scene.now
             while scene.poll is None:
-                scene.now = scene.engine.wake_at(scene.now)
+                scene.now = scene.rules.wake_at(scene.now)
                 scene.act()
             waits.append(round(scene.now - before, 1))
         assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
@@ -660,7 +660,7 @@ class TestPollErrors:
     def test_a_worker_whose_first_poll_is_refused_ends_with_the_error(self, why):
         scene = Scene()
         number, scene.poll = scene.poll.number, None
-        scene.engine.poll_failed(number, why, scene.now)
+        scene.rules.poll_failed(number, why, scene.now)
         scene.act()
         assert scene.ended == [why]
 
@@ -668,13 +668,13 @@ class TestPollErrors:
         scene = Scene()
         scene.deliver()
         number, scene.poll = scene.poll.number, None
-        scene.engine.poll_failed(number, InvalidRequest("damaged rows"), scene.now)
+        scene.rules.poll_failed(number, InvalidRequest("damaged rows"), scene.now)
         scene.advance(1)
         assert (scene.ended, scene.poll is None) == ([], False)
 
     def test_a_worker_that_is_refused_before_it_polls_ends_with_the_error(self):
         scene, why = Scene(), NotConnected("this port speaks HTTP")
-        scene.engine.refused(why, scene.now)
+        scene.rules.refused(why, scene.now)
         scene.act()
         assert scene.ended == [why]
 
@@ -682,7 +682,7 @@ class TestPollErrors:
         scene = Scene()
         scene.deliver("a")
         scene.stop(10)
-        scene.engine.refused(NotConnected("this port speaks HTTP"), scene.now)
+        scene.rules.refused(NotConnected("this port speaks HTTP"), scene.now)
         scene.act()
         assert (list(scene.running), scene.settles, scene.ended) == (["a"], {}, [])
         scene.finish("a")
@@ -693,7 +693,7 @@ class TestPollErrors:
         scene = Scene()
         number = scene.poll.number
         scene.stop()
-        scene.engine.poll_failed(number, InvalidRequest("damaged rows"), scene.now)
+        scene.rules.poll_failed(number, InvalidRequest("damaged rows"), scene.now)
         scene.act()
         assert scene.ended == [None]
 

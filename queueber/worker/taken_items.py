@@ -1,0 +1,84 @@
+"""The taken items of a worker by their state, and the moves between the states."""
+
+from collections.abc import Iterator
+
+from queueber.worker.actions import State, TakenItem
+from queueber.worker.verdicts import Verdict
+
+
+class TakenItems:
+    """
+    All items that are not OVER.
+
+    Each collection is ordered by the time at which its items entered it, so
+    that the first of those that run, or that are ending, is the first in time.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: dict[TakenItem, None] = {}
+        self.running: dict[TakenItem, None] = {}
+        """Those with a handler that are neither ENDING nor ABANDONED."""
+
+        self.ending: dict[TakenItem, None] = {}
+        self.abandoned: dict[TakenItem, None] = {}
+
+    @property
+    def with_handler(self) -> int:
+        """The number of handlers."""
+        return len(self.running) + len(self.ending) + len(self.abandoned)
+
+    def __bool__(self) -> bool:
+        """Return whether one needs its lease."""
+        return bool(self.waiting or self.running or self.ending)
+
+    def wait(self, taken: TakenItem) -> None:
+        """Enter a new item."""
+        self.waiting[taken] = None
+
+    def start_next(self, now: float) -> TakenItem:
+        """Return the item that has waited longest, which is RUNNING from *now* on."""
+        taken = next(iter(self.waiting))
+        del self.waiting[taken]
+        taken.state, taken.started = State.RUNNING, now
+        self.running[taken] = None
+        return taken
+
+    def ask_to_end(self, taken: TakenItem, verdict: Verdict, until: float) -> None:
+        """Let a RUNNING item be ENDING, with this *verdict* unless it succeeds, and at most *until* then."""
+        del self.running[taken]
+        taken.state, taken.on_end, taken.ending_until = State.ENDING, verdict, until
+        self.ending[taken] = None
+
+    def abandon(self, taken: TakenItem) -> None:
+        """Let a RUNNING or ENDING item be ABANDONED."""
+        del self._of(taken.state)[taken]
+        taken.state = State.ABANDONED
+        self.abandoned[taken] = None
+
+    def drop(self, taken: TakenItem) -> State:
+        """Let an item be OVER; return the state that it had."""
+        state, taken.state = taken.state, State.OVER
+        del self._of(state)[taken]
+        return state
+
+    def overdue(self, max_runtime: float, now: float) -> Iterator[TakenItem]:
+        """Yield the RUNNING items whose handlers began at least *max_runtime* ago."""
+        for taken in list(self.running):
+            if taken.begun is not None and now >= taken.begun + max_runtime:
+                yield taken
+
+    def not_ended(self, now: float) -> Iterator[TakenItem]:
+        """Yield the ENDING items whose time is over.  Each has to leave the state."""
+        while self.ending and now >= (first := next(iter(self.ending))).ending_until:
+            yield first
+
+    def _of(self, state: State) -> dict[TakenItem, None]:
+        match state:
+            case State.WAITING:
+                return self.waiting
+            case State.RUNNING:
+                return self.running
+            case State.ENDING:
+                return self.ending
+            case _:
+                return self.abandoned
