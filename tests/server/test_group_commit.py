@@ -2,6 +2,8 @@
 
 import pytest
 
+from queueber.server.core import commit_states
+from queueber.server.core.commit_states import COMMIT_TRANSITIONS, CommitInput, CommitState
 from queueber.server.core.committer import GATHER_CALLS, GATHER_SECONDS
 from queueber.testing import InProcessServer
 from queueber.values import NewItem
@@ -105,3 +107,55 @@ def test_each_call_of_a_shared_plan_counts(server):
         assert not server.pool.jobs
         server.turn()
         assert server.commit() == 1
+
+
+def name(each):
+    return each.name.replace("_", " ").lower()
+
+
+def test_the_states_are_drawn_as_they_are():
+    drawn = commit_states.__doc__.partition("    state     |")[2].splitlines()
+    assert [cell.strip() for cell in drawn[0].split("|")] == list(map(name, CommitInput))
+    rows = {state: [COMMIT_TRANSITIONS.get((state, cause)) for cause in CommitInput] for state in CommitState}
+    expected = [[state.name, *(after.name if after else "-" for after in row)] for state, row in rows.items()]
+    assert [[cell.strip() for cell in line.split("|")] for line in drawn[2:]] == expected
+
+
+@pytest.fixture
+def quiet_server():
+    """A server whose last commit answered one call."""
+    server = GatheringServer()
+    server.adds(1)
+    server.turn()
+    assert server.commit() == 1
+    return server
+
+
+def test_a_call_after_a_lone_one_is_committed_at_the_end_of_its_read(quiet_server):
+    quiet_server.committer.begin_read()
+    quiet_server.adds(1)
+    assert not quiet_server.committer.committing
+    quiet_server.committer.end_read()
+    assert quiet_server.committer.committing
+    assert quiet_server.commit() == 1
+
+
+def test_a_read_without_calls_leaves_the_next_cut_to_the_reactor(quiet_server):
+    quiet_server.committer.begin_read()
+    quiet_server.committer.end_read()
+    quiet_server.adds(1)
+    quiet_server.committer.end_read()
+    assert not quiet_server.committer.committing
+    quiet_server.turn()
+    assert quiet_server.commit() == 1
+
+
+def test_a_read_during_a_commit_changes_nothing(quiet_server):
+    quiet_server.adds(1)
+    quiet_server.turn()
+    quiet_server.committer.begin_read()
+    quiet_server.adds(1)
+    quiet_server.committer.end_read()
+    assert quiet_server.commit() == 1
+    quiet_server.turn()
+    assert quiet_server.commit() == 1

@@ -7,7 +7,7 @@ in a reactor turn of its own (`callLater(0)`), so that it takes the calls of
 all sockets that were read in one turn.  After a commit of many calls the cut
 waits for as long as each turn brings more, up to `GATHER_SECONDS`.  After a
 commit of one call it does not wait for the turn: the next call is likely to
-be alone, too.
+be alone, too, and the cut comes at the end of the read.
 
 A failed write or fsync means that memory is ahead of a disk that cannot be
 trusted.  The thread that notices ends the process: nothing more is
@@ -15,12 +15,8 @@ acknowledged, nothing is tried again, and recovery follows the one path it has
 after any crash.  A write stall is no failure: nothing was written, and the
 same writes are tried again later.
 
-| state | begins with | ends with |
-|---|---|---|
-| idle | a commit after which nothing waits | a plan, or `wake` |
-| cut scheduled or due | a plan or `wake`, with no commit in flight | the cut |
-| commit in flight | a cut that takes writes | the storage thread's result |
-| stalled | `StoreStalled` out of a commit | the next attempt that succeeds |
+The states and their changes are in `commit_states`.  A plan or `wake` wants a
+cut.  A read is noted only if it may end with one.
 """
 
 from collections import deque
@@ -37,7 +33,8 @@ from queueber.broker.storage import PutLease
 from queueber.errors import Overloaded
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
-from queueber.server.core.commit_batch import PLAN_BYTES, CommitBatch, Pending, Reply, only_leases, take_batch
+from queueber.server.core.commit_batch import PLAN_BYTES, CommitBatch, Pending, only_leases, take_batch
+from queueber.server.core.commit_states import COMMIT_TRANSITIONS, IN_FLIGHT, WITHOUT_CUT, CommitInput, CommitState
 from queueber.server.core.pool import Pool
 from queueber.server.core.stats import CommitStats
 from queueber.units import counted
@@ -90,19 +87,12 @@ class Committer:
     Of a plan, its contents, its rows and the plan itself count; of a call, what it reserves.
     """
 
-    _in_flight: CommitBatch | None = field(default=None, init=False)
+    _state: CommitState = field(default=CommitState.IDLE, init=False)
     _began: float = field(default=0.0, init=False)
     """When the commit in flight was cut, in the reactor's seconds."""
 
-    _cut_scheduled: bool = field(default=False, init=False)
-    in_read: bool = field(default=False, init=False)
-    """A connection processes its input.  Set by connections, which `cut` afterwards if that is due."""
-
-    cut_due: bool = field(default=False, init=False)
-    """The cut is not scheduled but comes at the end of this read, because the last commit answered one call."""
-
     _decision_scheduled: bool = field(default=False, init=False)
-    _cut_wanted: bool = field(default=False, init=False)
+    _woken: bool = field(default=False, init=False)
     """`wake` was called since the last cut."""
 
     _time_mark_wanted: bool = field(default=False, init=False)
@@ -119,9 +109,6 @@ class Committer:
 
     _gathering_since: float = field(default=0.0, init=False)
     _idle: list[Deferred[None]] = field(factory=list, init=False)
-    stalled: bool = field(default=False, init=False)
-    """The store has to catch up first: no more should be added to it."""
-
     commits: int = field(default=0, init=False)
     """Commits that were made."""
 
@@ -130,13 +117,16 @@ class Committer:
         self._decide.append(decide)
 
     def decide_soon(self) -> None:
-        """Have calls that were collected decided in the next reactor turn, and have their plans committed."""
-        if self._in_flight is not None or self._window_seconds:
+        """Have calls that were collected decided at the end of this read or in the next reactor turn."""
+        if self._state is CommitState.READING:
+            # As `_want_cut`, without the call.
+            self._state = COMMIT_TRANSITIONS[self._state, CommitInput.CUT_WANTED]
+        elif self._state in IN_FLIGHT or self._window_seconds:
             if not self._decision_scheduled:
                 self._decision_scheduled = True
                 self._reactor.callLater(0, self.decide_now)
-        elif not self._cut_scheduled:
-            self._schedule_cut()
+        elif self._state is CommitState.IDLE:
+            self._want_cut()
 
     def decide_now(self) -> None:
         """Have calls that were collected decided before any other decision."""
@@ -160,7 +150,7 @@ class Committer:
         A plan without writes waits for the plans before it, because its reply may depend on them.
         """
         writes = plan.writes
-        if not writes and self._in_flight is None and not self._pending:
+        if not writes and not self._pending and self._state not in IN_FLIGHT:
             take_reply(plan.reply)
             return
         size = self._limits.item_overhead * plan.rows + CALL_BYTES * (calls - 1)
@@ -178,8 +168,8 @@ class Committer:
         self._calls += calls
         self._pending.append((plan, take_reply, size, leases))
         self.pending_bytes += size + PLAN_BYTES
-        if not self._cut_scheduled and self._in_flight is None:
-            self._schedule_cut()
+        if self._state in WITHOUT_CUT:
+            self._want_cut()
 
     def require_room(self, *, adding: bool = False) -> None:
         """
@@ -187,7 +177,7 @@ class Committer:
 
         Everything that waits is over the limit `pending_bytes`, or no more should be added to the store at the moment.
         """
-        if adding and self.stalled:
+        if adding and self._state is CommitState.STALLED:
             raise Overloaded("the storage engine has to catch up first; try again later")
         if self.pending_bytes > self._limits.pending_bytes:
             raise Overloaded(
@@ -206,9 +196,9 @@ class Committer:
 
     def wake(self) -> None:
         """Cut soon, even if no plan is submitted: waiting polls can be served."""
-        self._cut_wanted = True
-        if not self._cut_scheduled and self._in_flight is None:
-            self._schedule_cut()
+        self._woken = True
+        if self._state in WITHOUT_CUT:
+            self._want_cut()
 
     def mark_time(self) -> None:
         """Write a mark of the clocks if the wall clock was set since the last mark.  To be called every second."""
@@ -223,48 +213,64 @@ class Committer:
     @property
     def committing(self) -> bool:
         """Whether a commit is in flight."""
-        return self._in_flight is not None
+        return self._state in IN_FLIGHT
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the store has to catch up first: no more should be added to it."""
+        return self._state is CommitState.STALLED
 
     def commit_seconds(self, now: float) -> float:
         """Return for how long a commit has been in flight; 0 if none is."""
-        return 0.0 if self._in_flight is None else now - self._began
+        return now - self._began if self._state in IN_FLIGHT else 0.0
 
-    def _schedule_cut(self) -> None:
-        self._cut_scheduled = True
-        if self.in_read and self._last_calls == 1 and not self._window_seconds:
-            self.cut_due = True
-            return
-        self._gathered_calls, self._gathering_since = 0, self._reactor.seconds()
-        self._reactor.callLater(self._window_seconds, self.cut)
+    def begin_read(self) -> None:
+        """Note that a connection's input is processed.  `end_read` follows in any case."""
+        if self._last_calls == 1 and self._state is CommitState.IDLE and not self._window_seconds:
+            self._state = COMMIT_TRANSITIONS[self._state, CommitInput.READ_BEGUN]
 
-    def cut(self) -> None:
-        """Begin a commit with what waits, as was scheduled or is due at the end of a read."""
-        self.cut_due = False
+    def end_read(self) -> None:
+        """Note that the input is processed, and cut if that has become due."""
+        if self._state is CommitState.DUE:
+            self._cut()
+        elif self._state is CommitState.READING:
+            self._state = COMMIT_TRANSITIONS[self._state, CommitInput.READ_ENDED]
+
+    def _want_cut(self) -> None:
+        """Have a cut made at the end of this read or in the next reactor turn.  None is to come yet."""
+        self._state = COMMIT_TRANSITIONS[self._state, CommitInput.CUT_WANTED]
+        if self._state is CommitState.SCHEDULED:
+            self._gathered_calls, self._gathering_since = 0, self._reactor.seconds()
+            self._reactor.callLater(self._window_seconds, self._cut)
+
+    def _cut(self) -> None:
+        """Begin a commit with what waits."""
         for decide in self._decide:
             decide()
         if self._last_calls >= GATHER_CALLS and self._more_calls_come():
-            self._reactor.callLater(0, self.cut)
+            self._reactor.callLater(0, self._cut)
             return
         try:
-            self._cut_wanted = False
-            # The cut counts as scheduled until the batch is taken: what is submitted here joins it.
+            self._woken = False
+            # The state changes when the batch is taken: what is submitted here joins it.
             if self._broker.polls.waiting:
                 for serve_polls in self._serve_polls:
                     serve_polls()
             batch = take_batch(self._pending, self._limits)
             self.pending_bytes -= batch.memory
             self._pending_leases.clear()
-            self._last_calls, self._calls, self._cut_scheduled = self._calls, 0, False
+            self._last_calls, self._calls = self._calls, 0
             if batch.writes or self._time_mark_wanted:
+                self._state = COMMIT_TRANSITIONS[self._state, CommitInput.SOMETHING_CUT]
                 self._time_mark_wanted = False
-                self._in_flight = batch
                 self._began = self._reactor.seconds()
                 # As `_write`, without the call.
-                writes, mark = batch.writes, self._clock.mark()
-                written = self._pool.run(self._commit, writes, mark)
-                written.addCallbacks(self._committed, self._failed, errbackArgs=(writes, mark))
+                mark = self._clock.mark()
+                written = self._pool.run(self._commit, batch.writes, mark)
+                written.addCallbacks(self._finish, self._failed, (batch,), errbackArgs=(batch, mark))
             else:
-                self._return_replies(batch.replies)
+                self._state = COMMIT_TRANSITIONS[self._state, CommitInput.NOTHING_CUT]
+                self._finish(None, batch)
         except Exception as why:  # noqa: BLE001
             self.bug(why)
 
@@ -282,9 +288,9 @@ class Committer:
         waited: float = self._reactor.seconds() - self._gathering_since
         return waited < GATHER_SECONDS
 
-    def _write(self, writes: Sequence[Write], mark: TimeMark) -> None:
-        written = self._pool.run(self._commit, writes, mark)
-        written.addCallbacks(self._committed, self._failed, errbackArgs=(writes, mark))
+    def _write(self, batch: CommitBatch, mark: TimeMark) -> None:
+        written = self._pool.run(self._commit, batch.writes, mark)
+        written.addCallbacks(self._finish, self._failed, (batch,), errbackArgs=(batch, mark))
 
     def _commit(self, writes: Sequence[Write], mark: TimeMark) -> None:
         """On a storage thread: commit, and end the process if that fails."""
@@ -295,38 +301,34 @@ class Committer:
         except BaseException as why:  # noqa: BLE001  (whatever it was, the disk cannot be trusted)
             self._end_process("A commit failed", why)
 
-    def _failed(self, failure: Failure, writes: Sequence[Write], mark: TimeMark) -> None:
+    def _failed(self, failure: Failure, batch: CommitBatch, mark: TimeMark) -> None:
         if failure.check(StoreStalled) is None:
             self._end_process("A commit could not be made", _reason(failure))
             return
-        self.stalled = True
+        self._state = COMMIT_TRANSITIONS[self._state, CommitInput.STORE_STALLED]
         self.stats.stalled()
-        self._reactor.callLater(STALL_SECONDS, self._write, writes, mark)
+        self._reactor.callLater(STALL_SECONDS, self._write, batch, mark)
 
-    def _committed(self, _: None) -> None:
+    def _finish(self, _: None, batch: CommitBatch) -> None:
+        """Return the replies of *batch*, which is durable or has nothing to write."""
         try:
-            batch = self._in_flight
-            assert batch is not None
-            self.stalled = False
-            self.commits += 1
-            self._broker.committed(batch.plans)
-            now = self._reactor.seconds()
-            self.stats.made(now, now - self._began, len(batch.replies), batch.rows, batch.bytes)
-            self._in_flight = None
-            self._return_replies(batch.replies)
+            if self._state in IN_FLIGHT:
+                self.commits += 1
+                self._broker.committed(batch.plans)
+                now = self._reactor.seconds()
+                self.stats.made(now, now - self._began, len(batch.replies), batch.rows, batch.bytes)
+                self._state = COMMIT_TRANSITIONS[self._state, CommitInput.DURABLE]
+            for plan, take_reply in batch.replies:
+                take_reply(plan.reply)
+            self._flush_replies()
+            if self._pending or self._woken:
+                self.wake()
+            elif self._idle:
+                idle, self._idle = self._idle, []
+                for waiting in idle:
+                    waiting.callback(None)
         except Exception as why:  # noqa: BLE001
             self.bug(why)
-
-    def _return_replies(self, replies: Sequence[Reply]) -> None:
-        for plan, take_reply in replies:
-            take_reply(plan.reply)
-        self._flush_replies()
-        if self._pending or self._cut_wanted:
-            self.wake()
-        elif self._idle:
-            idle, self._idle = self._idle, []
-            for waiting in idle:
-                waiting.callback(None)
 
     def idle(self) -> Deferred[None]:
         """Return a Deferred that fires once nothing waits for a commit and none is in flight."""

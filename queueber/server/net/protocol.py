@@ -108,7 +108,7 @@ class RpcProtocol(Protocol):
         server, connection = self._server, self._connection
         if self._state is ConnectionState.FIRST_MESSAGE:
             self._first = (self._first + data)[:FIRST_BYTES]
-        server.committer.in_read = True
+        server.committer.begin_read()
         try:
             for event in connection.receive_data(data):
                 if type(event) is rpc.Calls:
@@ -118,9 +118,7 @@ class RpcProtocol(Protocol):
         except RemoteProtocolError as why:
             self._break_off(why)
         finally:
-            server.committer.in_read = False
-            if server.committer.cut_due:
-                server.committer.cut()
+            server.committer.end_read()
         self._last_active = server.connections.seconds()
         begun = len(connection.framer.begun)
         # Most reads end with a whole message of an open connection, and change no timer and nothing worth measuring.
