@@ -153,7 +153,7 @@ def delayed(options, scratch):
 
 def idle(server):
     """How busy it is while nothing happens, in per cent of a core."""
-    sleep(2)
+    sleep(IDLE_SECONDS / 5)
     before = cpu_seconds(server.pid)
     sleep(IDLE_SECONDS)
     return (cpu_seconds(server.pid) - before) / IDLE_SECONDS * 100
@@ -166,7 +166,7 @@ def waiters(options, scratch):
         connections, single = [Waiting(server.port, server.pid, 1)], Single(server.port, server.pid)
         costs.append(add_cost(server, connections, single, options.adds))
         connections += [Waiting(server.port, server.pid, WAITING_MAX) for _ in range(options.waiters // WAITING_MAX)]
-        sleep(2)
+        sleep(SETTLE_SECONDS / 5)
         costs.append(add_cost(server, connections, single, options.adds))
     say(f"an add, the poll it answers and the next: {costs[0]:.0f} us of the reactor, then {costs[1]:.0f} us")
     yield aim(f"an add with {options.waiters:,} polls waiting: times one", costs[1] / costs[0], 2)

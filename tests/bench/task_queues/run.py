@@ -37,7 +37,7 @@ from servers import Failed, Missing, running  # noqa: E402
 THROUGHPUT_SECONDS = 40
 """Workers that have not run all tasks by then are measured by what they ran."""
 
-RUN_SECONDS, TASKS_MAX = 5, 30_000
+RUN_SECONDS, TASKS_MAX = 5.0, 30_000
 """A fast library gets as many tasks as it runs in this time, so that the starts of its processes do not count."""
 
 ADDERS = 4
@@ -265,8 +265,9 @@ def killed(bench):
     }
 
 
-def measure(library, broker, count, scratch, *, kill):
+def measure(library, broker, args, scratch, *, kill):
     """Return the figures of *library* with *broker*."""
+    count = args.tasks
     if not library.python.exists():
         raise Missing(f"{library.app} is not installed: make .bench-tasks/.ready")
     found = {"library": library.name, "broker": broker}
@@ -277,7 +278,7 @@ def measure(library, broker, count, scratch, *, kill):
             found[name] = figure(Bench(library, broker, port, scratch), *arguments)
 
     take("one by one", one_by_one, count)
-    enough = max(count, min(TASKS_MAX, int(RUN_SECONDS * found["one by one"]["run"]))) // ADDERS * ADDERS
+    enough = max(count, min(TASKS_MAX, int(args.run_seconds * found["one by one"]["run"]))) // ADDERS * ADDERS
     for processes in (1, 4):
         take(f"throughput{processes}", throughput, processes, enough)
     take("latency", latency, min(count, LATENCY_TASKS))
@@ -320,6 +321,13 @@ def row(figures):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=int, default=3_000, help="how many tasks are added one at a time [3000]")
+    parser.add_argument(
+        "--run-seconds",
+        type=float,
+        default=RUN_SECONDS,
+        metavar="S",
+        help=f"how long a worker process has tasks for, if it runs them fast [{RUN_SECONDS:g}]",
+    )
     parser.add_argument("--only", action="append", metavar="NAME", help="only libraries with this in their names")
     parser.add_argument("--broker", action="append", metavar="NAME", help="only this broker")
     parser.add_argument("--repeats", type=int, default=1, help="measure all so often, and report medians [1]")
@@ -333,7 +341,7 @@ def main():
             try:
                 with tempfile.TemporaryDirectory(prefix="bench-tasks-", dir=os.curdir) as scratch:
                     kill = not args.without_kill and not repeat
-                    figures = measure(library, broker, args.tasks, Path(scratch).resolve(), kill=kill)
+                    figures = measure(library, broker, args, Path(scratch).resolve(), kill=kill)
             except Missing as why:
                 print(f"{library.name} with {broker}: {why}", file=sys.stderr)
             except (Failed, subprocess.SubprocessError) as why:
