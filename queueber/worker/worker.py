@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from inspect import iscoroutinefunction
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +17,7 @@ from queueber.client_core.kept_session import GRACE_MS_MAX, GRACE_MS_MIN
 from queueber.errors import InvalidRequest, QueueberError
 from queueber.sync.connector import Connector
 from queueber.worker.attachment import LeaseOptions
+from queueber.worker.callables import checked_handler, checked_hooks, is_coroutine_function
 from queueber.worker.handling import After, Before, Handler, Handling
 from queueber.worker.keeper import Keeper
 from queueber.worker.liveness import NOT_STARTED, Health, Watch, health_of
@@ -99,9 +99,9 @@ class Worker:
         trace_parent: bool = False,
     ) -> None:
         """Make a worker; it connects when it is run.  Raises `InvalidRequest` if an argument is invalid."""
-        if not callable(handler):
-            raise InvalidRequest(f"handler is {handler!r}; it must be a function or a coroutine function")
-        self._threads = not _is_coroutine_function(handler) if threads is None else threads
+        self._handler = checked_handler(handler)
+        self._before, self._after = checked_hooks(before, after)
+        self._threads = not is_coroutine_function(handler) if threads is None else threads
         self._resolved: Resolved = resolve(queue, queues, strict=strict)
         default = THREADS if self._threads else COROUTINES
         self._policy = Policy(
@@ -118,7 +118,6 @@ class Worker:
         )
         self._grace = checked_seconds("grace", grace)
         self._telemetry = _telemetry(self._resolved, telemetry, parent=trace_parent)
-        self._handler, self._before, self._after = handler, tuple(before), tuple(after)
         port = None if http_port is None else _number("http_port", http_port, 0, PORT_MAX)
         self._probes = Probes(lambda: self.health, liveness_file, port, http_host)
         self._keeper: Keeper | None = None
@@ -341,10 +340,6 @@ def _telemetry(resolved: Resolved, wanted: bool | None, *, parent: bool) -> Tele
             raise InvalidRequest("telemetry needs the extra `otel`, pip install 'queueber[otel]'")
         return None
     return Telemetry(resolved.server, parent=parent)
-
-
-def _is_coroutine_function(handler: Handler) -> bool:
-    return iscoroutinefunction(handler) or iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
 
 
 def _grace_ms(seconds: float) -> int:

@@ -24,6 +24,9 @@ def handle(item):
 async def handle_soon(item):
     pass
 
+def handle_pair(item, context):
+    pass
+
 number = 5
 worker = Worker("queueber://127.0.0.1:1/mail", handle)
 app = Tasks("queueber://127.0.0.1:1/of-the-app")
@@ -90,6 +93,7 @@ NOTHING = "Give MODULE:OBJECT, or a command after --."
         ([f"{SHOP}:handle", "--queue", "x", "--url", "http://a"], "the scheme of the URL is 'http'"),
         ([f"{SHOP}:handle", "--queue", "x", "--concurrency", "100001"], "concurrency is 100001; it must be a whole"),
         ([f"{SHOP}:handle", "--queue", "x", "--queue", "x"], "queues has 'x' twice"),
+        ([f"{SHOP}:handle_pair", "--queue", "x"], "handler is handle_pair(item, context); it must take one argument"),
         ([f"{SHOP}:handle", "--queue", "x", "--http-port", "70000"], "Invalid value for '--http-port'"),
         ([f"{SHOP}:handle", "--queue", "x", "--http-host", "::"], "--http-host needs --http-port."),
     ],

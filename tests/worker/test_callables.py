@@ -1,0 +1,81 @@
+"""The handler and the hooks that a worker accepts."""
+
+from functools import partial
+from unittest.mock import Mock
+
+import pytest
+
+from queueber.errors import InvalidRequest
+from queueber.worker import Worker
+
+URL = "queueber://127.0.0.1:1/work"
+
+
+def none():
+    pass
+
+
+def pair(item: bytes, context: dict):
+    pass
+
+
+async def pair_soon(item, context):
+    pass
+
+
+def keyword(item, *, size):
+    pass
+
+
+def with_defaults(item, size=3, *more, depth=1):
+    pass
+
+
+class Resizer:
+    def resize(self, item):
+        pass
+
+    def resize_to(self, item, size):
+        pass
+
+    def __call__(self, item, size):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("handler", "text"),
+    [
+        (none, "none()"),
+        (pair, "pair(item, context)"),
+        (pair_soon, "pair_soon(item, context)"),
+        (keyword, "keyword(item, *, size)"),
+        (Resizer().resize_to, "resize_to(item, size)"),
+        (Resizer.resize, "resize(self, item)"),
+        (Resizer(), "Resizer(item, size)"),
+        (partial(pair, 1, 2), "partial()"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_a_handler_that_cannot_take_one_argument_is_refused(handler, text):
+    with pytest.raises(InvalidRequest) as caught:
+        Worker(URL, handler)
+    assert str(caught.value) == f"handler is {text}; it must take one argument: the item"
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [with_defaults, print, [].append, Resizer().resize, partial(pair, b"a"), partial(keyword, size=3), Mock(), dict],
+    ids=lambda each: getattr(each, "__name__", type(each).__name__),
+)
+def test_other_functions_are_accepted_also_without_a_readable_signature(handler):
+    assert Worker(URL, handler).handler is handler
+
+
+def test_hooks_are_checked_too():
+    with pytest.raises(InvalidRequest, match=r"^before\[1\] is pair\(item, context\); it must take one argument"):
+        Worker(URL, print, before=[print, pair])
+    text = r"^after\[0\] is pair\(.*\); it must take three arguments: the item, the verdict, the exception$"
+    with pytest.raises(InvalidRequest, match=text):
+        Worker(URL, print, after=[pair])
+    with pytest.raises(InvalidRequest, match=r"^after\[0\] is None; it must be a function"):
+        Worker(URL, print, after=[None])
