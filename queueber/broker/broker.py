@@ -262,11 +262,12 @@ class Broker:
             self.limit_hits["wait_ms"] += 1
             wait = limits.wait_ms
         wait_until = None if wait is None else WallMs(now + wait)
-        waiter = Waiter(queue, wanted or 1, lease_duration, wait_until, peer, session=attached)
+        choice = None
         if others is not None:
-            waiter.choice = _choice((queue, *others), weights)
+            choice = _choice((queue, *others), weights)
             for each in others:
                 each.used_at = now
+        waiter = Waiter(queue, wanted or 1, lease_duration, wait_until, peer, session=attached, choice=choice)
         self.polls.enqueue(waiter, no_wait=wait == 0)
         return waiter
 

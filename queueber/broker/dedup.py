@@ -17,7 +17,7 @@ an end is deleted if its item is gone, and else looked at again later, after as
 long as its item exists, but between ten minutes and a day.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from hashlib import blake2b
 from typing import Final, NamedTuple, TypeAlias
@@ -138,10 +138,18 @@ class KeyedAdd(RecordLog):
     """That of the queue at the request."""
 
     records: dict[RecordKey, DedupRecord | None] = field(factory=dict, init=False)
-    """The records that were read, for the caller to fill."""
+    """The records that were read."""
 
     existing: dict[ItemId, Item] = field(factory=dict, init=False)
-    """The items of records without an end that were found under `number`, without contents, for the caller to fill."""
+    """The items of records without an end that were found under `number`, without contents."""
+
+    def add_records(self, records: Mapping[RecordKey, DedupRecord | None]) -> None:
+        """Take records that were read; None for those that do not exist."""
+        self.records.update(records)
+
+    def add_existing(self, items: Iterable[Item]) -> None:
+        """Take items of records without an end that were found under `number`."""
+        self.existing.update((item.key.id, item._replace(contents=b"")) for item in items)
 
 
 @define(eq=False)
@@ -149,13 +157,17 @@ class Sweep(RecordLog):
     """A look at the first entries of the index of ends."""
 
     entries: Sequence[tuple[Ended, DedupRecord | None]] = field(default=(), init=False)
-    """The entries that were read, with the present records, for the caller to fill."""
+    """The entries that were read, with the present records."""
 
     wanted: dict[QueueNumber, list[ItemId]] = field(factory=dict, init=False)
     """The items to look for, by the number of their queue."""
 
     existing: set[ItemId] = field(factory=set, init=False)
-    """Those of `wanted` that were found there, for the caller to fill."""
+    """Those of `wanted` that were found there."""
+
+    def add_existing(self, items: Iterable[ItemId]) -> None:
+        """Take items of `wanted` that were found."""
+        self.existing.update(items)
 
 
 @define(eq=False)
@@ -299,11 +311,12 @@ class Deduplication:
         """End a sweep whose entries could not be read."""
         self._uncommitted.unfollow(sweep)
 
-    def choose_items(self, sweep: Sweep) -> None:
-        """Choose the items to look for: those of records without an end."""
+    def choose_items(self, sweep: Sweep, entries: Sequence[tuple[Ended, DedupRecord | None]]) -> None:
+        """Take the *entries* that were read, and choose the items to look for: those of records without an end."""
+        sweep.entries = entries
         asked = [
             (entry.queue, record.ids[0])
-            for entry, record in sweep.entries
+            for entry, record in entries
             if record is not None and record.ends == UNTIL_REMOVED
         ]
         queues = self._by_id() if asked else {}

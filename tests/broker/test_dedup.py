@@ -89,11 +89,10 @@ class Harness:
         dedup = self.broker.dedup
         while dedup.next_end is not None and dedup.next_end <= self.now:
             sweep = dedup.begin_sweep()
-            sweep.entries = self.store.ended(self.now, entries_max=2)
-            dedup.choose_items(sweep)
+            dedup.choose_items(sweep, self.store.ended(self.now, entries_max=2))
             for number, items in sweep.wanted.items():
                 found = self.store.find([number], items)
-                sweep.existing |= {one for one, place in zip(items, found, strict=True) if place is not None}
+                sweep.add_existing([one for one, place in zip(items, found, strict=True) if place is not None])
             later = [] if sweep.entries else self.store.ended(FAR, entries_max=1)
             deleted += self.submit(dedup.finish_sweep(sweep, self.now, later))
             self.commit()
@@ -265,8 +264,7 @@ def test_a_record_that_is_deleted_during_the_read_does_not_count(harness):
     harness.now += REQUEST_SPAN + 1
     harness.submit(harness.broker.lifecycle.purge(harness.queue))
     sweep = harness.broker.dedup.begin_sweep()
-    sweep.entries = harness.store.ended(harness.now, entries_max=9)
-    harness.broker.dedup.choose_items(sweep)
+    harness.broker.dedup.choose_items(sweep, harness.store.ended(harness.now, entries_max=9))
     keyed = harness.begin(item(b"a"), request_id=REQUEST)
     harness.read(keyed)
     assert harness.submit(harness.broker.dedup.finish_sweep(sweep, harness.now)) == 2
@@ -383,8 +381,7 @@ def test_a_record_that_is_renewed_during_a_sweep_is_kept(harness):
     harness.now += WINDOW + 1
     dedup = harness.broker.dedup
     sweep = dedup.begin_sweep()
-    sweep.entries = harness.store.ended(harness.now, entries_max=9)
-    dedup.choose_items(sweep)
+    dedup.choose_items(sweep, harness.store.ended(harness.now, entries_max=9))
     second = harness.add(item(b"a"))
     assert harness.submit(dedup.finish_sweep(sweep, harness.now)) == 0
     harness.commit()
@@ -402,7 +399,7 @@ def test_a_sweep_that_cannot_read_follows_no_plans(harness):
 def test_records_that_are_written_during_the_last_sweep_are_not_forgotten(harness):
     dedup = harness.broker.dedup
     sweep = dedup.begin_sweep()
-    sweep.entries = harness.store.ended(harness.now, entries_max=9)
+    dedup.choose_items(sweep, harness.store.ended(harness.now, entries_max=9))
     harness.add(item(b"a"))
     harness.submit(dedup.finish_sweep(sweep, harness.now, []))
     assert dedup.next_end == harness.now + WINDOW + 1

@@ -123,13 +123,12 @@ def read_records(store: Store, adds: Sequence[KeyedAdd]) -> None:
     found = dict(zip(requests, store.requests(requests), strict=True)) if requests else {}
     for add in adds:
         if add.request_id is not None:
-            add.records[NO_QUEUE, add.request_id] = found[add.request_id]
+            add.add_records({(NO_QUEUE, add.request_id): found[add.request_id]})
         digests = list({digest for digest in add.digests if digest is not None})
         if add.queue_id is None or not digests:
             continue
         records = store.dedup(add.queue_id, digests)
-        add.records |= {(add.queue_id, digest): record for digest, record in zip(digests, records, strict=True)}
+        add.add_records({(add.queue_id, digest): record for digest, record in zip(digests, records, strict=True)})
         items = [record.ids[0] for record in records if record is not None and record.ends == UNTIL_REMOVED]
         if items and add.number is not None:
-            there = find_each(store, add.number, items)
-            add.existing |= {item.key.id: item._replace(contents=b"") for item in there}
+            add.add_existing(find_each(store, add.number, items))

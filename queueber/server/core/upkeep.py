@@ -101,10 +101,9 @@ class Upkeep:
         while dedup.next_end is not None and dedup.next_end <= now:
             sweep = dedup.begin_sweep()
             try:
-                sweep.entries = await self._pool.run(self._store.ended, now, entries_max=most)
-                dedup.choose_items(sweep)
+                dedup.choose_items(sweep, await self._pool.run(self._store.ended, now, entries_max=most))
                 for number, items in sweep.wanted.items():
-                    sweep.existing |= await self._pool.run(self._existing, number, items)
+                    sweep.add_existing(await self._pool.run(self._existing, number, items))
                 later = [] if sweep.entries else await self._pool.run(self._store.ended, _FAR, entries_max=1)
             except (StorageError, MemoryError):
                 dedup.cancel_sweep(sweep)
