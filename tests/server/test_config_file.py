@@ -10,7 +10,7 @@ from queueber.cli.control_commands import stats
 from queueber.cli.server_options import ServerSelection
 from queueber.client_core.address import parse
 from queueber.errors import InvalidRequest
-from queueber.server.config.console_access import parse_access
+from queueber.server.admin.console.access import parse_access
 from queueber.server.config.sources import resolve
 
 

@@ -13,10 +13,10 @@ from twisted.python.failure import Failure
 
 from queueber.server.admin.console import commands as questions
 from queueber.server.admin.console import prompt, session
+from queueber.server.admin.console.access import ConsoleAccess, PasswordFile, parse_access, read_password
 from queueber.server.admin.console.commands import Commands
 from queueber.server.admin.console.profiler import Sampler, Samples, thread_states
 from queueber.server.admin.console.tables import Table, printable_name
-from queueber.server.config.console_access import ConsoleAccess, PasswordFile, parse_access, read_password
 from queueber.server.net.connections import Connections
 from queueber.units import SpanMs, rounded_span
 from queueber.values import NewItem

@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 from twisted.protocols.policies import ThrottlingFactory
 
-from queueber.server.config.console_access import ConsoleAccess
+from queueber.server.admin.console.access import ConsoleAccess
 from queueber.server.monitoring.diagnostics import Diagnostics
 from queueber.server.net.bound_sockets import BoundPorts
 from queueber.server.net.listeners import Listen, address_of, start_listening

@@ -9,9 +9,9 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 from queueber.errors import QueueberError
+from queueber.server.admin.console.access import PasswordFile
 from queueber.server.app.logs import Log
 from queueber.server.app.startup import warn_of_plaintext
-from queueber.server.config.console_access import PasswordFile
 from queueber.server.config.sources import ReloadedConfig
 from queueber.server.net.certificates import Certificates
 

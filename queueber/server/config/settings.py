@@ -24,7 +24,7 @@ from queueber.broker import ClaimBounds
 from queueber.broker.settings import DEFAULT_SETTINGS, DEFINITIONS, Setting
 from queueber.broker.settings import Settings as QueueSettings
 from queueber.limits import DEFAULTS, PEER_LIMITS, Limits, PeerLimit
-from queueber.server.config.console_access import ConsoleAccess, PasswordFileError, parse_access
+from queueber.server.admin.console.access import ConsoleAccess, PasswordFileError, parse_access
 from queueber.server.config.spec import FLAG, PATH, YES_OR_NO, Option, ValueKind, choice, decimal, integer, path, text
 from queueber.server.core.reserve import RESERVE_BYTES, SMALL_SHARE
 from queueber.server.net.certificates import TlsFiles
@@ -220,10 +220,8 @@ class Settings:
         try:
             if self.console is None and self.manhole_password_file is not None:
                 yield "--manhole-password-file needs --manhole"
-            if self.console is not None:
-                usable_listen(self.console.listen.endpoint)
-                if at_start and self.console.password_file is not None:
-                    self.console.password_file.read()
+            if at_start and self.console is not None and self.console.password_file is not None:
+                self.console.password_file.read()
         except PasswordFileError as why:
             yield f"--manhole-password-file {why}"
         except ValueError as why:

@@ -13,8 +13,8 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from queueber.server.admin.console.access import ConsoleAccess, Password
 from queueber.server.admin.console.prompt import Prompt
-from queueber.server.config.console_access import ConsoleAccess, Password
 from queueber.server.monitoring.diagnostics import Diagnostics
 from queueber.server.net.listeners import address_text
 

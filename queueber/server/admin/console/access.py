@@ -15,7 +15,7 @@ from pathlib import Path
 from attrs import define, field, frozen
 
 from queueber.process import expanded_endpoint
-from queueber.server.net.listeners import Listen, parse_listen
+from queueber.server.net.listeners import Listen, parse_listen, usable_listen
 
 OWNER_ONLY = 0o600
 PASSWORD_BYTES_MIN = 12
@@ -95,7 +95,7 @@ def parse_access(text: str, password_file: Path | None) -> ConsoleAccess:
     Return the access for the values of ``--manhole`` and ``--manhole-password-file``.
 
     Raises:
-        ValueError: the address is not permitted, or lacks a password file.
+        ValueError: the address is not permitted or not usable, or lacks a password file.
     """
     if text.startswith("unix:"):
         if password_file is not None:
@@ -106,6 +106,7 @@ def parse_access(text: str, password_file: Path | None) -> ConsoleAccess:
         raise ValueError(f"{text}: it must be unix:PATH, or an address of this machine such as 127.0.0.1:9092")
     if password_file is None:
         raise ValueError(f"{text}: all users of this machine can reach it, so it needs --manhole-password-file")
+    usable_listen(listen.endpoint)
     return ConsoleAccess(listen, PasswordFile(password_file))
 
 
@@ -115,7 +116,9 @@ def _socket(text: str) -> Listen:
     if mode is not None and int(mode[1] or "0", 8) != OWNER_ONLY:
         raise ValueError(f"{text}: its mode is always {OWNER_ONLY:o}")
     bare = re.sub(r":(mode|lockfile)=[^:]*", "", expanded_endpoint(text))
-    return Listen(text, f"{bare}:mode={OWNER_ONLY:o}:lockfile=1", exposed=False)
+    listen = Listen(text, f"{bare}:mode={OWNER_ONLY:o}:lockfile=1", exposed=False)
+    usable_listen(listen.endpoint)
+    return listen
 
 
 def read_password(path: Path) -> Password:
