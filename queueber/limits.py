@@ -9,7 +9,7 @@ peers is an option of the server, a counter, and a row of the table in
 compares the table with it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any
 
@@ -288,12 +288,12 @@ class Limits:
     commit_bytes: int = 4 * MIB
     """Most contents of one commit, after at least one plan: the engine holds the interpreter while it copies them."""
 
-    def conflicts(self, spell: Callable[[str], str]) -> Iterator[str]:
-        """Yield a sentence for each limit that another makes impossible to reach.  *spell* returns a limit's name."""
-        shown = {
-            limit.name: f"{spell(limit.name)} ({quantity(getattr(self, limit.name), limit.unit)})"
-            for limit in PEER_LIMITS
-        }
+    def conflicts(self) -> Iterator[str]:
+        """Yield a sentence for each limit that another makes impossible to reach.  They are named as options."""
+        shown = {}
+        for limit in PEER_LIMITS:
+            value = quantity(getattr(self, limit.name), limit.unit)
+            shown[limit.name] = f"--limit-{limit.name.replace('_', '-')} ({value})"
         frame, contents = shown["frame_bytes"], shown["contents_bytes"]
         add, poll = shown["add_bytes"], shown["poll_bytes"]
         if self.contents_bytes > self.add_bytes:

@@ -137,7 +137,7 @@ def test_contradictions_are_reported_together(capsys):
 
 def test_the_defaults_are_in_range_and_do_not_contradict_each_other():
     assert all(limit.low <= limit.default <= limit.high for limit in PEER_LIMITS)
-    assert list(DEFAULTS.conflicts(str)) == []
+    assert list(DEFAULTS.conflicts()) == []
 
 
 @pytest.mark.parametrize(

@@ -98,13 +98,13 @@ def test_the_options_table_says_what_is_in_force():
 def test_the_configuration_page_has_every_option():
     page = (ROOT / "docs" / "configuration.md").read_text()
     for option in SERVICE_OPTIONS:
-        accepts = option.kind.accepts or "text"
+        accepts = option.accepts or "text"
         assert f"| `{option.name}` | {option.default_text} | {option.help}. | {accepts} |\n" in page
     assert len(re.findall(r"^\| `[a-z-]+` \|", page, re.MULTILINE)) == len(SERVICE_OPTIONS)
     _, defaults = OPTION_TABLES["queue_defaults"]
     for option in defaults:
         description = option.help.removeprefix("Default of queues: ")
-        assert f"| `[queue] {option.key}` | {option.default_text} | {description}. | {option.kind.accepts} |\n" in page
+        assert f"| `[queue] {option.key}` | {option.default_text} | {description}. | {option.accepts} |\n" in page
 
 
 @pytest.mark.slow

@@ -2,12 +2,12 @@
 
 import json
 import sys
-from collections.abc import Iterable
 
 import click
 
 from queueber.errors import one_line
-from queueber.server.config.sources import DEFAULT, OptionValue
+from queueber.server.config.settings import CONFIG, OPTIONS
+from queueber.server.config.sources import DEFAULT, Resolved
 from queueber.server.config.spec import Option
 from queueber.server.config.twisted_options import Options
 from queueber.units import Unit
@@ -15,29 +15,25 @@ from queueber.units import Unit
 
 def _literal(option: Option, value: object) -> str:
     """Return a value of *option* as a TOML literal.  Every unprintable character is escaped."""
-    if isinstance(value, bool | float) or (isinstance(value, int) and option.kind.unit is Unit.COUNT):
+    if isinstance(value, bool | float) or (isinstance(value, int) and option.unit is Unit.COUNT):
         return json.dumps(value)
     quoted = json.dumps(option.typed(value), ensure_ascii=False)
     return "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in quoted)
 
 
-def _line(found: OptionValue) -> str:
-    option, value = found.option, found.value
-    shown = f"[{', '.join(_literal(option, each) for each in value)}]" if option.kind.many else _literal(option, value)
-    unset = "# " if value is None or option.command_line_only else ""
-    return f"{f'{unset}{option.key} = {shown}':<48} # {one_line(found.origin)}\n"
-
-
-def as_file(values: Iterable[OptionValue], *, changed: bool = False) -> str:
-    """Return a configuration file equivalent to *values*.  With *changed*, omit those with their default."""
+def as_file(found: Resolved, *, changed: bool = False) -> str:
+    """Return a configuration file equivalent to *found*.  With *changed*, omit options that have their default."""
     text, table = "", None
-    for found in sorted(values, key=lambda each: each.option.table is not None):
-        if found.option.name == "config" or (changed and found.source == DEFAULT):
+    for option in sorted(OPTIONS, key=lambda each: each.table is not None):
+        value, source = found.values[option.name], found.sources[option.name]
+        if option is CONFIG or (changed and source == DEFAULT):
             continue
-        if found.option.table != table:
-            table = found.option.table
+        if option.table != table:
+            table = option.table
             text += f"\n[{table}]\n"
-        text += _line(found)
+        shown = f"[{', '.join(_literal(option, each) for each in value)}]" if option.many else _literal(option, value)
+        unset = "# " if value is None or option.command_line_only else ""
+        text += f"{f'{unset}{option.key} = {shown}':<48} # {one_line(source.origin(option))}\n"
     return text
 
 
@@ -53,7 +49,7 @@ def config(options: tuple[str, ...], changed: bool) -> None:
     service = Options()
     service.parseOptions(options)
     # Written as bytes, because TOML is UTF-8 in every locale.
-    click.echo(as_file(service.effective.values(), changed=changed).encode(), nl=False)
+    click.echo(as_file(service.effective, changed=changed).encode(), nl=False)
     for name, hint in service.unknown_variables.items():
         click.echo(f"queueber: {name} in the environment is not an option{hint}", err=True)
     sys.stdout.flush()

@@ -97,7 +97,7 @@ def values_of(option):
 GIVEN = st.fixed_dictionaries(
     {},
     optional={
-        option.name: st.lists(values_of(option), min_size=1, max_size=2 if option.kind.many else 1)
+        option.name: st.lists(values_of(option), min_size=1, max_size=2 if option.many else 1)
         for option in OPTIONS
         if option.name != "config" and not option.command_line_only
     },
@@ -110,12 +110,12 @@ def test_any_configuration_can_be_read_back(tmp_path_factory, arguments, changed
     direct = resolve(arguments, {})
     assert direct.complaints == []
     path = tmp_path_factory.getbasetemp() / "a\nb\x7f.toml"
-    path.write_bytes(as_file(direct.values.values(), changed=changed).encode())
+    path.write_bytes(as_file(direct, changed=changed).encode())
     again = resolve({"config": [str(path)]}, {})
     assert again.complaints == []
     for option in OPTIONS:
         if option.name != "config":
-            assert again.values[option.name].value == direct.values[option.name].value
+            assert again.values[option.name] == direct.values[option.name]
 
 
 def test_the_output_is_utf_8_in_every_locale():

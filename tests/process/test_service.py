@@ -104,7 +104,7 @@ def test_a_busy_port_is_reported_in_one_line(start, tmp_path):
         (["--listen=tls:/nonexistent:0"], "for TLS use --listen-tls HOST:PORT with --tls-certificate"),
         (["--http=ssl:0:privateKey=/nowhere.pem"], "for TLS use --listen-tls HOST:PORT with --tls-certificate"),
         (["--listen=stdio:"], "standard input and output are one connection, not an address to listen on"),
-        (["--tls-certificate=/c.pem"], "--tls-certificate without --listen-tls: no address would use TLS"),
+        (["--tls-certificate=/c.pem"], "--tls-certificate needs --listen-tls: no address would use TLS"),
     ],
 )
 def test_wrong_options_end_with_64_and_one_line(start, options, complaint):

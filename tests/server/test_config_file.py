@@ -33,7 +33,7 @@ def read(resolved):
     def read(content):
         found = resolved(content)
         assert found.complaints == []
-        return {name: each.value for name, each in found.values.items()}
+        return found.values
 
     return read
 
@@ -49,19 +49,14 @@ def test_byte_order_marks_and_windows_line_ends_are_accepted(read, content):
     assert read(content)["workers"] == 3
 
 
-UTF_16 = "q.toml: is UTF-16, by its byte order mark; it must be UTF-8"
-
-
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (codecs.BOM_UTF16_LE + "workers = 3".encode("utf-16-le"), UTF_16),
-        (codecs.BOM_UTF16_BE + "workers = 3".encode("utf-16-be"), UTF_16),
-        (codecs.BOM_UTF8 + b"# \xfc\n", "q.toml: byte 0xfc is not UTF-8 (at line 1)"),
-        (b"workers = 3\n# \xfc\n", "q.toml: byte 0xfc is not UTF-8 (at line 2)"),
-        (b"#" * (1 << 20) + b"\n", "q.toml: has more than 1,048,576 bytes, which no configuration has"),
-        ("workers = " + "[" * 5_000, "q.toml: has a number that is too long, or lists that are nested too deeply"),
-        ("workers = " + "9" * 5_000, "q.toml: has a number that is too long, or lists that are nested too deeply"),
+        (
+            codecs.BOM_UTF16_LE + "workers = 3".encode("utf-16-le"),
+            "q.toml: 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte",
+        ),
+        (b"# \xfc\n", "q.toml: 'utf-8' codec can't decode byte 0xfc in position 2: invalid start byte"),
         ("workers", "q.toml: Expected '=' after a key in a key/value pair (at line 1, column 8)"),
         ('a = 1\nworkers = "x\nb = 2', "q.toml: Illegal character '\\n' (at line 2, column 13)"),
         ('a = """', "q.toml: Unterminated string (at end of document)"),
@@ -69,6 +64,12 @@ UTF_16 = "q.toml: is UTF-16, by its byte order mark; it must be UTF-8"
 )
 def test_a_file_that_is_not_utf_8_or_not_toml_is_refused(complaints, content, said):
     assert complaints(content) == [said]
+
+
+@pytest.mark.parametrize("content", ["workers = " + "[" * 5_000, "workers = " + "9" * 5_000])
+def test_a_file_beyond_what_python_reads_is_refused(complaints, content):
+    (line,) = complaints(content)
+    assert line.startswith("q.toml: ")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Reload on SIGHUP the options that can change at run time."""
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import define
@@ -12,7 +12,7 @@ from queueber.errors import QueueberError
 from queueber.server.admin.console.access import PasswordFile
 from queueber.server.app.logs import Log
 from queueber.server.app.startup import warn_of_plaintext
-from queueber.server.config.sources import ReloadedConfig
+from queueber.server.config.settings import Settings
 from queueber.server.net.certificates import Certificates
 
 CERTIFICATES = frozenset({"tls-certificate", "tls-key", "tls-client-ca", "tls-client-name"})
@@ -26,8 +26,8 @@ LEVEL = "log-level"
 class ConfigReloader:
     """Applies new certificates and a new log level.  Other changes need a restart."""
 
-    _read: Callable[[], ReloadedConfig]
-    """Read the options again, or raise `QueueberError`."""
+    _read: Callable[[], tuple[Settings, Mapping[str, str]]]
+    """Read the options again, as `Options.reload` does."""
 
     _certificates: Certificates | None
     _log: Log | None
@@ -44,11 +44,11 @@ class ConfigReloader:
         done: list[str] = []
         applied: set[str] = set()
         try:
-            found = self._read()
-            if self._certificates is not None and found.settings.tls is not None:
+            settings, changed = self._read()
+            if self._certificates is not None and settings.tls is not None:
                 demanded = self._certificates.files.client_ca is not None
-                self._certificates.load(found.settings.tls)
-                if found.settings.tls.client_ca is not None and not demanded:
+                self._certificates.load(settings.tls)
+                if settings.tls.client_ca is not None and not demanded:
                     warn_of_plaintext(self._plaintext, self.log)
                 done.append("certificates")
                 applied |= CERTIFICATES
@@ -58,8 +58,8 @@ class ConfigReloader:
             )
             return
         if self._log is not None:
-            self._log.set_level(found.settings.log_level)
-            done.append(f"log level {found.settings.log_level}")
+            self._log.set_level(settings.log_level)
+            done.append(f"log level {settings.log_level}")
             applied.add(LEVEL)
         self.log.info("Reloaded: {done}", done=" and ".join(done) or "nothing, without TLS and a log of its own")
         if self._password_file is not None and not self._password_file.is_in_reach:
@@ -68,7 +68,7 @@ class ConfigReloader:
                 " outside of --chroot",
                 path=self._password_file.path,
             )
-        left = [f"{name} ({place})" for name, place in found.changed.items() if name not in applied]
+        left = [f"{name} ({place})" for name, place in changed.items() if name not in applied]
         if left:
             self.log.warn("Changed, and not taken over without a restart: {left}", left=", ".join(left))
 

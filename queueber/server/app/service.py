@@ -9,7 +9,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.application.service import IService, Service
@@ -31,7 +31,6 @@ from queueber.server.app.sd_notify import Notifier, StartupProgress
 from queueber.server.app.shutdown import GracefulShutdown
 from queueber.server.app.startup import Startup
 from queueber.server.config.settings import Settings
-from queueber.server.config.sources import ReloadedConfig
 from queueber.server.core.clock import periodic_timer
 from queueber.server.core.pool import StoragePool
 from queueber.server.net.bound_sockets import BoundPorts
@@ -73,7 +72,7 @@ class QueueberService(Service):
         reactor: Any,  # noqa: ANN401
         settings: Settings,
         *,
-        reload: Callable[[], ReloadedConfig] | None = None,
+        reload: Callable[[], tuple[Settings, Mapping[str, str]]] | None = None,
         log: Log | None = None,
         launcher: Launcher | None = None,
         pool: StoragePool | None = None,
@@ -88,7 +87,7 @@ class QueueberService(Service):
         self._bound = BoundPorts(reactor)
         self._reactor = reactor
         self._settings = settings
-        self._reread = reload or (lambda: ReloadedConfig(settings, {}))
+        self._reread = reload or (lambda: (settings, {}))
         self._log = log
         self._pool = pool or StoragePool(reactor, settings.workers)
         self._notifier = Notifier.from_environment()

@@ -2,12 +2,10 @@
 """
 The configuration of a server.
 
-The fields of `Settings` are the table of options: each has its parser, default
-and help.  `OPTION_TABLES` adds those of the limits, of the storage engine and of
-the defaults of queues.  The command line, the environment, the file,
-``queueber config``, the help and the docs follow it.  So a new option is one more
-field; a new table of the file is an attribute of `Settings` and an entry of
-`OPTION_TABLES`.
+The fields of `Settings` are the table of options: each has its kind, default and
+help.  `OPTION_TABLES` adds those of the limits, of the storage engine and of the
+defaults of queues.  The command line, the environment, the file, ``queueber
+config``, the help and the docs follow the table.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -18,14 +16,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
-from attrs import evolve, field, fields, frozen
+from attrs import field, fields, frozen
 
 from queueber.broker import ClaimBounds
 from queueber.broker.settings import DEFAULT_SETTINGS, DEFINITIONS, Setting
 from queueber.broker.settings import Settings as QueueSettings
 from queueber.limits import DEFAULTS, PEER_LIMITS, Limits, PeerLimit
 from queueber.server.admin.console.access import ConsoleAccess, PasswordFileError, parse_access
-from queueber.server.config.spec import FLAG, PATH, YES_OR_NO, Option, ValueKind, choice, decimal, integer, path, text
+from queueber.server.config.spec import FLAG, PATH, YES_OR_NO, Kind, Option, choice, decimal, integer, path, text
 from queueber.server.core.reserve import RESERVE_BYTES, SMALL_SHARE
 from queueber.server.net.certificates import TlsFiles
 from queueber.server.net.listeners import Listen, usable_listen
@@ -37,10 +35,11 @@ _LOCAL = usable_listen("127.0.0.1:9090")
 _CORES = "the cores this process may use, at least 2"
 
 
-def _option(kind: ValueKind, default: Any, help: str, default_help: str = "", **more: Any) -> Any:  # noqa: A002, ANN401
+def _option(kind: Kind, default: Any, help: str, default_help: str = "", **more: Any) -> Any:  # noqa: A002, ANN401
     """Return a field that is an option; *more* are further attributes of `Option`."""
-    option = partial(Option, kind=kind, default=default, help=help, default_help=default_help, **more)
-    return field(default=default, converter=_as_path if kind.parse is path else None, metadata={"option": option})
+    option = partial(kind, default=default, help=help, default_help=default_help, **more)
+    is_path = kind.keywords["parse"] is path
+    return field(default=default, converter=_as_path if is_path else None, metadata={"option": option})
 
 
 def _as_path(value: Any) -> Any:  # noqa: ANN401
@@ -48,27 +47,33 @@ def _as_path(value: Any) -> Any:  # noqa: ANN401
     return Path(value) if isinstance(value, str) else value
 
 
-def _usable_pages(value: str) -> Listen:
-    listen = usable_listen(value)
-    if find_spec("prometheus_client") is None:
-        raise ValueError("needs the extra `http`: pip install 'queueber[http]'")
-    return listen
-
-
-_ADDRESS = "HOST:PORT, [v6]:PORT or an endpoint string"
-_PAGES = ValueKind(_usable_pages, _ADDRESS)
-_LISTEN = ValueKind(usable_listen, f"{_ADDRESS}; repeatable; '' for none", many=True, may_be_none=True)
-_LISTEN_TLS = evolve(_LISTEN, accepts="as for --listen")
-_CLIENT_NAME = ValueKind(text, "a name; repeatable, one match is enough", many=True)
-_PEM = ValueKind(path, "a PEM file")
-_PASSWORD_FILE = ValueKind(path, "a file with one line, user:password, readable by the server's user only")
-_CONSOLE = ValueKind(text, "unix:PATH, or a local address with a password file")
+_ADDRESS = partial(Option, parse=usable_listen, accepts="HOST:PORT, [v6]:PORT or an endpoint string")
+_ADDRESSES = partial(Option, parse=lambda text: usable_listen(text) if text else None, many=True)
+_LISTEN = partial(_ADDRESSES, accepts=f"{_ADDRESS.keywords['accepts']}; repeatable; '' for none")
+_LISTEN_TLS = partial(_ADDRESSES, accepts="as for --listen")
+_CLIENT_NAME = partial(Option, parse=text, accepts="a name; repeatable, one match is enough", many=True)
+_PEM = partial(PATH, accepts="a PEM file")
+_PASSWORD_FILE = partial(PATH, accepts="a file with one line, user:password, readable by the server's user only")
+_CONSOLE = partial(Option, parse=text, accepts="unix:PATH, or a local address with a password file")
 _TUNING_KINDS = {
-    "compression": ValueKind(read_compression, "none, lz4, zstd or zstd:LEVEL"),
+    "compression": partial(Option, parse=read_compression, accepts="none, lz4, zstd or zstd:LEVEL"),
     "prefix_extractor": YES_OR_NO,
 }
-_FREE_SPACE = evolve(integer(0, 1 << 60, Unit.BYTES), accepts="bytes, or with KiB, MiB, GiB")
+_FREE_SPACE = partial(integer(0, 1 << 60, Unit.BYTES), accepts="bytes, or with KiB, MiB, GiB")
 _FREE_SPACE_DEFAULT = f"{quantity(RESERVE_BYTES, Unit.BYTES)}, or 1/{SMALL_SHARE} of a smaller disk"
+
+_NEEDS = (
+    ("listen-tls", "tls-certificate", ""),
+    ("tls-certificate", "listen-tls", ": no address would use TLS"),
+    ("tls-key", "tls-certificate", ""),
+    ("tls-client-ca", "tls-certificate", ""),
+    ("tls-client-name", "tls-client-ca", ": without an authority any client can claim any name"),
+    ("manhole-password-file", "manhole", ""),
+)
+"""The options that have no effect without another one, and the reason that is not obvious."""
+
+_EXTRAS = (("tls-certificate", "tls", ("OpenSSL", "cryptography")), ("http", "http", ("prometheus_client",)))
+"""The options that need an extra, its name, and its modules."""
 
 
 @frozen(kw_only=True)
@@ -76,7 +81,7 @@ class Settings:
     """The checked configuration of a server."""
 
     listen: tuple[Listen, ...] = _option(
-        _LISTEN, (_LOCAL,), "Address to listen on without TLS", f"{_LOCAL}, or nowhere with --listen-tls", short="l"
+        _LISTEN, (_LOCAL,), "Address to listen on without TLS", f"{_LOCAL}, or nowhere with --listen-tls"
     )
     listen_tls: tuple[Listen, ...] = _option(
         _LISTEN_TLS, (), "Address to listen on with TLS; needs --tls-certificate", "nowhere"
@@ -92,11 +97,11 @@ class Settings:
         _CLIENT_NAME, (), "A name that a client's certificate must have", "any name"
     )
     insecure_plaintext: bool = _option(FLAG, False, "Allow plaintext on addresses that other machines can reach")
-    data_dir: Path = _option(PATH, "./queueber-data", "The data directory; created if it is missing", short="d")
+    data_dir: Path = _option(PATH, "./queueber-data", "The data directory; created if it is missing")
     wipe: bool = _option(
         FLAG, False, "Empty the data directory first; it must be Queueber's and not in use", command_line_only=True
     )
-    workers: int = _option(integer(1, 1024), usable_cores(), "Threads of the storage pool", _CORES, short="w")
+    workers: int = _option(integer(1, 1024), usable_cores(), "Threads of the storage pool", _CORES)
     durability: Durability = _option(
         choice(*Durability),
         Durability.FSYNC,
@@ -132,7 +137,7 @@ class Settings:
     log_level: str = _option(
         choice("debug", "info", "warn", "error", "critical"), "info", "Lowest level that is logged"
     )
-    http: Listen | None = _option(_PAGES, None, "Address for /metrics, /livez and /readyz over HTTP", "nowhere")
+    http: Listen | None = _option(_ADDRESS, None, "Address for /metrics, /livez and /readyz over HTTP", "nowhere")
     manhole: str | None = _option(
         _CONSOLE, None, "Address of a debugging console: a Python shell with the server's rights", "nowhere"
     )
@@ -197,30 +202,22 @@ class Settings:
         Only a configuration *at_start* has its password file read.  Another one cannot change it, and --uid may have
         put it out of reach.
         """
-        yield from self.limits.conflicts(lambda name: f"--limit-{name.replace('_', '-')}")
-        has_tls = self.tls_certificate is not None
-        for name in ("listen-tls", "tls-key", "tls-client-ca", "tls-client-name"):
-            if not has_tls and getattr(self, name.replace("-", "_")):
-                yield f"--{name} needs --tls-certificate"
-        if has_tls and not self.listen_tls:
-            # An operator who configures a certificate expects the server to use it.
-            yield "--tls-certificate without --listen-tls: no address would use TLS"
-        if has_tls and self.tls_client_name and self.tls_client_ca is None:
-            yield "--tls-client-name needs --tls-client-ca: without an authority any client can claim any name"
-        if has_tls and None in map(find_spec, ("OpenSSL", "cryptography")):
-            yield "--tls-certificate needs the extra `tls`: pip install 'queueber[tls]'"
-        yield from self._console_conflicts(at_start=at_start)
+        given = {option.name for option in SERVICE_OPTIONS[1:] if getattr(self, option.attribute)}
+        yield from self.limits.conflicts()
+        yield from (f"--{a} needs --{b}{why}" for a, b, why in _NEEDS if a in given and b not in given)
+        for name, extra, modules in _EXTRAS:
+            if name in given and None in map(find_spec, modules):
+                yield f"--{name} needs the extra `{extra}`: pip install 'queueber[{extra}]'"
         if not self.listen and not self.listen_tls:
             yield "neither --listen nor --listen-tls has an address to listen on"
         for name, listen in (*(("listen", each) for each in self.listen), ("http", self.http)):
             if listen is not None and listen.exposed and not self.insecure_plaintext:
                 yield f"--{name} {listen.text}: plaintext beyond this machine needs --insecure-plaintext"
+        yield from self._console_conflicts(at_start=at_start)
 
     def _console_conflicts(self, *, at_start: bool) -> Iterator[str]:
         try:
-            if self.console is None and self.manhole_password_file is not None:
-                yield "--manhole-password-file needs --manhole"
-            if at_start and self.console is not None and self.console.password_file is not None:
+            if self.console is not None and self.console.password_file is not None and at_start:
                 self.console.password_file.read()
         except PasswordFileError as why:
             yield f"--manhole-password-file {why}"
@@ -229,30 +226,29 @@ class Settings:
 
 
 def _limit(limit: PeerLimit) -> Option:
-    kind = integer(limit.low, limit.high, limit.unit)
-    if limit.zero:
-        kind = evolve(kind, accepts=f"{kind.accepts}, where 0 is {limit.zero}")
+    kind = integer(limit.low, limit.high, limit.unit, limit.zero)
     says = f"Limit: {limit.description}. When exceeded: {limit.consequence}"
-    return Option(limit.name, kind, limit.default, says, "" if limit.default else "off", table="limit")
+    off = "" if limit.default else "off"
+    return kind(attribute=limit.name, default=limit.default, help=says, default_help=off, table="limit")
 
 
 def _tuning(tuned: TuningOption) -> Option:
     kind = _TUNING_KINDS.get(tuned.name) or integer(tuned.low, tuned.high, tuned.unit or Unit.COUNT)
-    default = _CORES if tuned.name in ("parallelism", "background_jobs") else ""
-    return Option(tuned.name, kind, tuned.default, tuned.says, default, table="storage")
+    cores = _CORES if tuned.name in ("parallelism", "background_jobs") else ""
+    return kind(attribute=tuned.name, default=tuned.default, help=tuned.says, default_help=cores, table="storage")
 
 
 def _queue_setting(name: str, setting: Setting) -> Option:
     kind = YES_OR_NO if setting.high is None else integer(0, setting.high, setting.unit)
     says = f"Default of queues: {setting.description}"
-    return Option(name, kind, getattr(DEFAULT_SETTINGS, name), says, table="queue")
+    return kind(attribute=name, default=getattr(DEFAULT_SETTINGS, name), help=says, table="queue")
 
 
-CONFIG = Option("config", PATH, None, "A configuration file with these options")
+CONFIG = PATH(attribute="config", default=None, help="A configuration file with these options")
 
 SERVICE_OPTIONS: tuple[Option, ...] = (
     CONFIG,
-    *(each.metadata["option"](each.name) for each in fields(Settings) if "option" in each.metadata),
+    *(each.metadata["option"](attribute=each.name) for each in fields(Settings) if "option" in each.metadata),
 )
 
 OPTION_TABLES: dict[str, tuple[type[Any], tuple[Option, ...]]] = {

@@ -8,7 +8,6 @@ can repair a configuration in one pass.
 import os
 import re
 import tomllib
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,6 @@ from attrs import define, evolve, field, frozen
 from queueber.errors import QueueberError, one_line
 from queueber.server.config.settings import CONFIG, OPTIONS, Settings, suggestion
 from queueber.server.config.spec import ENVIRONMENT_PREFIX, Option
-from queueber.units import MIB
-
-FILE_BYTES_MAX = MIB
-"""Far more than all options need.  A device or a log that is named by mistake is not read to its end."""
 
 CLIENT_VARIABLES = frozenset(
     f"{ENVIRONMENT_PREFIX}{name}"
@@ -29,7 +24,8 @@ CLIENT_VARIABLES = frozenset(
 )
 """The variables of the command-line client, which may share an environment with the server."""
 
-_NAMES = re.compile(rf"(?<!\S)--({'|'.join(option.name for option in OPTIONS)})(?![\w-])( \([^)]*)?")
+_BY_NAME = {option.name: option for option in OPTIONS}
+_NAMES = re.compile(rf"(?<!\S)--({'|'.join(_BY_NAME)})(?![\w-])( \([^)]*)?")
 """The name of an option in the reason for a conflict, with its value in parentheses if there is one."""
 
 
@@ -48,22 +44,12 @@ class Source:
         """Return the name of *option* in this source, which is not `DEFAULT`."""
         return (f"--{option.name}", option.variable, option.in_file)[self.precedence]
 
+    def origin(self, option: Option) -> str:
+        """Return the source for an operator, with the name of the variable of *option*."""
+        return f"{self.text} {option.variable}" if self == ENVIRONMENT else self.text
+
 
 COMMAND_LINE, ENVIRONMENT, DEFAULT = Source(0, "command line"), Source(1, "environment"), Source(3, "default")
-
-
-@frozen
-class OptionValue:
-    """The value of an option, and its source."""
-
-    option: Option
-    value: Any
-    source: Source
-
-    @property
-    def origin(self) -> str:
-        """The source for an operator, with the name of the variable."""
-        return f"{self.source.text} {self.option.variable}" if self.source == ENVIRONMENT else self.source.text
 
 
 class ConfigError(QueueberError):
@@ -77,14 +63,15 @@ class ConfigError(QueueberError):
 
 @define
 class Resolved:
-    """The values of all options, and the mistakes in all sources."""
+    """The values of all options, and the mistakes in all sources.  Options are known by their names."""
 
-    values: dict[str, OptionValue] = field(factory=dict)
-    """By the names of the options.  An invalid one has its default."""
+    values: dict[str, Any] = field(factory=dict)
+    """An invalid option has its default."""
 
+    sources: dict[str, Source] = field(factory=dict)
     complaints: list[tuple[Source, str]] = field(factory=list)
     invalid: set[str] = field(factory=set)
-    """The names of options with an invalid value; of the option `CONFIG`, too, if the file cannot be read."""
+    """The options with an invalid value; the option `CONFIG`, too, if the file cannot be read."""
 
     def complain(self, line: str, *sources: Source) -> None:
         """Record a mistake in one or several sources."""
@@ -93,20 +80,19 @@ class Resolved:
 
     def add(self, option: Option, sources: Sequence[Source]) -> None:
         """Record the value of *option* in the first of *sources* that has it, or its default."""
-        source = next((each for each in sources if option.name in each.given), DEFAULT)
-        given = source.given.get(option.name, ())
-        if option.kind.may_be_none and list(given) == [""]:
-            given = ()
-        values: list[Any] = []
-        for each in given if option.kind.many else given[-1:]:
+        name, values = option.name, list[Any]()
+        source = next((each for each in sources if name in each.given), DEFAULT)
+        for each in source.given.get(name, ()):
             try:
                 values.append(option.convert(each))
             except ValueError as why:
                 self.complain(f"{source.spell(option)} {why}", source)
-                self.invalid.add(option.name)
-        value = tuple(values) if option.kind.many else next(iter(values), None)
-        is_default = source == DEFAULT or option.name in self.invalid
-        self.values[option.name] = OptionValue(option, option.default if is_default else value, source)
+                self.invalid.add(name)
+        if source == DEFAULT or name in self.invalid:
+            self.values[name] = option.default
+        else:
+            self.values[name] = tuple([each for each in values if each is not None]) if option.many else values[-1]
+        self.sources[name] = source
 
     def _add_conflict(self, reason: str) -> None:
         """
@@ -114,19 +100,20 @@ class Resolved:
 
         A default is spelled as in the source of the first option that was given, which is where it would be changed.
         """
-        named = [self.values[name] for name, _ in _NAMES.findall(reason)]
-        if not self.invalid.isdisjoint((CONFIG.name, *(each.option.name for each in named))):
+        named = [name for name, _ in _NAMES.findall(reason)]
+        if not self.invalid.isdisjoint([CONFIG.name, *named]):
             # The value that is not known might resolve the conflict.
             return
-        sources = [each.source for each in named if each.source not in (COMMAND_LINE, DEFAULT)] or [COMMAND_LINE]
+        sources = [self.sources[name] for name in named]
+        changeable = [each for each in sources if each not in (COMMAND_LINE, DEFAULT)] or [COMMAND_LINE]
 
         def spell(found: re.Match[str]) -> str:
-            given, value = self.values[found[1]], found[2] or ""
-            if given.source == DEFAULT:
-                return sources[0].spell(given.option) + (value and f"{value}, the default")
-            return given.source.spell(given.option) + value
+            option, source, value = _BY_NAME[found[1]], self.sources[found[1]], found[2] or ""
+            if source == DEFAULT:
+                return changeable[0].spell(option) + (value and f"{value}, the default")
+            return source.spell(option) + value
 
-        self.complain(_NAMES.sub(spell, reason), *sources)
+        self.complain(_NAMES.sub(spell, reason), *changeable)
 
     def checked(self, *, at_start: bool = True) -> Settings:
         """
@@ -135,7 +122,7 @@ class Resolved:
         Raises:
             ConfigError: names all mistakes, ordered by precedence of their sources.
         """
-        settings = Settings.from_values({name: each.value for name, each in self.values.items()})
+        settings = Settings.from_values(self.values)
         for reason in settings.conflicts(at_start=at_start):
             self._add_conflict(reason)
         if self.complaints:
@@ -145,42 +132,26 @@ class Resolved:
         return settings
 
 
-@frozen
-class ReloadedConfig:
-    """The configuration as the environment and the file have it now."""
-
-    settings: Settings
-    changed: Mapping[str, str]
-    """The options whose values have changed since the start, each with its source now."""
-
-
 def resolve(
-    arguments: Mapping[str, Sequence[str]],
-    environment: Mapping[str, str],
-    *,
-    file: str | None = None,
-    unknown: Sequence[str] = (),
+    arguments: Mapping[str, Sequence[str]], environment: Mapping[str, str], complaints: Sequence[str] = ()
 ) -> Resolved:
     """
     Return the values of all options, and all mistakes.
 
-    *arguments* are the texts on the command line, and *unknown* the complaints about its other words.  *file* replaces
-    the path of the configuration file, after a change of the working directory.
+    *arguments* are the texts on the command line, and *complaints* those about its other words.
     """
     found = Resolved()
     sources = [evolve(COMMAND_LINE, given=arguments), evolve(ENVIRONMENT, given=read_environment(environment)[0])]
     found.add(CONFIG, sources)
-    path = file or found.values[CONFIG.name].value
-    if path is not None:
-        sources.append(_read_file(path, found))
+    if found.values[CONFIG.name] is not None:
+        sources.append(_read_file(found.values[CONFIG.name], found))
     for option in OPTIONS[1:]:
         found.add(option, sources)
-    for complaint in unknown:
+    for complaint in complaints:
         found.complain(complaint, COMMAND_LINE)
-    listen = found.values["listen"]
-    if listen.source == DEFAULT and found.values["listen-tls"].value:
+    if found.sources["listen"] == DEFAULT and found.values["listen-tls"]:
         # A server opens only the addresses that it is given.
-        found.values["listen"] = evolve(listen, value=(), source=evolve(DEFAULT, text="default: listen-tls is given"))
+        found.values["listen"], found.sources["listen"] = (), evolve(DEFAULT, text="default: listen-tls is given")
     return found
 
 
@@ -200,11 +171,10 @@ def read_environment(environment: Mapping[str, str]) -> tuple[dict[str, list[str
                 unknown[name] = suggestion(ENVIRONMENT.spell, name.removeprefix(ENVIRONMENT_PREFIX))
         elif option.command_line_only:
             unknown[name] = f"; {option.name} is accepted on the command line only"
-        elif option.kind.many:
-            # Spaces separate values, except those after a backslash.
-            texts[option.name] = [each.replace("\\ ", " ") for each in re.split(r"(?<!\\)\s+", value) if each] or [""]
         else:
-            texts[option.name] = [value]
+            # Spaces separate several values, except those after a backslash.
+            several = [each.replace("\\ ", " ") for each in re.split(r"(?<!\\)\s+", value) if each]
+            texts[option.name] = several or [""] if option.many else [value]
     return texts, unknown
 
 
@@ -213,9 +183,10 @@ def _read_file(path: str, found: Resolved) -> Source:
     given: dict[str, Sequence[object]] = {}
     source = Source(2, path, given)
     try:
-        root = _parse(Path(path))
-    except ValueError as why:
-        found.complain(str(why), source)
+        # Editors on Windows write a byte order mark.  With a final newline, each mistake has its position.
+        root = tomllib.loads(Path(path).read_text("utf-8-sig") + "\n")
+    except (OSError, ValueError, RecursionError) as why:
+        found.complain(getattr(why, "strerror", None) or str(why), source)
         found.invalid.add(CONFIG.name)
         return source
     options = {(option.table, option.key): option for option in OPTIONS}
@@ -225,49 +196,19 @@ def _read_file(path: str, found: Resolved) -> Source:
             option = options.get((table, key))
             if option is None:
                 found.complain(_unknown(table, key), source)
-            elif option is CONFIG:
-                found.complain("config names this file and is not an option of it", source)
-            elif option.command_line_only:
-                found.complain(f"{option.name} is accepted on the command line only", source)
+            elif option is CONFIG or option.command_line_only:
+                found.complain(f"{option.name} cannot be set in a file", source)
             else:
-                given[option.name] = value if option.kind.many and isinstance(value, list) else [value]
+                given[option.name] = value if option.many and isinstance(value, list) else [value]
     return source
 
 
 def _unknown(table: str | None, key: str) -> str:
-    """Return the complaint about an entry that is not an option."""
-    if table is None:
-        return f"{key} is not an option{suggestion(lambda option: option.in_file, key)}"
+    """Return the complaint about an entry of *table* that is not an option."""
 
     def spell(option: Option) -> str:
-        return option.in_file if option.table else f"{option.in_file}, before all tables"
+        return option.in_file if option.table or not table else f"{option.in_file}, before all tables"
 
+    if table is None:
+        return f"{key} is not an option{suggestion(spell, key)}"
     return f"[{table}] {key} is not an option{suggestion(spell, f'{table}-{key}', key)}"
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    """
-    Return the entries and tables of the TOML file at *path*.
-
-    Raises:
-        ValueError: it cannot be read, or is not UTF-8, or not TOML.
-    """
-    try:
-        with path.open("rb") as file:
-            content = file.read(FILE_BYTES_MAX + 1)
-    except OSError as why:
-        raise ValueError(why.strerror or str(why)) from None
-    if len(content) > FILE_BYTES_MAX:
-        raise ValueError(f"has more than {FILE_BYTES_MAX:,} bytes, which no configuration has")
-    if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
-        raise ValueError("is UTF-16, by its byte order mark; it must be UTF-8")
-    try:
-        # Editors on Windows write a byte order mark.  With a final newline, each mistake has its position.
-        return tomllib.loads(content.decode("utf-8-sig") + "\n")
-    except UnicodeDecodeError as why:
-        line = why.object.count(b"\n", 0, why.start) + 1
-        raise ValueError(f"byte {why.object[why.start]:#04x} is not UTF-8 (at line {line})") from None
-    except tomllib.TOMLDecodeError:
-        raise
-    except (ValueError, RecursionError):
-        raise ValueError("has a number that is too long, or lists that are nested too deeply") from None

@@ -1,13 +1,13 @@
 """
 One option of the service, and the kinds of values.
 
-An option has one name and one set of values in all sources: ``--data-dir`` on
-the command line, ``QUEUEBER_DATA_DIR`` in the environment, ``data-dir`` in a
-configuration file.
+A kind is an `Option` without what each option has of its own: its name, its default and its help.
 """
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from attrs import frozen
@@ -19,9 +19,23 @@ from queueber.units import parse as parse_quantity
 ENVIRONMENT_PREFIX = "QUEUEBER_"
 
 
-@frozen
-class ValueKind:
-    """A kind of values."""
+@frozen(kw_only=True)
+class Option:
+    """
+    The definition of an option, which has one name and one set of values in all sources.
+
+    ``--data-dir`` on the command line is ``QUEUEBER_DATA_DIR`` in the environment and ``data-dir`` in a file.
+    """
+
+    attribute: str
+    """The attribute of the settings, or of their part for `table`, that has the value.  The names follow from it."""
+
+    default: Any
+    help: str
+    """The purpose, without a full stop."""
+
+    default_help: str = ""
+    """The default for the help, if it is not the text of `default`."""
 
     parse: Callable[[str], Any]
     """Converts text to a value.  The text of its ValueError continues a sentence that begins with the option's name."""
@@ -33,29 +47,10 @@ class ValueKind:
     """The unit of a quantity."""
 
     many: bool = False
-    """Whether there may be several values.  Together they are a tuple."""
+    """Whether there may be several values.  Those that are not None are a tuple."""
 
-    may_be_none: bool = False
-    """Whether a single empty text stands for the empty tuple; only with `many`."""
-
-
-@frozen
-class Option:
-    """The definition of an option."""
-
-    attribute: str
-    """The attribute of the settings, or of their part for `table`, that has the value.  The names follow from it."""
-
-    kind: ValueKind
-    default: Any
-    help: str
-    """The purpose, without a full stop."""
-
-    default_help: str = ""
-    """The default for the help, if it is not the text of `default`."""
-
-    short: str | None = None
-    """The one-letter name."""
+    is_flag: bool = False
+    """Whether it takes no value on the command line, where its name alone means yes."""
 
     table: str | None = None
     """The option's table in the configuration file, which is also the first word of its name."""
@@ -92,7 +87,7 @@ class Option:
         """Return *value* as it would be typed on the command line."""
         if isinstance(value, bool):
             return "yes" if value else "no"
-        return "" if value is None else quantity(value, self.kind.unit) if self.kind.unit else str(value)
+        return "" if value is None else quantity(value, self.unit) if self.unit else str(value)
 
     def convert(self, value: object) -> Any:  # noqa: ANN401
         """
@@ -101,20 +96,20 @@ class Option:
         Raises:
             ValueError: it is not permitted.
         """
-        if not isinstance(value, str | int | float) or (isinstance(value, bool) and self.kind.parse is not boolean):
-            shown = str(value).lower() if isinstance(value, bool) else type(value).__name__
-            raise ValueError(f"must be a text or a number, not {shown}")
-        return self.kind.parse(usable_text(str(value)))
+        if not isinstance(value, str | int | float):
+            raise ValueError(f"is {value!r}; it must be a text or a number")  # noqa: TRY004
+        return self.parse(usable_text(str(value).lower() if isinstance(value, bool) else str(value)))
+
+
+Kind = partial[Option]
 
 
 def usable_text(value: str) -> str:
     """Return *value*, which a configuration file can contain and the operating system accepts."""
     if "\0" in value:
         raise ValueError(f"is {value!r}, which has a NUL character")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"is {value!r}, which is not UTF-8") from None
+    if re.search("[\ud800-\udfff]", value):
+        raise ValueError(f"is {value!r}, which is not UTF-8")
     return value
 
 
@@ -138,13 +133,12 @@ def boolean(value: str) -> bool:
     return known[value.lower()]
 
 
-PATH = ValueKind(path)
-YES_OR_NO = ValueKind(boolean, "yes or no")
-FLAG = ValueKind(boolean, "yes or no")
-"""A switch, which takes no value on the command line."""
+PATH = partial(Option, parse=path)
+YES_OR_NO = partial(Option, parse=boolean, accepts="yes or no")
+FLAG = partial(YES_OR_NO, is_flag=True)
 
 
-def choice(*words: str) -> ValueKind:
+def choice(*words: str) -> Kind:
     """Return the kind of values that are one of *words*, in any case."""
 
     def parse(value: str) -> str:
@@ -152,21 +146,22 @@ def choice(*words: str) -> ValueKind:
             raise ValueError(f"is {value!r}; it must be one of {', '.join(words)}")
         return words[words.index(value.lower())]
 
-    return ValueKind(parse, f"{', '.join(words[:-1])} or {words[-1]}")
+    return partial(Option, parse=parse, accepts=f"{', '.join(words[:-1])} or {words[-1]}")
 
 
-def decimal(low: float, high: float) -> ValueKind:
+def decimal(low: float, high: float) -> Kind:
     """Return the kind of numbers from *low* to *high*, which may have decimals."""
     accepts = f"{low:,} to {high:,}"
-    return ValueKind(_in_range(float, low, high, f"a number from {accepts}"), accepts)
+    return partial(Option, parse=_in_range(float, low, high, f"a number from {accepts}"), accepts=accepts)
 
 
-def integer(low: int, high: int, unit: Unit = Unit.COUNT) -> ValueKind:
-    """Return the kind of whole numbers from *low* to *high*, with or without the name of a unit."""
+def integer(low: int, high: int, unit: Unit = Unit.COUNT, zero: str | None = None) -> Kind:
+    """Return the kind of whole numbers from *low* to *high*, with or without the name of a unit; 0 means *zero*."""
     accepts = f"{quantity(low, unit)} to {quantity(high, unit)}"
     names = ", ".join(name for name, _ in unit.value if name)
     permitted = f"a whole number from {accepts}" + (f", plain or with one of {names}" if names else "")
-    return ValueKind(_in_range(lambda value: parse_quantity(value, unit), low, high, permitted), accepts, unit)
+    parse = _in_range(lambda value: parse_quantity(value, unit), low, high, permitted)
+    return partial(Option, parse=parse, accepts=accepts + (f", where 0 is {zero}" if zero else ""), unit=unit)
 
 
 def _in_range(convert: Callable[[str], Any], low: float, high: float, permitted: str) -> Callable[[str], Any]:

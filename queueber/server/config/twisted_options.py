@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from getopt import GetoptError, getopt
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
@@ -12,22 +11,17 @@ from twisted.python import usage
 
 from queueber import __version__
 from queueber.server.config.settings import OPTIONS, Settings, suggestion
-from queueber.server.config.sources import (
-    COMMAND_LINE,
-    DEFAULT,
-    ConfigError,
-    OptionValue,
-    ReloadedConfig,
-    read_environment,
-    resolve,
-)
-from queueber.server.config.spec import FLAG, Option
+from queueber.server.config.sources import COMMAND_LINE, DEFAULT, ConfigError, Resolved, read_environment, resolve
+from queueber.server.config.spec import Option
+
+_LETTERS = {"listen": "l", "data-dir": "d", "workers": "w"}
 
 
 def _row(option: Option) -> list[object]:
     """Return an entry of `optParameters`, which is used for the help and for getopt."""
-    accepts = option.kind.accepts and f". May be: {option.kind.accepts}"
-    return [option.name, option.short, None, f"{option.help} [default: {option.default_text}]{accepts}"]
+    accepts = option.accepts and f". May be: {option.accepts}"
+    help_text = f"{option.help} [default: {option.default_text}]{accepts}"
+    return [option.name, _LETTERS.get(option.name), None, help_text]
 
 
 class Options(usage.Options):
@@ -42,10 +36,10 @@ class Options(usage.Options):
         "Exit statuses: 64 wrong options, 74 disk, lock or port, 78 wrong configuration."
     )
 
-    optParameters: ClassVar = [_row(option) for option in OPTIONS if option.kind is not FLAG]
-    optFlags: ClassVar = [[option.name, option.short, option.help] for option in OPTIONS if option.kind is FLAG]
+    optParameters: ClassVar = [_row(option) for option in OPTIONS if not option.is_flag]
+    optFlags: ClassVar = [[option.name, None, option.help] for option in OPTIONS if option.is_flag]
 
-    effective: Mapping[str, OptionValue]
+    effective: Resolved
     """The value and the source of every option, once the command line is parsed."""
 
     settings: Settings
@@ -54,10 +48,7 @@ class Options(usage.Options):
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         """Take the options that are not on the command line from *environment*."""
         self._environment = environment
-        self._arguments: Mapping[str, Sequence[str]] = {}
-        self._unknown: Sequence[str] = ()
-        self._directory: Path | None = None
-        self._file: str | None = None
+        self._arguments: dict[str, list[str]] = {}
         super().__init__()  # type: ignore[no-untyped-call]
 
     @property
@@ -76,15 +67,14 @@ class Options(usage.Options):
         if "--_shell-completion" in words:
             # Twisted completes them for a shell.
             super().parseOptions(words)  # type: ignore[no-untyped-call]
-        self._arguments, self._unknown = self._read_arguments(words)
+        self._arguments, complaints = self._read_arguments(words)
         if "help" in self._arguments:
             self.opt_help()  # type: ignore[no-untyped-call]
         if "version" in self._arguments:
             self.opt_version()
-        with suppress(OSError):
-            self._directory = Path.cwd()
+        self.effective = resolve(self._arguments, self._environment, complaints)
         try:
-            self.effective, self.settings = self._load(at_start=True)
+            self.settings = self.effective.checked()
         except ConfigError as why:
             # Twisted would exit with status 1, and twist would print the whole help as well.
             self.reject(str(why).splitlines(), why.status)
@@ -95,39 +85,44 @@ class Options(usage.Options):
             sys.stderr.write(f"queueber: {complaint}\n")
         raise SystemExit(status)
 
-    def reload(self) -> ReloadedConfig:
+    def reload(self) -> tuple[Settings, Mapping[str, str]]:
         """
         Read the file and the environment again.  The command line stays the same.
+
+        Returns:
+            The settings, and the options whose values have changed since the start, each with its source now.
 
         Raises:
             ConfigError: names all mistakes.
         """
-        path = self._file or self.effective["config"].value
+        path = self.effective.values["config"]
         # pathlib would raise PermissionError.
         if path is not None and os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113
             # Reading a pipe would block until its writer closes it.
             raise ConfigError([f"{path} is not a regular file, and cannot be read a second time"], status=os.EX_CONFIG)
-        effective, settings = self._load(at_start=False)
-        changed = {name: new.origin for name, new in effective.items() if new.value != self.effective[name].value}
-        return ReloadedConfig(settings, changed)
+        found = resolve(self._arguments, self._environment)
+        settings = found.checked(at_start=False)
+        changed = {
+            option.name: found.sources[option.name].origin(option)
+            for option in OPTIONS[1:]
+            if found.values[option.name] != self.effective.values[option.name]
+        }
+        return settings, changed
 
     def make_config_path_absolute(self, root: str | None) -> None:
         """Keep the file's path valid after twistd has changed the directory, and the root to *root*."""
-        path = self.effective["config"].value
-        if path is None or self._directory is None:
+        path = self.effective.values["config"]
+        if path is None:
             return
-        absolute = self._directory / path
+        absolute = Path(path).absolute()
         if root is not None and absolute.resolve().is_relative_to(root):
             absolute = "/" / absolute.resolve().relative_to(root)
-        self._file = str(absolute)
+        self.effective.values["config"] = str(absolute)
+        self._arguments["config"] = [str(absolute)]
 
     def explicit(self, *names: str) -> list[str]:
         """Return those of *names* that are set in any source."""
-        return [name for name in names if self.effective[name].source != DEFAULT]
-
-    def _load(self, *, at_start: bool) -> tuple[Mapping[str, OptionValue], Settings]:
-        found = resolve(self._arguments, self._environment, file=self._file, unknown=self._unknown)
-        return found.values, found.checked(at_start=at_start)
+        return [name for name in names if self.effective.sources[name] != DEFAULT]
 
     def _read_arguments(self, words: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
         """Return the texts of each option, by its name, and a complaint for each word that Twisted would end at."""
@@ -136,24 +131,25 @@ class Options(usage.Options):
         complaints: list[str] = []
         left = list(words)
         while left:
-            taken = len(left) if left[0] == "--" else 1
+            taken = [left.pop(0)]
+            if taken == ["--"]:
+                taken, left = [*taken, *left], []
+            options: list[tuple[str, str]] = []
+            arguments: list[str] = []
             try:
-                options, arguments = getopt(left[:taken], parser.shortOpt, parser.longOpt)
+                options, arguments = getopt(taken, parser.shortOpt, parser.longOpt)
             except GetoptError as why:
-                options, arguments = [], []
-                needs_value = "requires argument" in why.msg
-                # After an option that is not known, a word is probably its value.
-                if left[1:] and (needs_value or not ("=" in left[0] or left[1].startswith("-"))):
-                    taken = 2
-                if left[1:] and needs_value:
-                    options, _ = getopt(left[:taken], parser.shortOpt, parser.longOpt)
+                if "requires argument" in why.msg and left:
+                    options, _ = getopt([*taken, left.pop(0)], parser.shortOpt, parser.longOpt)
                 elif len(why.opt) > 1 and "not recognized" in why.msg:
                     complaints.append(f"--{why.opt} is not an option{suggestion(COMMAND_LINE.spell, why.opt)}")
                 else:
                     complaints.append(why.msg)
+                if not options and left and not ("=" in taken[0] or left[0].startswith("-")):
+                    # After an option that is not known, a word is probably its value.
+                    left.pop(0)
             for typed, value in options:
                 name = parser.synonyms[typed.lstrip("-")]
                 given.setdefault(name, []).append(value if f"{name}=" in parser.longOpt else "yes")
             complaints += [f"unexpected argument {each!r}: everything is an option" for each in arguments]
-            del left[:taken]
         return given, complaints
