@@ -1,8 +1,8 @@
 """Adds: how their items enter a queue."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, repeat
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from attrs import define
 
@@ -16,6 +16,9 @@ from queueber.errors import InvalidRequest, Overloaded, QueueberError, too_large
 from queueber.limits import Limits
 from queueber.units import WallMs, no_earlier_than
 from queueber.values import ItemOptions, NewItem
+
+Adding: TypeAlias = tuple[Queue, Sequence[NewItem]]
+"""A queue, and items to add to it."""
 
 
 class Ids(Protocol):
@@ -47,16 +50,17 @@ class Adds:
         """
         Add items; all of one call, or none.
 
-        Deduplication keys are not looked at.  With *checked*, the caller has asked `why_refused` for each call.
+        Deduplication keys are not looked at.  With *checked*, the caller has found no reason to refuse a call: it has
+        asked `why_never` and `why_refused`, or `why_not`.
 
         Returns:
             A plan whose reply has for each call the ids of its items, in order, or why it is refused: `Overloaded` by a
-            limit or a pause, `InvalidRequest` for what can never be added.
+            limit or a pause, `InvalidRequest` for what can never be added.  If *checked*, no call is refused.
         """
         queue.used_at = now
         if queue.checks_adds and not checked:
             return self._add_checked(queue, calls, now)
-        full = self._queues.why_full() if queue.number is None else None
+        full = self._queues.why_full() if queue.number is None and not checked else None
         if full is not None:
             return self._uncommitted.plan(queue, [], [full if call else [] for call in calls])
         items = calls[0] if len(calls) == 1 else list(chain.from_iterable(calls))
@@ -118,6 +122,25 @@ class Adds:
         replies = iter(plan.reply)
         plan.reply = [next(replies) if why is None else why for why in refusals]
         return plan
+
+    def why_not(
+        self, adds: Sequence[Adding], freed: Mapping[Queue, Sequence[int]], now: WallMs
+    ) -> QueueberError | None:
+        """
+        Return why *adds* cannot be made together; None if they can.
+
+        *freed* has the sizes of the items that leave each queue before.
+        """
+        wanted: dict[Queue, list[NewItem]] = {}
+        for place, (queue, items) in enumerate(adds):
+            wanted.setdefault(queue, []).extend(items)
+            if (never := self.why_never(enumerate(items), now, f"adds[{place}].")) is not None:
+                return never
+        for queue, items in wanted.items():
+            sizes = freed.get(queue, ())
+            if (why := self.why_refused(queue, items, -len(sizes), -sum(sizes))) is not None:
+                return why
+        return self._queues.why_full(sum(queue.number is None for queue, items in wanted.items() if items))
 
     def why_never(self, items: Iterable[tuple[int, NewItem]], now: WallMs, path: str = "") -> InvalidRequest | None:
         """

@@ -232,13 +232,17 @@ class Deduplication:
     ) -> Plan[AddedOnce | QueueberError]:
         """Add the items at the places *fresh*, and write the records."""
         queue, items = keyed.queue, keyed.items
-        plan = self._adds.add(queue, [[items[place] for place in fresh]], now)
-        reply = plan.reply[0]
-        if isinstance(reply, QueueberError):
-            # The refused add had the fresh items only; an error numbers them as the call does.
-            why = self._adds.why_never([(place, items[place]) for place in fresh], now) or reply
+        fresh_items = [items[place] for place in fresh]
+        # An error numbers the items as the call does.
+        never = self._adds.why_never(zip(fresh, fresh_items, strict=True), now)
+        why = never or self._adds.why_refused(queue, fresh_items)
+        if why is not None:
+            queue.used_at = now
             return self._uncommitted.plan(queue, [], why)
-        ids = dict(zip(fresh, reply, strict=True))
+        plan = self._adds.add(queue, [fresh_items], now, checked=True)
+        (added_ids,) = plan.reply
+        assert not isinstance(added_ids, QueueberError), "it was checked"
+        ids = dict(zip(fresh, added_ids, strict=True))
         for place, digest in enumerate(keyed.digests):
             if place not in ids:
                 assert digest is not None, "an item without a key is no duplicate"

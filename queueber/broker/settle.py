@@ -16,11 +16,11 @@ a row that still named it would claim it once more after a crash.
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from attrs import define
 
-from queueber.broker.adds import Adds
+from queueber.broker.adds import Adding, Adds
 from queueber.broker.backoff import backoff
 from queueber.broker.deaths import NO_FACTS
 from queueber.broker.leases import Lease, LeaseTable, extended_deadline
@@ -33,12 +33,9 @@ from queueber.broker.storage import DeleteItem, DeleteLease, PutLease
 from queueber.errors import InvalidRequest, QueueberError, too_large
 from queueber.limits import Limits
 from queueber.units import WallMs, no_earlier_than
-from queueber.values import Action, DeathReason, NewItem, Outcome, Settled, Settlement
+from queueber.values import Action, DeathReason, Outcome, Settled, Settlement
 
 _NEVER = WallMs(0)
-
-Adding: TypeAlias = tuple[Queue, Sequence[NewItem]]
-"""A queue, and items to add to it."""
 
 
 class SettleReply(NamedTuple):
@@ -67,10 +64,6 @@ class _Judged:
 
     deadline: WallMs | None = None
     """The new end of the lease, for `EXTEND`."""
-
-    def frees(self, queue: Queue) -> bool:
-        """Return whether its items leave *queue* for ever."""
-        return self.queue is queue and self.entry.action is Action.REMOVE
 
 
 @define(eq=False)
@@ -156,7 +149,7 @@ class Settles:
         settled = [Settled(outcome) for outcome in outcomes]
         if (adds or all_or_nothing) and len(judged) < len(entries):
             return Plan([], (), SettleReply(settled))
-        if adds and (why := self._why_not_added(adds, judged, now)) is not None:
+        if adds and (why := self._adds.why_not(adds, _freed(judged), now)) is not None:
             return Plan([], (), why)
         changes: dict[Queue, Changes] = {}
         for each in judged:
@@ -167,9 +160,9 @@ class Settles:
             plans.append(self._moves.plan(_merged(changes, judged), None))
         added: list[Sequence[ItemId]] = []
         for target, items in adds:
-            plan = self._adds.add(target, [items], now)
+            plan = self._adds.add(target, [items], now, checked=True)
             (ids,) = plan.reply
-            assert not isinstance(ids, QueueberError), "`_why_not_added` has refused it"
+            assert not isinstance(ids, QueueberError), "`why_not` has refused it"
             plans.append(plan)
             added.append(ids)
         changed = any(plan.writes for plan in plans)
@@ -213,19 +206,6 @@ class Settles:
         lease_id = LeaseId(entry.lease)
         return self._leases.live(lease_id, now) if queue is None else self._leases.find_live(lease_id, queue, now)
 
-    def _why_not_added(self, adds: Sequence[Adding], judged: Sequence[_Judged], now: WallMs) -> QueueberError | None:
-        """Return why the adds cannot be made after the entries are done; None if they can."""
-        wanted: dict[Queue, list[NewItem]] = {}
-        for place, (target, items) in enumerate(adds):
-            wanted.setdefault(target, []).extend(items)
-            if (never := self._adds.why_never(enumerate(items), now, f"adds[{place}].")) is not None:
-                return never
-        for target, items in wanted.items():
-            freed = [leased.size for each in judged if each.frees(target) for leased in each.items]
-            if (why := self._adds.why_refused(target, items, -len(freed), -sum(freed))) is not None:
-                return why
-        return self._queues.why_full(sum(target.number is None for target, items in wanted.items() if items))
-
     def _apply(self, judged: _Judged, rows: Mapping[ItemId, Item], now: WallMs, changes: Changes) -> Settled:
         """Make the changes of one entry in memory."""
         entry, lease, queue = judged.entry, judged.lease, judged.queue
@@ -263,6 +243,15 @@ class Settles:
             settings, failures = (queue.owner or queue).settings, item.facts.failures if item.facts is not None else 0
             delay = backoff(max(1, failures), settings.backoff_base_ms, settings.backoff_cap_ms, self._below)
         return no_earlier_than(now, delay) if delay else now
+
+
+def _freed(judged: Sequence[_Judged]) -> dict[Queue, list[int]]:
+    """Return the sizes of the items that leave each queue for ever."""
+    freed: dict[Queue, list[int]] = {}
+    for each in judged:
+        if each.entry.action is Action.REMOVE:
+            freed.setdefault(each.queue, []).extend([leased.size for leased in each.items])
+    return freed
 
 
 def _merged(changes: Mapping[Queue, Changes], judged: Sequence[_Judged]) -> Changes:

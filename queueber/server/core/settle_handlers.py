@@ -19,8 +19,9 @@ from twisted.python.failure import Failure
 
 from queueber import api, rpc
 from queueber.broker import Broker, Item, ItemId, Key, Queue, Store
+from queueber.broker.adds import Adding
 from queueber.broker.model import QueueNumber
-from queueber.broker.settle import Adding, SettleReply
+from queueber.broker.settle import SettleReply
 from queueber.errors import QueueberError
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
