@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from queueber.client.connect import endpoint_of
+from queueber.client.refusals import failed_attempt
 from queueber.client_core.address import parse
 from queueber.errors import QueueberError
 
@@ -33,7 +34,7 @@ ESCAPE = b"\x1d"
 
 
 class NoConsole(QueueberError):
-    """There is no console at the address, or it cannot be reached."""
+    """The address of the console cannot be reached."""
 
 
 class TelnetClient(Telnet):
@@ -167,7 +168,7 @@ async def connect_terminal(reactor: Any, address: str) -> bool:  # noqa: ANN401
         Whether standard output has taken all.
 
     Raises:
-        NoConsole: there is no console at *address*.
+        NoConsole: *address* cannot be reached.
         InvalidRequest: *address* is not an address.
     """
 
@@ -179,8 +180,8 @@ async def connect_terminal(reactor: Any, address: str) -> bool:  # noqa: ANN401
     connection = TelnetClient(open_terminal)
     try:
         await connectProtocol(endpoint_of(reactor, parse(address)), connection)
-    except ConnectError as why:
-        raise NoConsole(f"no console at {address}: {why}") from None
+    except (ConnectError, OSError) as why:
+        raise NoConsole(f"cannot connect to {address}: {failed_attempt(why)}") from None
     terminal = connection.terminal
     signal(SIGWINCH, lambda *_: reactor.callFromThread(connection.send_size))
     await connection.ended

@@ -1,10 +1,27 @@
-"""Reasons for which a Twisted transport never carried a call, as text."""
+"""Reasons for which a Twisted transport was not made, or never carried a call, as text."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.error import ConnectError, DNSLookupError, UnknownHostError, errnoMapping
+from twisted.internet.error import TimeoutError as Late
+
 from queueber.client_core.refusals import interrupted_handshake, name_mismatch, nameless, tls_refusal, untrusted
-from queueber.errors import tls_reason
+from queueber.errors import reason, tls_reason
+
+
+def failed_attempt(error: BaseException) -> str:
+    """Return why an endpoint of Twisted could not connect, in the words that the clients without Twisted use."""
+    if isinstance(error, DNSLookupError | UnknownHostError):
+        return "Name or service not known"
+    if type(error) is Late:
+        return "no answer in time"
+    if not isinstance(error, ConnectError):
+        return reason(error) or type(error).__name__
+    numbers = {each: number for number, each in errnoMapping.items()}
+    number = error.osError or numbers.get(type(error))
+    return os.strerror(number) if number else str(error)
 
 
 def refusal_of(error: BaseException | None, transport: Any, *, secured: bool) -> str | None:  # noqa: ANN401
@@ -15,12 +32,12 @@ def refusal_of(error: BaseException | None, transport: Any, *, secured: bool) ->
     """
     if error is not None and (unverified := _UNVERIFIED.get(type(error).__name__)):
         return unverified(error, transport)
-    reason = tls_reason(error)
-    if reason is None:
+    found = tls_reason(error)
+    if found is None:
         return None if secured else interrupted_handshake(error)
-    if "certificate verify failed" in reason:
+    if "certificate verify failed" in found:
         return untrusted(_chain(transport))
-    return tls_refusal(reason, secured=secured)
+    return tls_refusal(found, secured=secured)
 
 
 def _chain(transport: Any) -> list[Any]:  # noqa: ANN401

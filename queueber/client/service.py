@@ -18,6 +18,7 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from queueber.client.protocol import ClientProtocol
+from queueber.client.refusals import failed_attempt
 from queueber.client_core.arguments import timeout
 from queueber.client_core.calls import Call
 from queueber.client_core.connection import PendingCall, PendingState
@@ -183,7 +184,8 @@ class Connector:
         self._attempt = None
         self._retry_later()
         if not self.link.closed:
-            self.link.attempt_failed(failure.getErrorMessage())
+            assert failure.value is not None
+            self.link.attempt_failed(failed_attempt(failure.value))
         self._check_closed()
 
     def _retry_later(self) -> None:

@@ -246,8 +246,7 @@ def test_a_terminal_that_cannot_be_drawn_on(screen):
 def test_a_server_that_is_not_there_is_one_line():
     top = Screen(1)
     assert top.end() == 1
-    assert top.output.decode().replace("\r\n", "\n").count("\n") == 1
-    assert "cannot connect to 127.0.0.1:1" in top.output.decode()
+    assert top.output.decode().replace("\r\n", "\n") == "queueber: cannot connect to 127.0.0.1:1: Connection refused\n"
 
 
 def test_samples_as_json(run, server):

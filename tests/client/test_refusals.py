@@ -1,21 +1,24 @@
 """Real sockets and real TLS: a call that no server has read fails as `NotConnected`, with the reason in plain words."""
 
+import errno
 import socket
 from datetime import datetime
 
 import pytest
 import pytest_twisted
-from twisted.internet import defer, reactor
+from twisted.internet import defer, error, reactor
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import LoopingCall
 from twisted.internet.tcp import Connection
 from twisted.logger import globalLogPublisher
 
 from queueber.client import NotConnected, OutcomeUnknown, Tls, connect
+from queueber.client.refusals import failed_attempt
 from queueber.server.net.certificates import Certificates, TlsFiles
 from queueber.server.net.connections import Connections
 from queueber.testing import InProcessServer
 from tests.process.certificates import Authority
+from tests.support.processes import free_port
 
 # Twisted gives OpenSSL the certificates of the client in a form that will be given up.
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL")
@@ -302,3 +305,33 @@ async def test_keepalive_is_set_at_both_ends_of_a_connection(serve, authority, s
 
 
 PROBING = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
+
+
+@pytest.mark.parametrize(
+    ("why", "text"),
+    [
+        (error.ConnectionRefusedError(errno.ECONNREFUSED, "refused"), "Connection refused"),
+        (error.ConnectionRefusedError(), "Connection refused"),
+        (error.ConnectError(errno.ENOENT, "no such file"), "No such file or directory"),
+        (error.ConnectError(string="no way"), "An error occurred while connecting: no way."),
+        (error.TimeoutError(), "no answer in time"),
+        (error.TCPTimedOutError(), "Connection timed out"),
+        (error.DNSLookupError("no results for hostname lookup: nowhere"), "Name or service not known"),
+        (error.UnknownHostError(socket.EAI_NONAME, "unknown"), "Name or service not known"),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+        (ValueError(), "ValueError"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_an_attempt_that_failed_has_the_words_of_the_system(why, text):
+    assert failed_attempt(why) == text
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_refused_connection_has_the_words_of_the_other_clients():
+    port = free_port()
+    client = connect(reactor, f"127.0.0.1:{port}", attempts=1)
+    with pytest.raises(NotConnected) as caught:
+        await client.default.add(b"x")
+    assert str(caught.value) == f"cannot connect to 127.0.0.1:{port}: Connection refused"
+    await client.close()

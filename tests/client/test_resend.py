@@ -292,7 +292,7 @@ def test_a_call_without_attempts_left_may_have_happened_on_its_first_connection(
     network.clock.advance(1)
     found = failure(adding)
     assert isinstance(found, OutcomeUnknown)
-    assert "it was not sent again: cannot connect: Connection was refused" in str(found)
+    assert "it was not sent again: cannot connect: Connection refused" in str(found)
     assert isinstance(failure(later), NotConnected)
     client.close()
 

@@ -130,7 +130,7 @@ def test_with_attempts_a_call_fails_when_connecting_does(network, failure):
     network.clock.advance(0)
     found = failure(adding)
     assert isinstance(found, NotConnected)
-    assert str(found).startswith("cannot connect: Connection was refused")
+    assert str(found).startswith("cannot connect: Connection refused")
     client.close()
 
 

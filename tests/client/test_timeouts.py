@@ -79,9 +79,7 @@ def test_the_error_of_an_unsent_call_has_a_reason_and_the_call_is_never_sent(net
     adding = client.default.add(b"x")
     found = timed_out(network, failure, adding, 1.5)
     assert not found.sent
-    assert str(found) == (
-        "the call was not sent within 1,500 ms: there is no connection: Connection was refused by other side."
-    )
+    assert str(found) == ("the call was not sent within 1,500 ms: there is no connection: Connection refused")
     network.refusing = False
     network.clock.advance(1)
     network.turn()
