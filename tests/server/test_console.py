@@ -113,6 +113,17 @@ class TestAccess:
         monkeypatch.setattr(Path, "stat", lambda path: root)
         assert file.read().user == b"ada"
 
+    def test_a_relative_path_means_the_file_of_the_start_after_a_change_of_the_directory(
+        self, password_file, tmp_path, monkeypatch
+    ):
+        (tmp_path / "run").mkdir()
+        monkeypatch.chdir(password_file.parent)
+        file = PasswordFile(Path(password_file.name))
+        file.read()
+        monkeypatch.chdir(tmp_path / "run")
+        assert file.read().user == b"ada"
+        assert file.path == password_file
+
     def test_a_file_that_others_may_read_is_refused(self, password_file):
         password_file.chmod(0o640)
         with pytest.raises(ValueError, match="chmod 600"):

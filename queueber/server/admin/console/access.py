@@ -46,8 +46,9 @@ class PasswordFile:
     """
     The file with a line ``user:password``.
 
-    It is read at each login.  Once ``--uid`` or ``--chroot`` of twistd is in effect, it belongs to another user or is
-    out of reach, and the credentials that were read at the start stay valid.
+    It is read at each login.  A relative path is resolved at the first reading, because ``--rundir`` of twistd changes
+    the directory later.  Once ``--uid`` or ``--chroot`` of twistd is in effect, it belongs to another user or is out of
+    reach, and the credentials that were read at the start stay valid.
     """
 
     path: Path
@@ -68,6 +69,7 @@ class PasswordFile:
         found = read_password(self.path)
         if self._first is None:
             self._first, self._first_reader = found, _reader()
+            self.path = self.path.absolute()
         return found
 
     @property
