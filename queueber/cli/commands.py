@@ -67,6 +67,9 @@ SECTIONS: Final = {
 """The commands by the headings under which the help lists them."""
 
 
+_HELP_HINT: Final = "All commands: queueber --help"
+
+
 class LazyGroup(click.Group):
     """A group of commands with one-line errors, some of which are imported on first use."""
 
@@ -92,7 +95,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; for a name that is unknown but similar to one, raise a usage error with that one."""
+        """Find the command; for an unknown name, raise a usage error with the most similar one, or with the help."""
         names = self.list_commands(ctx)
         if args[0] not in names:
             # click itself suggests only commands that are imported already.
@@ -100,6 +103,7 @@ class LazyGroup(click.Group):
 
             for close in get_close_matches(args[0], names, n=1):
                 raise click.UsageError(f"No such command {args[0]!r}. Did you mean {close!r}?", ctx)
+            raise click.UsageError(f"No such command {args[0]!r}. {_HELP_HINT}", ctx)
         return super().resolve_command(ctx, args)
 
     def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401  (click's signature)
@@ -139,7 +143,9 @@ def _advice(why: click.ClickException) -> str:
     return f" If it is {' or '.join(arguments)}, put -- before it: {why.ctx.command_path} -- {why.option_name}"
 
 
-@click.group(cls=LazyGroup, no_args_is_help=False, params=[*SERVER_OPTIONS])
+@click.group(
+    cls=LazyGroup, invoke_without_command=True, subcommand_metavar="COMMAND [ARGS]...", params=[*SERVER_OPTIONS]
+)
 @click.version_option(__version__, prog_name="queueber")
 @click.pass_context
 def queueber(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401  (those of `ServerSelection`)
@@ -150,6 +156,8 @@ def queueber(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401  (t
 
     Options that select the server and the queue may precede or follow the command, or be set in the environment.
     """
+    if ctx.invoked_subcommand is None:
+        raise click.UsageError(f"Missing command. {_HELP_HINT}", ctx)
     ctx.obj = ServerSelection(run=ctx.obj or run, **options)
 
 

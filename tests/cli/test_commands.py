@@ -346,8 +346,9 @@ def test_an_error_is_one_line_on_standard_error(shell):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        ((), ["Missing command"]),
-        (("destroy",), ["No such command 'destroy'"]),
+        ((), ["Missing command. All commands: queueber --help"]),
+        (("--addr", "here:1"), ["Missing command. All commands: queueber --help"]),
+        (("destroy",), ["No such command 'destroy'. All commands: queueber --help"]),
         (("queus",), ["No such command 'queus'. Did you mean 'queues'?"]),
         (("pol",), ["No such command 'pol'. Did you mean 'poll'?"]),
         (("poll", "-n", "0"), ["'-n'", "0 is not in the range 1<=x<=4294967295"]),
