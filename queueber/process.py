@@ -1,5 +1,5 @@
 """
-The environment of a process, as the server and the commands treat it: paths and standard streams.
+The environment of a process, as the server and the commands treat it: paths, standard streams and loggers.
 
 Both mean the same directory by the same path.  ``~/`` and ``~user/`` are expanded
 here, because no shell expands them in a configuration file or in the environment.
@@ -88,3 +88,18 @@ def fill_standard_streams() -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+
+
+def enable_loggers() -> None:
+    """
+    Enable Queueber's loggers, which a configuration of the program may have disabled.
+
+    `logging.config.dictConfig` and `fileConfig` disable all loggers that exist and that they do not name, unless
+    ``disable_existing_loggers`` is False.
+    """
+    # Imported here, because a command that makes one call logs nothing.
+    import logging  # noqa: PLC0415
+
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if name.startswith("queueber.") and isinstance(logger, logging.Logger):
+            logger.disabled = False

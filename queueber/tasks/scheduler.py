@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 from attrs import define, field
 
 from queueber.errors import Kind, QueueberError
+from queueber.process import enable_loggers
 from queueber.tasks.connections import Connections
 from queueber.tasks.schedule import RETRY_MS, Firing, Schedule, check_window
 from queueber.tasks.task import ToAdd
@@ -155,6 +156,7 @@ class Scheduler:
 
     async def _loop(self, face: _Face) -> None:
         self._face = face
+        enable_loggers()
         await self._check_windows(face)
         while not self._stopped:
             for firing in self.schedule.due(self._now()):

@@ -15,6 +15,7 @@ from queueber.client_core.arguments import identifier
 from queueber.client_core.errors import NotConnected
 from queueber.client_core.kept_session import GRACE_MS_MAX, GRACE_MS_MIN
 from queueber.errors import InvalidRequest, QueueberError
+from queueber.process import enable_loggers
 from queueber.sync.connector import Connector
 from queueber.worker.attachment import LeaseOptions
 from queueber.worker.callables import checked_handler, checked_hooks, is_coroutine_function
@@ -299,6 +300,7 @@ class Worker:
         with self._lock:
             if self._keeper is not None:
                 raise InvalidRequest("the worker has already run; make another one")
+            enable_loggers()
             try:
                 # Its calls wait as long as there is no connection, and have no time limit.
                 connector = Connector(evolve(target, options=evolve(target.options, attempts=None, timeout_ms=None)))

@@ -88,7 +88,9 @@ def test_a_server_that_is_away_delays_the_firings_and_is_logged(app, clock, capl
     scheduler.stop()
 
 
-def test_a_firing_that_is_too_late_is_an_error_in_the_log(app, clock, caplog):
+def test_a_firing_that_is_too_late_is_an_error_in_the_log(app, clock, caplog, monkeypatch):
+    # As `logging.config.dictConfig` of the program does by default.
+    monkeypatch.setattr(logging.getLogger("queueber.tasks"), "disabled", True)
     adds = TxAdds()
     app.connections.use(twisted=adds)
     adds.errors = [NotConnected("cannot connect")] * 200
