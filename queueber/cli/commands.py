@@ -6,7 +6,6 @@ Scripts run the command once for each item, so a command imports only the module
 """
 
 import errno
-import json
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -17,11 +16,12 @@ import click
 from queueber import __version__
 from queueber.cli import output
 from queueber.cli.arguments import contents_of, seconds, seconds_option, uuid_bytes
-from queueber.cli.server_options import SERVER_OPTIONS, ServerCommand, ServerSelection, json_option, timeout_option
+from queueber.cli.server_options import SERVER_OPTIONS, CallCommand, ServerSelection
 from queueber.cli.session import Interrupted, run
 from queueber.cli.streams import EXIT_ERROR
 from queueber.client import GIVE_BACK_MS, Queue
 from queueber.errors import QueueberError, one_line, reason
+from queueber.values import id_text
 
 EXIT_EMPTY = 3
 """A poll ended without an item."""
@@ -161,7 +161,7 @@ def queueber(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401  (t
     ctx.obj = ServerSelection(run=ctx.obj or run, **options)
 
 
-@queueber.command(cls=ServerCommand)
+@queueber.command(cls=CallCommand)
 @click.argument("contents", nargs=-1)
 @click.option(
     "--file", "files", type=click.File("rb"), multiple=True, metavar="PATH", help="Add a file's contents; repeatable."
@@ -173,17 +173,8 @@ def queueber(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401  (t
     metavar="SECONDS",
     help="Deliver the items after this time at the earliest.",
 )
-@json_option
-@timeout_option
 @click.pass_obj
-def add(
-    server: ServerSelection,
-    contents: tuple[str, ...],
-    files: tuple[BinaryIO, ...],
-    delay: int,
-    as_json: bool,
-    timeout: int | None,
-) -> None:
+def add(server: ServerSelection, contents: tuple[str, ...], files: tuple[BinaryIO, ...], delay: int) -> None:
     """
     Add an item for each of CONTENTS, and print their ids.
 
@@ -191,36 +182,26 @@ def add(
     writes it may have failed.  CONTENTS that begin with a dash follow --, as in: queueber add -- -5
     """
     items = contents_of(contents, files, sys.stdin.buffer)
-    ids = server.do(lambda queue: queue.add(*items, delay_ms=delay, timeout_ms=timeout))
-    click.echo(output.added_json(ids) if as_json else output.added_text(ids))
+    ids = server.do(lambda queue: queue.add(*items, delay_ms=delay, timeout_ms=server.timeout_ms))
+    texts = [id_text(item_id) for item_id in ids]
+    server.show({"ids": texts}, "\n".join(texts))
 
 
-@queueber.command(cls=ServerCommand)
+@queueber.command(cls=CallCommand)
 @click.option(
     "-n", "number", type=click.IntRange(1, 0xFFFFFFFF), default=1, show_default=True, help="Most items to take."
 )
 @seconds_option("--lease", default="30", help="Length of the lease.")
 @seconds_option("--wait", help="Longest wait for an item; by default without a limit.")
 @click.option("--no-wait", is_flag=True, help="Do not wait for an item.")
-@json_option
 @click.option(
     "--raw",
     is_flag=True,
     help="Write only the contents of one item to standard output, byte for byte; "
     "the lease and the item's id go to standard error.",
 )
-@timeout_option
 @click.pass_obj
-def poll(
-    server: ServerSelection,
-    number: int,
-    lease: int,
-    wait: int | None,
-    no_wait: bool,
-    as_json: bool,
-    raw: bool,
-    timeout: int | None,
-) -> None:
+def poll(server: ServerSelection, number: int, lease: int, wait: int | None, no_wait: bool, raw: bool) -> None:
     """
     Take ready items under a new lease, and print them.
 
@@ -229,14 +210,14 @@ def poll(
     """
     if no_wait and wait is not None:
         raise click.UsageError("--wait and --no-wait contradict each other.")
-    if raw and as_json:
+    if raw and server.as_json:
         raise click.UsageError("--raw and --json contradict each other.")
     if raw and number != 1:
         raise click.UsageError(
             f"--raw writes the contents of 1 item, and -n is {number:,}: several could not be kept apart; use --json."
         )
     wait_ms = 0 if no_wait else wait
-    timeout_ms = None if timeout is None or wait_ms is None else timeout + wait_ms
+    timeout_ms = None if server.timeout_ms is None or wait_ms is None else server.timeout_ms + wait_ms
 
     async def poll_and_print(queue: Queue) -> bool:
         batch = await queue.poll(number, lease_ms=lease, wait_ms=wait_ms, timeout_ms=timeout_ms)
@@ -245,7 +226,7 @@ def poll(
                 _print(b"".join(item.contents for item in batch.items), newline=False)
                 click.echo(output.batch_text(batch, contents=False), err=True)
             else:
-                _print(output.batch_json(batch) if as_json else output.batch_text(batch))
+                _print(output.batch_json(batch) if server.as_json else output.batch_text(batch))
         except Exception:
             # Without the printed lease these items cannot be removed.
             if batch.items:
@@ -257,28 +238,26 @@ def poll(
         sys.exit(EXIT_EMPTY)
 
 
-@queueber.command(cls=ServerCommand)
+@queueber.command(cls=CallCommand)
 @click.argument("item_id", metavar="ITEM", callback=uuid_bytes)
 @click.argument("lease", callback=uuid_bytes)
-@json_option
-@timeout_option
 @click.pass_obj
-def remove(server: ServerSelection, item_id: bytes, lease: bytes, as_json: bool, timeout: int | None) -> None:
+def remove(server: ServerSelection, item_id: bytes, lease: bytes) -> None:
     """Remove ITEM, held under LEASE.  The exit status is 1 if LEASE has ended or does not hold ITEM."""
-    did = server.do(lambda queue: queue.remove(item_id, lease, timeout_ms=timeout))
-    _print_outcome("removed", did, "does not hold this item", as_json=as_json)
+    did = server.do(lambda queue: queue.remove(item_id, lease, timeout_ms=server.timeout_ms))
+    problem = "not removed: the lease has ended, or does not hold this item"
+    server.show_outcome({"removed": did}, "removed" if did else None, problem)
 
 
-@queueber.command(cls=ServerCommand)
+@queueber.command(cls=CallCommand)
 @click.argument("lease", callback=uuid_bytes)
 @seconds_option("--lease", "span", default="30", help="New length, from now.")
-@json_option
-@timeout_option
 @click.pass_obj
-def extend(server: ServerSelection, lease: bytes, span: int, as_json: bool, timeout: int | None) -> None:
+def extend(server: ServerSelection, lease: bytes, span: int) -> None:
     """Set LEASE to end some seconds from now.  The exit status is 1 if it has ended."""
-    did = server.do(lambda queue: queue.extend(lease, span, timeout_ms=timeout))
-    _print_outcome("extended", did, "is not of this queue", as_json=as_json)
+    did = server.do(lambda queue: queue.extend(lease, span, timeout_ms=server.timeout_ms))
+    problem = "not extended: the lease has ended, or is not of this queue"
+    server.show_outcome({"extended": did}, "extended" if did else None, problem)
 
 
 def _print(text: str | bytes, *, newline: bool = True) -> None:
@@ -291,15 +270,3 @@ def _print(text: str | bytes, *, newline: bool = True) -> None:
     if sys.stdout is None:
         raise OSError(errno.EBADF, "standard output is closed")
     click.echo(text, nl=newline)
-
-
-def _print_outcome(done: str, did: bool, otherwise: str, *, as_json: bool) -> None:
-    """Print whether a call changed anything.  If not, the lease has ended or *otherwise*, and the exit status is 1."""
-    if as_json:
-        click.echo(json.dumps({done: did}))
-    elif did:
-        click.echo(done)
-    else:
-        click.echo(f"queueber: not {done}: the lease has ended, or {otherwise}", err=True)
-    if not did:
-        sys.exit(EXIT_ERROR)

@@ -19,13 +19,7 @@ from click.core import ParameterSource
 from queueber.cli.arguments import PATH, seconds_option
 from queueber.cli.data_directory import control_address, data_dir_option
 from queueber.cli.output import bytes_of
-from queueber.cli.server_options import (
-    ServerCommand,
-    ServerSelection,
-    json_option,
-    select_queue,
-    timeout_option,
-)
+from queueber.cli.server_options import CallCommand, ServerCommand, ServerSelection, select_queue
 from queueber.cli.terminal import is_terminal
 from queueber.cli.watch import show, watch_options
 from queueber.client import Client
@@ -52,23 +46,13 @@ def run_on_control_socket(
     return result
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=CallCommand)
 @click.argument("name", metavar="[QUEUE]", required=False)
 @data_dir_option
 @click.option("--exact", is_flag=True, help="Count all items of QUEUE, which reads them, instead of showing bounds.")
 @watch_options
-@json_option
-@timeout_option
 @click.pass_context
-def stats(
-    ctx: click.Context,
-    name: str | None,
-    data_dir: Path,
-    exact: bool,
-    interval: int | None,
-    as_json: bool,
-    timeout: int | None,
-) -> None:
+def stats(ctx: click.Context, name: str | None, data_dir: Path, exact: bool, interval: int | None) -> None:
     """
     Print the numbers of QUEUE, or of the whole server.
 
@@ -82,8 +66,8 @@ def stats(
     if name is None and ctx.get_parameter_source("queue") is not ParameterSource.COMMANDLINE:
         if exact:
             raise click.UsageError("--exact is for the items of a QUEUE.")
-        look, address = partial(_look_at_server, as_json=as_json), control_address(data_dir)
-        show(ctx.obj, look, interval, timeout, address=address)
+        look = partial(_look_at_server, as_json=ctx.obj.as_json)
+        show(ctx.obj, look, interval, address=control_address(data_dir))
         return
     # Imported here, because a call without a queue is not an operator's.
     from queueber.cli.queue_views import look_at_counts  # noqa: PLC0415
@@ -91,9 +75,9 @@ def stats(
     server = select_queue(ctx, name)
     # Progress is for a terminal.  One call alone needs no reactor.
     progress = exact and interval is None and is_terminal(sys.stderr)
-    of_queue = partial(look_at_counts, queue=server.queue_name, exact=exact, progress=progress, as_json=as_json)
+    of_queue = partial(look_at_counts, server=server, exact=exact, progress=progress)
     there = control_address(data_dir) if here else None
-    show(server, of_queue, interval, timeout, address=there, concurrent=progress)
+    show(server, of_queue, interval, address=there, concurrent=progress)
 
 
 async def _look_at_server(client: Client, *, as_json: bool) -> str:

@@ -15,7 +15,7 @@ from queueber.api.control_types import Redriven
 from queueber.cli import queue_output as output
 from queueber.cli.arguments import seconds_option, uuid_bytes
 from queueber.cli.output import camel_case, moment, newer_than_client
-from queueber.cli.server_options import ServerCommand, ServerSelection, json_option, queue_argument, timeout_option
+from queueber.cli.server_options import CallCommand, ServerSelection, queue_argument
 from queueber.cli.streams import EXIT_ERROR
 from queueber.cli.terminal import LoadDisplay, confirm, yes_option
 from queueber.client.control import QueueControl
@@ -34,13 +34,11 @@ def _ids(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 _items = click.argument("ids", metavar="ITEM...", nargs=-1, required=True, callback=_ids)
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=CallCommand)
 @_items
 @yes_option
-@json_option
-@timeout_option
 @click.pass_obj
-def cancel(server: ServerSelection, ids: list[bytes], yes: bool, as_json: bool, timeout: int | None) -> None:
+def cancel(server: ServerSelection, ids: list[bytes], yes: bool) -> None:
     """
     Remove each ITEM from the queue, for ever.
 
@@ -49,18 +47,15 @@ def cancel(server: ServerSelection, ids: list[bytes], yes: bool, as_json: bool, 
     """
     what = f"the item {id_text(ids[0])}" if len(ids) == 1 else counted(len(ids), "item")
     confirm(f"Remove {what} from the queue {server.queue_text}, for ever?", yes=yes)
-    unknown = "there is no such item"
-    _change(server, "cancelled", ids, lambda it, each: it.cancel(each), timeout, as_json=as_json, unknown=unknown)
+    _change(server, "cancelled", ids, lambda control, each: control.cancel(each), unknown="there is no such item")
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=CallCommand)
 @_items
-@json_option
-@timeout_option
 @click.pass_obj
-def kick(server: ServerSelection, ids: list[bytes], as_json: bool, timeout: int | None) -> None:
+def kick(server: ServerSelection, ids: list[bytes]) -> None:
     """Make each delayed ITEM ready.  The exit status is 1 if one was not found, is leased or is dead."""
-    _change(server, "kicked", ids, lambda control, each: control.kick(each), timeout, as_json=as_json)
+    _change(server, "kicked", ids, lambda control, each: control.kick(each))
 
 
 def _point(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
@@ -81,16 +76,12 @@ def _point(_: click.Context, __: click.Parameter, value: str | None) -> int | No
     return found
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=CallCommand)
 @_items
 @click.option("--at", callback=_point, metavar="TIME", help="When, as in 2026-12-01T08:00 or 2026-12-01T08:00+00:00.")
 @seconds_option("--in", "delay", help="After this time, by this machine's clock.")
-@json_option
-@timeout_option
 @click.pass_obj
-def reschedule(
-    server: ServerSelection, ids: list[bytes], at: int | None, delay: int | None, as_json: bool, timeout: int | None
-) -> None:
+def reschedule(server: ServerSelection, ids: list[bytes], at: int | None, delay: int | None) -> None:
     """
     Make each ITEM due at another time.  A time that has passed means now.
 
@@ -99,8 +90,7 @@ def reschedule(
     if (at is None) == (delay is None):
         raise click.UsageError("Give one of --at and --in.")
     due = at if at is not None else int(datetime.now(UTC).timestamp() * MS_PER_SECOND) + (delay or 0)
-    done = f"rescheduled to {moment(due)}"
-    _change(server, done, ids, lambda control, each: control.reschedule(each, due), timeout, as_json=as_json)
+    _change(server, f"rescheduled to {moment(due)}", ids, lambda control, each: control.reschedule(each, due))
 
 
 def _change(
@@ -108,9 +98,7 @@ def _change(
     done: str,
     ids: list[bytes],
     change: Callable[[QueueControl, bytes], Awaitable[ControlOutcome]],
-    timeout: int | None,
     *,
-    as_json: bool,
     unknown: str = "there is no such item, or it is dead",
 ) -> None:
     """Change each item, and print its outcome as soon as it is known.  The exit status is 1 if one was not changed."""
@@ -134,11 +122,11 @@ def _change(
             except InvalidRequest as why:
                 # The server refuses this item, and may accept the next.
                 outcomes.append(why)
-            if not as_json:
+            if not server.as_json:
                 print_outcome(each, outcomes[-1])
 
-    server.control(work, timeout)
-    if as_json:
+    server.control(work)
+    if server.as_json:
         found = [{"id": id_text(each), **_fields(outcome)} for each, outcome in zip(ids, outcomes, strict=True)]
         click.echo(output.json_line({"outcomes": found}))
     if any(outcome is not ControlOutcome.DONE for outcome in outcomes):
@@ -152,46 +140,28 @@ def _fields(outcome: ControlOutcome | InvalidRequest) -> dict[str, str]:
     return {"outcome": camel_case(outcome.name)}
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=CallCommand)
 @click.argument("lease", callback=uuid_bytes)
-@json_option
-@timeout_option
 @click.pass_obj
-def end_lease(server: ServerSelection, lease: bytes, as_json: bool, timeout: int | None) -> None:
+def end_lease(server: ServerSelection, lease: bytes) -> None:
     """
     End LEASE now, as if it had expired.
 
     Its items are redelivered, and a loss is counted.  LEASE is an id that `queueber leases` prints, or the worker's
     own.  The exit status is 1 if there is no such lease.
     """
-    ended = server.control(lambda control: control.end_lease(lease), timeout)
-    if as_json:
-        click.echo(output.json_line({"ended": ended}))
-    elif ended:
-        click.echo("ended")
-    else:
-        click.echo(f"queueber: not ended: there is no such lease in the queue {server.queue_text}", err=True)
-    if not ended:
-        sys.exit(EXIT_ERROR)
+    ended = server.control(lambda control: control.end_lease(lease))
+    problem = f"not ended: there is no such lease in the queue {server.queue_text}"
+    server.show_outcome({"ended": ended}, "ended" if ended else None, problem)
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=CallCommand)
 @queue_argument()
 @click.option("--item", "ids", multiple=True, callback=_ids, metavar="ITEM", help="Only this item; repeatable.")
 @click.option("--reason", type=click.Choice(list(_REASONS)), help="Only items that died of this.")
 @click.option("--to", default="", metavar="NAME", help="The queue to move them to; by default their own.")
 @click.option("-n", "--limit", type=click.IntRange(1), help="Most items to move; by default all.")
-@json_option
-@timeout_option
-def redrive(
-    server: ServerSelection,
-    ids: list[bytes],
-    reason: str | None,
-    to: str,
-    limit: int | None,
-    as_json: bool,
-    timeout: int | None,
-) -> None:
+def redrive(server: ServerSelection, ids: list[bytes], reason: str | None, to: str, limit: int | None) -> None:
     """
     Move the dead items of QUEUE back.
 
@@ -199,7 +169,7 @@ def redrive(
     batch fails, those before it stay moved.  Items that die meanwhile are left.
     """
     why = DeathReason.NONE if reason is None else _REASONS[reason]
-    display = LoadDisplay(quiet=as_json)
+    display = LoadDisplay(quiet=server.as_json)
     moved = 0
 
     async def work(control: QueueControl) -> None:
@@ -220,13 +190,13 @@ def redrive(
 
     ended = False
     try:
-        server.control(work, timeout)
+        server.control(work)
         ended = True
     finally:
         display.end()
         if not ended and moved:
             click.echo(f"queueber: {counted(moved, 'item')} had been moved", err=True)
-    click.echo(output.json_line({"moved": moved}) if as_json else f"moved {counted(moved, 'item')}")
+    server.show({"moved": moved}, f"moved {counted(moved, 'item')}")
 
 
 def _parts(ids: list[bytes]) -> Iterator[list[bytes]]:

@@ -29,16 +29,6 @@ def newer_than_client(placeholder: IntEnum) -> str:
     return f"the server answers {type(placeholder).__name__} {placeholder}, which this client does not know"
 
 
-def added_text(ids: list[bytes]) -> str:
-    """Return the ids of items, one per line."""
-    return "\n".join(map(id_text, ids))
-
-
-def added_json(ids: list[bytes]) -> str:
-    """Return the ids of items as JSON."""
-    return json.dumps({"ids": [id_text(item_id) for item_id in ids]})
-
-
 def batch_text(batch: Batch, *, contents: bool = True) -> str:
     """Return the lease and a line for each item with its id, its attempt and, if wanted, its *contents*."""
     if not batch.items:

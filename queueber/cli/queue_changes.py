@@ -5,7 +5,6 @@ The last two ask for confirmation.
 """
 
 import re
-import sys
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Final
 
@@ -16,8 +15,7 @@ from queueber.api.control_types import QueueSettings, SettingsInForce
 from queueber.cli import queue_output as output
 from queueber.cli.output import camel_case, newer_than_client
 from queueber.cli.queue_views import label, print_settings
-from queueber.cli.server_options import ServerCommand, ServerSelection, json_option, queue_argument, timeout_option
-from queueber.cli.streams import EXIT_ERROR
+from queueber.cli.server_options import CallCommand, ServerSelection, queue_argument
 from queueber.cli.terminal import confirm, yes_option
 from queueber.client.control import QueueControl
 from queueber.units import counted, parse
@@ -80,7 +78,7 @@ def _labels(ctx: click.Context, parameter: click.Parameter, values: tuple[str, .
     return [pair for value in values if (pair := label(ctx, parameter, value)) is not None]
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=CallCommand)
 @click.argument("changes", metavar="NAME=VALUE...", nargs=-1, callback=_settings)
 @click.option(
     "--label",
@@ -98,8 +96,6 @@ def _labels(ctx: click.Context, parameter: click.Parameter, values: tuple[str, .
     metavar="NAME",
     help="A setting to reset to the server's default; repeatable.",
 )
-@json_option
-@timeout_option
 @click.pass_obj
 def configure(
     server: ServerSelection,
@@ -107,8 +103,6 @@ def configure(
     labels: list[tuple[str, str]],
     no_labels: bool,
     reset: list[str],
-    as_json: bool,
-    timeout: int | None,
 ) -> None:
     """
     Change settings of a queue, and print them.
@@ -131,63 +125,53 @@ def configure(
         await control.configure(reset=reset, **changes)
         return await control.settings()
 
-    print_settings(server.control(work, timeout), [*changes, *reset], as_json=as_json)
+    print_settings(server, server.control(work), [*changes, *reset])
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=CallCommand)
 @queue_argument()
 @click.option("--adds", is_flag=True, help="Refuse adds, as overloaded.")
 @click.option("--polls", is_flag=True, help="Deliver no items; the default.")
-@json_option
-@timeout_option
-def pause(server: ServerSelection, adds: bool, polls: bool, as_json: bool, timeout: int | None) -> None:
+def pause(server: ServerSelection, adds: bool, polls: bool) -> None:
     """
     Deliver no items of QUEUE, or refuse adds.
 
     That lasts until `queueber resume`, also across restarts of the server.  Leased items stay with their workers.
     """
     polls = polls or not adds
-    _pause(server, lambda control: control.pause(adds=adds, polls=polls), timeout, as_json=as_json)
+    _pause(server, lambda control: control.pause(adds=adds, polls=polls))
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=CallCommand)
 @queue_argument()
 @click.option("--adds", is_flag=True, help="Take adds again.")
 @click.option("--polls", is_flag=True, help="Deliver items again.")
-@json_option
-@timeout_option
-def resume(server: ServerSelection, adds: bool, polls: bool, as_json: bool, timeout: int | None) -> None:
+def resume(server: ServerSelection, adds: bool, polls: bool) -> None:
     """
     End the pause of QUEUE.
 
     With one of the options, only the pause of adds, or of polls, ends.
     """
     both = adds == polls
-    _pause(server, lambda control: control.resume(adds=adds or both, polls=polls or both), timeout, as_json=as_json)
+    _pause(server, lambda control: control.resume(adds=adds or both, polls=polls or both))
 
 
-def _pause(
-    server: ServerSelection, change: Callable[[QueueControl], Awaitable[None]], timeout: int | None, *, as_json: bool
-) -> None:
+def _pause(server: ServerSelection, change: Callable[[QueueControl], Awaitable[None]]) -> None:
     async def work(control: QueueControl) -> QueueSettings:
         await change(control)
         return (await control.settings()).settings
 
-    found = server.control(work, timeout)
-    if as_json:
-        click.echo(output.json_line({"addsPaused": found.adds_paused, "pollsPaused": found.polls_paused}))
-        return
+    found = server.control(work)
     adds, polls = ("paused" if paused else "not paused" for paused in (found.adds_paused, found.polls_paused))
-    click.echo(f"queue {server.queue_text}: adds {adds}, polls {polls}")
+    text = f"queue {server.queue_text}: adds {adds}, polls {polls}"
+    server.show({"addsPaused": found.adds_paused, "pollsPaused": found.polls_paused}, text)
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=CallCommand)
 @queue_argument(required=True)
 @click.option("--dead", is_flag=True, help="Remove the dead items, and no others.")
 @yes_option
-@json_option
-@timeout_option
-def purge(server: ServerSelection, dead: bool, yes: bool, as_json: bool, timeout: int | None) -> None:
+def purge(server: ServerSelection, dead: bool, yes: bool) -> None:
     """
     Remove all items of QUEUE, for ever.
 
@@ -195,17 +179,15 @@ def purge(server: ServerSelection, dead: bool, yes: bool, as_json: bool, timeout
     """
     which = "dead items" if dead else "ready and delayed items"
     confirm(f"Remove all {which} of the queue {server.queue_text}, for ever?", yes=yes)
-    removed = server.control(lambda control: control.purge(dead=dead), timeout)
-    click.echo(output.json_line({"removed": removed}) if as_json else f"removed {counted(removed, 'item')}")
+    removed = server.control(lambda control: control.purge(dead=dead))
+    server.show({"removed": removed}, f"removed {counted(removed, 'item')}")
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=CallCommand)
 @queue_argument(required=True)
 @click.option("--force", is_flag=True, help="Delete it with all its items, including leased and dead ones.")
 @yes_option
-@json_option
-@timeout_option
-def delete(server: ServerSelection, force: bool, yes: bool, as_json: bool, timeout: int | None) -> None:
+def delete(server: ServerSelection, force: bool, yes: bool) -> None:
     """
     Delete QUEUE with its settings, for ever.
 
@@ -213,17 +195,11 @@ def delete(server: ServerSelection, force: bool, yes: bool, as_json: bool, timeo
     """
     what = "its settings and all its items" if force else "its settings"
     confirm(f"Delete the queue {server.queue_text} with {what}, for ever?", yes=yes)
-    outcome = server.control(lambda control: control.delete(force=force), timeout)
-    if as_json:
-        click.echo(output.json_line({"outcome": camel_case(outcome.name)}))
-    elif outcome is ControlOutcome.DONE:
-        click.echo("deleted")
-    else:
-        reasons = {
-            ControlOutcome.NOT_FOUND: "there is no such queue",
-            ControlOutcome.NOT_EMPTY: "it has items or waiting polls; --force deletes it with them",
-        }
-        why = reasons.get(outcome) or newer_than_client(outcome)
-        click.echo(f"queueber: not deleted: {why}", err=True)
-    if outcome is not ControlOutcome.DONE:
-        sys.exit(EXIT_ERROR)
+    outcome = server.control(lambda control: control.delete(force=force))
+    reasons = {
+        ControlOutcome.NOT_FOUND: "there is no such queue",
+        ControlOutcome.NOT_EMPTY: "it has items or waiting polls; --force deletes it with them",
+    }
+    why = reasons.get(outcome) or newer_than_client(outcome)
+    done = "deleted" if outcome is ControlOutcome.DONE else None
+    server.show_outcome({"outcome": camel_case(outcome.name)}, done, f"not deleted: {why}")

@@ -1,6 +1,5 @@
 """Commands that look into queues: ``queueber queues``, ``peek``, ``dead``, ``get``, ``leases`` and ``settings``."""
 
-import sys
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Final, TypeVar
 
@@ -9,14 +8,7 @@ import click
 from queueber.api.control_types import ItemView, LeaseView, Listed, QueueCounts, QueueSummary, SettingsInForce
 from queueber.cli import queue_output as output
 from queueber.cli.arguments import uuid_bytes
-from queueber.cli.server_options import (
-    ServerCommand,
-    ServerSelection,
-    json_option,
-    queue_argument,
-    timeout_option,
-)
-from queueber.cli.streams import EXIT_ERROR
+from queueber.cli.server_options import CallCommand, ServerSelection, queue_argument
 from queueber.cli.terminal import LoadDisplay
 from queueber.cli.watch import show, watch_options
 from queueber.client import Client
@@ -83,13 +75,11 @@ async def listed(ask: Callable[[T | None, int], Awaitable[Listed[T]]], limit: in
 _limit_option = click.option("-n", "--limit", type=click.IntRange(1), help="Most to show; by default all.")
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=CallCommand)
 @click.argument("prefix", default="")
 @click.option("--label", "wanted", callback=label, metavar="NAME=VALUE", help="Only queues with this label.")
 @_limit_option
 @watch_options
-@json_option
-@timeout_option
 @click.pass_obj
 def queues(
     server: ServerSelection,
@@ -97,8 +87,6 @@ def queues(
     wanted: tuple[str, str] | None,
     limit: int | None,
     interval: int | None,
-    as_json: bool,
-    timeout: int | None,
 ) -> None:
     """
     List the queues with their numbers of items.
@@ -112,22 +100,18 @@ def queues(
             return client.queues(prefix, label=wanted, after="" if last is None else last.name, limit=number)
 
         found, more = await listed(ask, limit)
-        if as_json:
+        if server.as_json:
             return output.json_line({"queues": [output.summary_json(each) for each in found], "more": more})
         return output.queues_text(found) + ("\nthere are more" if more else "")
 
-    show(server, look, interval, timeout)
+    show(server, look, interval)
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=CallCommand)
 @queue_argument()
 @_limit_option
 @watch_options
-@json_option
-@timeout_option
-def leases(
-    server: ServerSelection, limit: int | None, interval: int | None, as_json: bool, timeout: int | None
-) -> None:
+def leases(server: ServerSelection, limit: int | None, interval: int | None) -> None:
     """
     List the leases on items of QUEUE, and their peers.
 
@@ -141,11 +125,11 @@ def leases(
             return control.leases(after=b"" if last is None else last.handle, limit=number)
 
         found, more = await listed(ask, limit)
-        if as_json:
+        if server.as_json:
             return output.json_line({"leases": [output.lease_json(each) for each in found], "more": more})
         return output.leases_text(found) + ("\nthere are more" if more else "")
 
-    show(server, look, interval, timeout)
+    show(server, look, interval)
 
 
 def _peek_options(command: Callable[..., T]) -> Callable[..., T]:
@@ -163,15 +147,13 @@ def _peek_options(command: Callable[..., T]) -> Callable[..., T]:
                 type=click.IntRange(0),
                 help=f"Most bytes of each item's contents, 0 for all; by default {SHOWN_BYTES}, and all with --json.",
             ),
-            json_option,
-            timeout_option,
         )
     ):
         command = option(command)
     return command
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=CallCommand)
 @queue_argument()
 @click.option("--state", type=click.Choice(list(STATES)), help="Only these items; by default ready and delayed ones.")
 @_peek_options
@@ -184,7 +166,7 @@ def peek(server: ServerSelection, state: str | None, **more: Any) -> None:  # no
     _print_items(server, None if state is None else STATES[state], **more)
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=CallCommand)
 @queue_argument()
 @_peek_options
 def dead(server: ServerSelection, **more: Any) -> None:  # noqa: ANN401  (those of `_print_items`)
@@ -203,10 +185,8 @@ def _print_items(
     limit: int,
     after: bytes,
     size: int | None,
-    as_json: bool,
-    timeout: int | None,
 ) -> None:
-    shown = SHOWN_BYTES if size is None and not as_json else size
+    shown = SHOWN_BYTES if size is None and not server.as_json else size
 
     async def look(control: QueueControl) -> tuple[list[ItemView], bool]:
         def ask(last: ItemView | None, number: int) -> Awaitable[Listed[ItemView]]:
@@ -215,9 +195,9 @@ def _print_items(
 
         return await listed(ask, limit)
 
-    found, more = server.control(look, timeout)
+    found, more = server.control(look)
     following = found[-1].place.hex() if more else None
-    if as_json:
+    if server.as_json:
         items = [output.item_json(each) for each in found]
         click.echo(output.json_line({"items": items, "after": following}))
         return
@@ -226,55 +206,44 @@ def _print_items(
         click.echo(f"there are more: --after {following}", err=True)
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=CallCommand)
 @click.argument("item_id", metavar="ITEM", callback=uuid_bytes)
-@json_option
-@timeout_option
 @click.pass_obj
-def get(server: ServerSelection, item_id: bytes, as_json: bool, timeout: int | None) -> None:
+def get(server: ServerSelection, item_id: bytes) -> None:
     """
     Show ITEM, and why it waits or which worker has it.
 
     It may be ready, delayed, leased or dead.  The exit status is 1 if there is no such item.
     """
-    item = server.control(lambda control: control.get(item_id), timeout)
-    if as_json:
-        click.echo(output.json_line({"item": None if item is None else output.item_json(item)}))
-    elif item is not None:
-        click.echo(output.item_text(server.queue_name, item))
-    else:
-        click.echo(f"queueber: there is no such item in the queue {server.queue_text}", err=True)
-    if item is None:
-        sys.exit(EXIT_ERROR)
+    item = server.control(lambda control: control.get(item_id))
+    text = None if item is None else output.item_text(server.queue_name, item)
+    problem = f"there is no such item in the queue {server.queue_text}"
+    server.show_outcome({"item": None if item is None else output.item_json(item)}, text, problem)
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=CallCommand)
 @queue_argument()
-@json_option
-@timeout_option
-def settings(server: ServerSelection, as_json: bool, timeout: int | None) -> None:
+def settings(server: ServerSelection) -> None:
     """
     Print the settings in force for QUEUE.
 
     They have the names that `queueber configure` takes.
     """
-    print_settings(server.control(lambda control: control.settings(), timeout), as_json=as_json)
+    print_settings(server, server.control(lambda control: control.settings()))
 
 
-def print_settings(found: SettingsInForce, names: Collection[str] | None = None, *, as_json: bool) -> None:
+def print_settings(server: ServerSelection, found: SettingsInForce, names: Collection[str] | None = None) -> None:
     """Print the settings of a queue; as text only those with these *names*, if there are any."""
-    click.echo(output.json_line(output.settings_json(found)) if as_json else output.settings_text(found, names))
+    server.show(output.settings_json(found), output.settings_text(found, names))
 
 
-async def look_at_counts(
-    client: Client, queue: str, *, exact: bool, progress: bool = False, as_json: bool = False
-) -> str:
-    """Return the counts of *queue* as text, or as JSON; with *progress*, show that of an exact count meanwhile."""
-    control = client.control(queue)
+async def look_at_counts(client: Client, server: ServerSelection, *, exact: bool, progress: bool = False) -> str:
+    """Return the counts of the selected queue as text, or as JSON; with *progress*, show that of an exact count."""
+    control = client.control(server.queue_name)
     counts = await (count_with_progress(control) if progress else control.stats(exact=exact))
-    if as_json:
-        return output.json_line({"name": queue, "stats": output.counts_json(counts)})
-    return output.counts_text(queue, counts)
+    if server.as_json:
+        return output.json_line({"name": server.queue_name, "stats": output.counts_json(counts)})
+    return output.counts_text(server.queue_name, counts)
 
 
 async def count_with_progress(control: QueueControl, clock: Any = None) -> QueueCounts:  # noqa: ANN401

@@ -1,6 +1,8 @@
 """Options that select the server and the queue, accepted before and after the name of a command."""
 
-from collections.abc import Awaitable, Callable
+import json
+import sys
+from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -11,6 +13,7 @@ from click.core import ParameterSource
 
 from queueber.cli.arguments import PATH, time_limit
 from queueber.cli.output import printable
+from queueber.cli.streams import EXIT_ERROR
 from queueber.client import Client, Queue, Tls
 from queueber.client_core.url import target_of
 from queueber.errors import InvalidRequest
@@ -22,16 +25,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-
-timeout_option = click.option(
-    "--timeout",
+_JSON = click.Option(("--json", "as_json"), is_flag=True, help="Print JSON, for programs.")
+_TIMEOUT = click.Option(
+    ("--timeout", "timeout_ms"),
     callback=time_limit,
     envvar="QUEUEBER_TIMEOUT",
     show_envvar=True,
     metavar="SECONDS",
     help="Time limit of the call, from connecting to the answer; by default none.  The wait of a poll is added to it.",
 )
+json_option = click.option("--json", "as_json", is_flag=True, help=_JSON.help)
 
 Runner = Callable[..., Any]
 """Run work against the server at an address: `queueber.cli.session.run`, or a replacement in tests."""
@@ -43,7 +46,11 @@ _EPILOG = "The options of `queueber` itself, such as --addr, --queue and --tls-c
 
 @frozen(kw_only=True)
 class ServerSelection:
-    """The server and queue that the options select.  The fields after `run` have the names of the options."""
+    """
+    The server and queue that the options select, and the output and the time limit of a `CallCommand`.
+
+    The fields after `run` have the names of the options.
+    """
 
     run: Runner
     addr: str
@@ -53,6 +60,8 @@ class ServerSelection:
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     tls_server_name: str | None = None
+    as_json: bool = False
+    timeout_ms: int | None = None
 
     @property
     def address(self) -> str:
@@ -83,14 +92,27 @@ class ServerSelection:
         """Return the name of the selected queue as printable text."""
         return printable(self.queue_name.encode(errors="surrogateescape"))
 
-    def control(self, work: "Callable[[QueueControl], Awaitable[T]]", timeout_ms: int | None = None) -> T:
-        """Return the result of *work* with the control of the selected queue, within *timeout_ms*."""
+    def control(self, work: "Callable[[QueueControl], Awaitable[T]]") -> T:
+        """Return the result of *work* with the control of the selected queue, within the time limit."""
 
         async def with_client(client: Client) -> T:
             return await work(client.control(self.queue_name))
 
-        result: T = self.run(self.address, with_client, self.tls, in_seconds(timeout_ms))
+        result: T = self.run(self.address, with_client, self.tls, in_seconds(self.timeout_ms))
         return result
+
+    def show(self, found: Mapping[str, Any], text: str) -> None:
+        """Print *found* as JSON if that is wanted, else *text*."""
+        click.echo(json.dumps(found) if self.as_json else text)
+
+    def show_outcome(self, found: Mapping[str, Any], done: str | None, problem: str) -> None:
+        """Print *found* as JSON, or what was *done*.  If that is nothing, print the *problem*, and exit with 1."""
+        if self.as_json or done is not None:
+            self.show(found, done or "")
+        else:
+            click.echo(f"queueber: {problem}", err=True)
+        if done is None:
+            sys.exit(EXIT_ERROR)
 
 
 def in_seconds(ms: int | None) -> float | None:
@@ -162,10 +184,13 @@ class ServerCommand(click.Command):
     left_out: frozenset[str] = frozenset()
     """Options of the server, by name, in whose place the command has its own."""
 
+    added: tuple[click.Option, ...] = ()
+    """Further options that are fields of `ServerSelection`."""
+
     def __init__(self, name: str | None, **attributes: Any) -> None:  # noqa: ANN401  (click's)
         """Take the arguments of `click.Command`."""
         super().__init__(name, epilog=_EPILOG, **attributes)
-        self._own = [each for each in _options(hidden=True) if each.name not in self.left_out]
+        self._own = [*self.added, *(each for each in _options(hidden=True) if each.name not in self.left_out)]
         self.params.extend(self._own)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
@@ -174,13 +199,19 @@ class ServerCommand(click.Command):
         for option in self._own:
             name = str(option.name)
             value = ctx.params.pop(name)
-            if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            if ctx.get_parameter_source(name) in {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}:
                 given[name] = value
         if given:
             ctx.obj = evolve(ctx.obj, **given)
         if ctx.obj.queue is None and "://" in ctx.obj.address:
             ctx.obj = evolve(ctx.obj, queue=_queue_of(ctx.obj.address))
         return super().invoke(ctx)
+
+
+class CallCommand(ServerCommand):
+    """A command that prints the outcome of calls, and accepts ``--json`` and ``--timeout``."""
+
+    added = (_JSON, _TIMEOUT)
 
 
 def _queue_of(url: str) -> str | None:

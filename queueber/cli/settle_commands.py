@@ -1,7 +1,5 @@
 """``queueber fail``, ``defer`` and ``reject``: settle leased items as failed, deferred or rejected."""
 
-import json
-import sys
 from typing import Final
 from uuid import UUID
 
@@ -9,8 +7,7 @@ import click
 
 from queueber.cli.arguments import seconds_option, uuid_bytes
 from queueber.cli.output import camel_case, moment, newer_than_client
-from queueber.cli.server_options import ServerCommand, ServerSelection, json_option, timeout_option
-from queueber.cli.streams import EXIT_ERROR
+from queueber.cli.server_options import CallCommand, ServerSelection
 from queueber.cli.terminal import confirm, yes_option
 from queueber.client import Action, Outcome, Settled, Settlement
 from queueber.limits import ERROR_BYTES_MAX
@@ -65,68 +62,44 @@ _error = click.option(
 )
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=CallCommand)
 @_item
 @_lease
 @_error
 @seconds_option("--delay", help="Time until it is due again; by default the queue's backoff.")
-@json_option
-@timeout_option
 @click.pass_obj
-def fail(
-    server: ServerSelection,
-    item_id: bytes,
-    lease: bytes,
-    error: str,
-    delay: int | None,
-    as_json: bool,
-    timeout: int | None,
-) -> None:
+def fail(server: ServerSelection, item_id: bytes, lease: bytes, error: str, delay: int | None) -> None:
     """
     Return ITEM, held under LEASE, as failed.
 
     ITEM may be the word all, for all items of the lease.  An item whose last attempt has failed moves to the dead items
     of its queue; others are retried.  The exit status is 1 if LEASE has ended or does not hold ITEM.
     """
-    _settle(server, Settlement(lease, item_id, Action.FAIL, _span(delay), error), timeout, as_json=as_json)
+    _settle(server, Settlement(lease, item_id, Action.FAIL, _span(delay), error))
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=CallCommand)
 @_item
 @_lease
 @seconds_option("--delay", help="Time until it is due again; by default it returns to its old place.")
-@json_option
-@timeout_option
 @click.pass_obj
-def defer(
-    server: ServerSelection, item_id: bytes, lease: bytes, delay: int | None, as_json: bool, timeout: int | None
-) -> None:
+def defer(server: ServerSelection, item_id: bytes, lease: bytes, delay: int | None) -> None:
     """
     Return ITEM, held under LEASE, and count no attempt.
 
     ITEM may be the word all, for all items of the lease.  The exit status is 1 if LEASE has ended or does not hold
     ITEM.
     """
-    _settle(server, Settlement(lease, item_id, Action.DEFER, _span(delay)), timeout, as_json=as_json)
+    _settle(server, Settlement(lease, item_id, Action.DEFER, _span(delay)))
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=CallCommand)
 @_item
 @_lease
 @_error
 @yes_option
-@json_option
-@timeout_option
 @click.pass_obj
-def reject(
-    server: ServerSelection,
-    item_id: bytes,
-    lease: bytes,
-    error: str,
-    yes: bool,
-    as_json: bool,
-    timeout: int | None,
-) -> None:
+def reject(server: ServerSelection, item_id: bytes, lease: bytes, error: str, yes: bool) -> None:
     """
     Move ITEM, held under LEASE, to the dead items.
 
@@ -135,27 +108,21 @@ def reject(
     """
     if not item_id:
         confirm(f"Move all items under the lease {id_text(lease)} to the dead items?", yes=yes)
-    _settle(server, Settlement(lease, item_id, Action.REJECT, error=error), timeout, as_json=as_json)
+    _settle(server, Settlement(lease, item_id, Action.REJECT, error=error))
 
 
 def _span(ms: int | None) -> SpanMs | None:
     return None if ms is None else SpanMs(ms)
 
 
-def _settle(server: ServerSelection, entry: Settlement, timeout: int | None, *, as_json: bool) -> None:
+def _settle(server: ServerSelection, entry: Settlement) -> None:
     """Settle *entry*, and print its outcome.  If nothing was changed, the exit status is 1."""
-    (settled,) = server.do(lambda queue: queue.settle(entry, timeout_ms=timeout)).settled
-    done = settled.outcome is Outcome.DONE
-    if as_json:
-        outcome = camel_case(settled.outcome.name)
-        click.echo(json.dumps({"outcome": outcome, "died": settled.died, "dueMs": settled.due}))
-    elif done:
-        click.echo(_DONE[entry.action] + _consequence(entry, settled))
-    else:
-        why = _NOT_DONE.get(settled.outcome) or newer_than_client(settled.outcome)
-        click.echo(f"queueber: not {_DONE[entry.action]}: {why}", err=True)
-    if not done:
-        sys.exit(EXIT_ERROR)
+    (settled,) = server.do(lambda queue: queue.settle(entry, timeout_ms=server.timeout_ms)).settled
+    found = {"outcome": camel_case(settled.outcome.name), "died": settled.died, "dueMs": settled.due}
+    done = _DONE[entry.action]
+    text = done + _consequence(entry, settled) if settled.outcome is Outcome.DONE else None
+    why = _NOT_DONE.get(settled.outcome) or newer_than_client(settled.outcome)
+    server.show_outcome(found, text, f"not {done}: {why}")
 
 
 def _consequence(entry: Settlement, settled: Settled) -> str:

@@ -42,7 +42,6 @@ def show(
     server: ServerSelection,
     look: Callable[[Client], Awaitable[str]],
     interval: int | None,
-    timeout_ms: int | None = None,
     *,
     address: str | None = None,
     concurrent: bool = False,
@@ -50,15 +49,15 @@ def show(
     """
     Print the text that *look* returns: once, or every *interval* milliseconds.
 
-    On a terminal, each look replaces the one before.  Each must end within *timeout_ms*.  *address* is that of a
+    On a terminal, each look replaces the one before.  Each must end within the time limit.  *address* is that of a
     control socket, which has no TLS; None for the selected server.  A *concurrent* look makes several calls at a time.
     """
     to: str = server.address if address is None else address
     tls: Tls | None = server.tls if address is None else None
     if interval is None:
-        click.echo(server.run(to, look, tls, in_seconds(timeout_ms), concurrent=concurrent))
+        click.echo(server.run(to, look, tls, in_seconds(server.timeout_ms), concurrent=concurrent))
         return
-    server.run(to, lambda client: _watch(client, look, interval, timeout_ms), tls, concurrent=True)
+    server.run(to, lambda client: _watch(client, look, interval, server.timeout_ms), tls, concurrent=True)
 
 
 async def _watch(
