@@ -5,11 +5,10 @@ from collections.abc import Set as AbstractSet
 
 from attrs import define
 
-from queueber.broker.backoff import backoff
 from queueber.broker.deaths import NO_FACTS
 from queueber.broker.leases import Lease, LeaseTable
 from queueber.broker.model import Item, ItemId, Key
-from queueber.broker.moves import Changes, Moves
+from queueber.broker.moves import Changes, Moves, backoff
 from queueber.broker.plans import Plan
 from queueber.broker.queue import Queue
 from queueber.broker.queues import Queues

@@ -1,5 +1,6 @@
-"""The ways in which an item leaves its lease for another place, in memory and as writes of a plan."""
+"""The ways in which an item leaves its lease for another place, in memory and as writes of a plan, and its backoff."""
 
+from collections.abc import Callable
 from typing import TypeVar
 
 from attrs import define, field
@@ -11,10 +12,13 @@ from queueber.broker.polls import Polls
 from queueber.broker.queue import Queue
 from queueber.broker.queues import Queues
 from queueber.broker.storage import DeleteItem, PutItems, Write
-from queueber.units import WallMs
+from queueber.units import SpanMs, WallMs
 from queueber.values import DeathReason
 
 T = TypeVar("T")
+
+_DOUBLINGS_MAX = 63
+"""More would double nothing but the length of a number: the cap is far below."""
 
 
 @define(eq=False)
@@ -78,3 +82,19 @@ class Moves:
             self._queues.windows.enforce(each)
             self._polls.mark_runnable(each)
         return self._uncommitted.plan(queue, changes.writes, reply, changes.size, others=changes.others)
+
+
+def backoff(count: int, base: SpanMs, cap: SpanMs, below: Callable[[int], int]) -> SpanMs:
+    """
+    Return a random span of at least 0 and at most `min(cap, base * 2**(count - 1))`.
+
+    The whole span is random (full jitter), so that items that failed together do not come back together.
+
+    Args:
+        count: how often the item has failed, or how often its leases have ended; at least 1.
+        base: the longest wait after the first time.
+        cap: the longest wait.
+        below: returns a random integer of at least 0 and below its argument, as `Ids.below`.
+    """
+    longest = min(cap, base << min(count - 1, _DOUBLINGS_MAX))
+    return SpanMs(below(longest + 1))

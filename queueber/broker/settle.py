@@ -21,11 +21,10 @@ from typing import Any, NamedTuple
 from attrs import define
 
 from queueber.broker.adds import Adding, Adds
-from queueber.broker.backoff import backoff
 from queueber.broker.deaths import NO_FACTS
 from queueber.broker.leases import Lease, LeaseTable, extended_deadline
 from queueber.broker.model import Item, ItemId, Key, Leased, LeaseId, QueueNumber
-from queueber.broker.moves import Changes, Moves
+from queueber.broker.moves import Changes, Moves, backoff
 from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.queue import Queue
 from queueber.broker.queues import Queues

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queueber.broker.backoff import backoff
+from queueber.broker.moves import backoff
 from queueber.units import SpanMs
 
 

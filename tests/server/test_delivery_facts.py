@@ -7,7 +7,7 @@ from queueber import api
 from queueber.broker import Item, Key
 from queueber.broker.model import Facts, full_size, full_sizes
 from queueber.broker.window import Meter, Window
-from queueber.server.core.delivery_facts import delivery_facts
+from queueber.server.core.views import delivery_facts
 
 
 def polled(server, peer, count=10):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queueber import api, rpc
-from queueber.server.net.request_window import REQUEST_WINDOW, SHARE_MIN, exceeds_share, has_room
+from queueber.server.net.read_scheduler import REQUEST_WINDOW, WINDOW_SHARE_MIN, exceeds_share, has_room
 from queueber.server.net.states import ConnectionState
 from queueber.units import KIB
 
@@ -136,8 +136,8 @@ class TestTimeouts:
 def test_a_connection_with_room_does_not_exceed_its_share(request_bytes):
     for peer, own in request_bytes.items():
         assert not (exceeds_share(peer, request_bytes) and has_room(peer, request_bytes))
-        if own > SHARE_MIN:
+        if own > WINDOW_SHARE_MIN:
             assert exceeds_share(peer, request_bytes) == (own > REQUEST_WINDOW / len(request_bytes))
     kept = {peer: own for peer, own in request_bytes.items() if not exceeds_share(peer, request_bytes)}
-    assert sum(kept.values()) <= REQUEST_WINDOW + SHARE_MIN * len(kept)
+    assert sum(kept.values()) <= REQUEST_WINDOW + WINDOW_SHARE_MIN * len(kept)
     assert has_room(21, request_bytes)

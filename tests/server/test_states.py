@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from queueber import api, rpc
 from queueber.limits import Limits
 from queueber.rpc import encoder
-from queueber.server.net.request_window import REQUEST_WINDOW
+from queueber.server.net.read_scheduler import REQUEST_WINDOW
 from queueber.server.net.states import (
     CONNECTION_TRANSITIONS,
     ENDED,

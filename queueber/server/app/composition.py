@@ -28,7 +28,6 @@ from queueber.server.config.settings import Settings
 from queueber.server.core.clock import QueueClock, periodic_timer
 from queueber.server.core.committer import Committer
 from queueber.server.core.control_handlers import ControlHandlers
-from queueber.server.core.death_log import DeathLog
 from queueber.server.core.dispatcher import Dispatcher
 from queueber.server.core.first_due_reader import READ_SECONDS, FirstDueReader
 from queueber.server.core.handlers import QueueHandlers
@@ -47,7 +46,7 @@ from queueber.server.core.reserve import Reserve, Space, space_of
 from queueber.server.core.session_handlers import SessionHandlers
 from queueber.server.core.settle_handlers import SettleHandlers
 from queueber.server.core.stats import LAG_SECONDS, CommitStats, ReactorLag
-from queueber.server.core.sweeper import Sweeper
+from queueber.server.core.sweeper import DeathLog, Sweeper
 from queueber.server.core.upkeep import UPKEEP_SECONDS, Upkeep
 from queueber.server.monitoring.diagnostics import Diagnostics, Engine
 from queueber.server.monitoring.queue_stats import Collector

@@ -16,9 +16,9 @@ from queueber.errors import QueueberError
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
-from queueber.server.core.delivery_facts import delivery_facts
 from queueber.server.core.dispatcher import Dispatcher, EndedPoll
 from queueber.server.core.replies import Methods, Replies, ReplySink
+from queueber.server.core.views import delivery_facts
 from queueber.units import SpanMs, WallMs
 
 _new: Final = tuple.__new__

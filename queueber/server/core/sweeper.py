@@ -1,7 +1,7 @@
-"""Puts back the items of expired leases, and logs items that are delivered again and again."""
+"""Puts back the items of expired leases, and logs items that are delivered again and again, or that die."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from attrs import define, field, frozen
@@ -9,19 +9,27 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from queueber.broker import Broker, Item, ItemId, Lease, LeaseId, Store
+from queueber.broker import Broker, Item, ItemId, Lease, LeaseId, Queue, Store
 from queueber.errors import StorageError
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
 from queueber.server.core.log_rate_limit import LogRateLimiter
 from queueber.server.core.pool import Pool
 from queueber.units import SECOND, SpanMs, WallMs, counted
+from queueber.values import DeathReason
 
 _RETRY_DELAY_MAX = SpanMs(64 * SECOND)
 """The longest delay between two attempts to read rows.  The first is a second, and each is twice the one before."""
 
 ATTEMPT_STEPS = (1, 10, 100, 1_000)
 """Deliveries of an item, in steps.  Each step but the first is logged."""
+
+DEATH_CAUSES = {
+    DeathReason.ATTEMPTS: "its last attempt failed",
+    DeathReason.LOST: "the lease of its last attempt ended by itself",
+    DeathReason.REJECTED: "a worker rejected it",
+    DeathReason.EXPIRED: "it was not delivered in time",
+}
 
 
 @frozen
@@ -170,6 +178,27 @@ class Sweeper:
             line = "Item {item} of queue {queue} has been delivered {attempts} times and not removed{more}"
             queue = self._broker.queues.by_number(lease.queue).name
             self.log.warn(line, item=item.key.id.hex(), queue=repr(queue), attempts=attempts, more=more)
+
+
+@define(eq=False)
+class DeathLog:
+    """Logs each item that dies, with a bound on the lines of each queue."""
+
+    _seconds: Callable[[], float]
+    _limiter: LogRateLimiter = field(init=False)
+    log = Logger()
+
+    def __attrs_post_init__(self) -> None:
+        """Bound the log."""
+        self._limiter = LogRateLimiter(self._seconds)
+
+    def note(self, queue: Queue, item: Item, reason: DeathReason) -> None:
+        """Log *item*, which died in *queue*."""
+        more = self._limiter.passes(queue.name, "died")
+        if more is not None:
+            line = "Item {item} of queue {queue!r} is among the dead items now: {why}; attempts: {attempts}{more}"
+            name, why = queue.name, DEATH_CAUSES[reason]
+            self.log.warn(line, item=item.key.id.hex(), queue=name, why=why, attempts=item.attempts, more=more)
 
 
 def _step(attempts: int) -> int:

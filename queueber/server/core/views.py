@@ -1,9 +1,10 @@
-"""Items, leases and queues as an operator sees them, made of the broker's state."""
+"""Items, leases and queues as peers see them, made of the broker's state."""
 
 from collections.abc import Mapping
 
 import attrs
 
+from queueber import api
 from queueber.api import control_types as types
 from queueber.broker import Broker, Item, ItemId, Key, Lease, Peer, Queue
 from queueber.broker.control import Located, handle_of
@@ -13,7 +14,6 @@ from queueber.broker.settings import Settings
 from queueber.broker.stats import Bounds
 from queueber.errors import InvalidRequest
 from queueber.limits import ID_BYTES
-from queueber.server.core.delivery_facts import delivery_facts
 from queueber.units import WallMs
 from queueber.values import ItemState
 
@@ -40,6 +40,19 @@ def key_at(place: bytes) -> Key:
     if len(place) != PLACE_BYTES:
         raise InvalidRequest(f"after is {len(place)} bytes; the place of an item has {PLACE_BYTES}")
     return Key(WallMs(int.from_bytes(place[:_DUE_BYTES], "big")), ItemId(place[_DUE_BYTES:]))
+
+
+def delivery_facts(item: Item) -> api.DeliveryFacts:
+    """Return the facts of *item* before its present lease, if it has one."""
+    facts = item.facts or _NO_FACTS
+    return api.DeliveryFacts(
+        failures=facts.failures,
+        losses=max(item.attempts - facts.failures, 0),
+        first_leased_at=facts.first_leased_at,
+        last_error=facts.last_error,
+        headers=facts.headers,
+        death=facts.death,
+    )
 
 
 def view_item(item: Item, state: ItemState, size: int, waits: types.Waits | None = None) -> types.ItemView:

@@ -20,7 +20,7 @@ from queueber.limits import DEFAULTS
 from queueber.server.net.context import ServerContext
 from queueber.server.net.inbound_buffer import InboundBuffer
 from queueber.server.net.listeners import address_text
-from queueber.server.net.request_window import exceeds_share, has_room
+from queueber.server.net.read_scheduler import exceeds_share, has_room
 from queueber.server.net.send_buffer import SendBuffer
 from queueber.server.net.states import ENDED, HELD, READING, TAKING_CALLS, ConnectionInput, ConnectionState, next_state
 from queueber.server.net.timeouts import ACTIVITY, FIRST_MESSAGE, PROGRESS, REASONS, SILENCE, WHOLE_MESSAGE

@@ -1,5 +1,5 @@
 """
-Fair sharing of the reactor's time among connections that send.
+Fair sharing of the reactor's time, and of the disk's, among connections that send.
 
 One read is up to 64 KiB, some six hundred calls, and a byte of one kind of
 message costs ten times as much as a byte of another.  Fifty peers that send as
@@ -13,15 +13,29 @@ have more, so a peer with one call waits for one share of each other connection
 at most, not for everything they have sent.  Every fourth share goes to a
 connection that has had one, so that those advance too.  While the queue is
 empty, input is processed as it is read: a peer that is alone never waits.
+
+The request window bounds the bytes of calls that all connections have in
+flight.  Commits are written in the order of decisions, so a call waits for the
+bytes of all calls that were decided before it.  Producers that send without
+waiting for replies could have `request_bytes` in flight each, and delay the
+calls of every other peer by what the disk takes for the sum.  So no more is
+read from a connection whose calls in flight exceed its share of
+`REQUEST_WINDOW`, until half of that share is free.  Nothing is refused: the
+peer's own transport stops.
+
+The window is divided among the connections that have calls in flight.  A
+connection that is alone may fill it, which keeps the disk busy.  A share is
+`WINDOW_SHARE_MIN` at least, and one call of any length is always read.
 """
 
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
 
 from attrs import define, field
 
-from queueber.units import KIB
+from queueber.broker import Peer
+from queueber.units import KIB, MIB
 
 TURN = 64 * KIB
 """Bytes processed in one reactor turn: one whole read."""
@@ -37,6 +51,14 @@ SHARE_MIN = 1 * KIB
 
 NEW_SHARES = 3
 """Shares for connections that have just joined the queue, for each share of those that have had one."""
+
+REQUEST_WINDOW: Final = 4 * MIB
+"""
+Four producers at line rate delay another peer's call by 25 ms with it (p99), by 50 with twice as much, and by 500
+without a window.  Halving it again would cost adds of many items some of their throughput.
+"""
+
+WINDOW_SHARE_MIN: Final = 8 * KIB
 
 
 class Buffer(Protocol):
@@ -111,3 +133,15 @@ class ReadScheduler:
         if self._served and (not self._new or self._shares % (NEW_SHARES + 1) == 0):
             return self._served.popleft()
         return self._new.popleft()
+
+
+def exceeds_share(peer: Peer, request_bytes: Mapping[Peer, int]) -> bool:
+    """Whether the calls of *peer* are more than its share; *request_bytes* are those of all connections in flight."""
+    own = request_bytes.get(peer, 0)
+    return own > WINDOW_SHARE_MIN and own * len(request_bytes) > REQUEST_WINDOW
+
+
+def has_room(peer: Peer, request_bytes: Mapping[Peer, int]) -> bool:
+    """Whether *peer* uses at most half of its share."""
+    own = request_bytes.get(peer, 0)
+    return own <= WINDOW_SHARE_MIN or 2 * own * len(request_bytes) <= REQUEST_WINDOW
