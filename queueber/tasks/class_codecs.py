@@ -53,7 +53,7 @@ class Compiler:
         except BaseException:
             del self._codecs[hint]
             raise
-        codec.encode, codec.decode = made.encode, made.decode
+        codec.encode, codec.decode, codec.plain = made.encode, made.decode, made.plain
         return codec
 
     def _compile(self, hint: Any) -> Codec:  # noqa: ANN401

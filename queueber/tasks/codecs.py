@@ -67,6 +67,8 @@ class Codec:
 
     encode: Convert
     decode: Convert
+    plain: type | None = None
+    """A type whose instances both return unchanged, though not those of its subclasses; None: there is none."""
 
 
 Compile = Callable[[Any], Codec]
@@ -129,7 +131,7 @@ def instance(kind: type | tuple[type, ...], wanted: str) -> Convert:
 
 def _float(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, float):
-        return _finite(value)
+        return value if math.isfinite(value) else _finite(value)
     if isinstance(value, int) and not isinstance(value, bool | Enum):
         return value
     raise Unfit(value, "a float")
@@ -221,10 +223,10 @@ SCALARS: Final[Mapping[Any, Codec]] = {
     object: _ANY,
     None: Codec(_NONE, _NONE),
     NoneType: Codec(_NONE, _NONE),
-    bool: Codec(_BOOL, _BOOL),
-    int: Codec(_INT, _INT),
-    float: Codec(_float, _float),
-    str: Codec(_STR, _STR),
+    bool: Codec(_BOOL, _BOOL, bool),
+    int: Codec(_INT, _INT, int),
+    float: Codec(_float, _float, int),
+    str: Codec(_STR, _STR, str),
     bytes: text_codec(bytes, "bytes", _to_base64, _from_base64),
     datetime: text_codec(datetime, "a datetime", datetime.isoformat, datetime.fromisoformat),
     date: Codec(_date, text_codec(date, "a date", date.isoformat, date.fromisoformat).decode),

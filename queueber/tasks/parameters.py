@@ -146,7 +146,10 @@ class Parameters:
         try:
             for place, value in enumerate(args):
                 at, codec = positional[min(place, last)]
-                found.append(codec.encode(value) if encoding else codec.decode(value))
+                if type(value) is codec.plain:
+                    found.append(value)
+                else:
+                    found.append(codec.encode(value) if encoding else codec.decode(value))
             for name, value in kwargs.items():
                 at, codec = name, named.get(name) or named["**"]
                 by_name[name] = codec.encode(value) if encoding else codec.decode(value)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -44,15 +43,6 @@ def current_item() -> Any:  # noqa: ANN401
         raise LookupError("no item: this code was not called by a worker that runs a task") from None
 
 
-@contextmanager
-def _during(item: Any) -> Iterator[None]:  # noqa: ANN401
-    token = _current.set(item)
-    try:
-        yield
-    finally:
-        _current.reset(token)
-
-
 class Call(NamedTuple):
     """A task and the arguments that an item has for it."""
 
@@ -73,14 +63,19 @@ class Runner:
         self._tasks = tasks
         self._serializers = serializers
         self._threads: Threads | None = None
+        self._found: dict[tuple[Any, Any], tuple[Spec, Serializer]] = {}
+        """The tasks and serializers of earlier items, by the headers that their items have without parameters."""
 
     def handle(self, item: Any) -> Decision | None:  # noqa: ANN401
         """Run the task of *item*, a plain function, in this thread."""
         call = self.open(item)
         try:
-            with _during(item):
+            token = _current.set(item)
+            try:
                 result = call.run()
-            return decision_of(call.spec, item, result)
+            finally:
+                _current.reset(token)
+            return None if result is None else decision_of(call.spec, item, result)
         except Exception as why:
             decision = failure_of(call.spec, item, why)
             if decision is None:
@@ -91,9 +86,12 @@ class Runner:
         """Run the task of *item*: a coroutine function in this loop, a plain one in a thread."""
         call = self.open(item)
         try:
-            with _during(item):
+            token = _current.set(item)
+            try:
                 result = await (call.run() if call.spec.coroutine else self._in_thread(call.run))
-            return decision_of(call.spec, item, result)
+            finally:
+                _current.reset(token)
+            return None if result is None else decision_of(call.spec, item, result)
         except Exception as why:
             decision = failure_of(call.spec, item, why)
             if decision is None:
@@ -121,6 +119,24 @@ class Runner:
 
     def _opened(self, item: Any) -> Call:  # noqa: ANN401
         headers = dict(item.headers)
+        found = self._found.get((headers.get(TASK_HEADER), headers.get(CONTENT_TYPE_HEADER)))
+        spec, serializer = self._find(headers) if found is None else found
+        try:
+            args, kwargs = serializer.load(spec.parameters, item.contents)
+        except Unrunnable:
+            raise
+        except Exception as why:
+            text = f"the contents for task {spec.name} cannot be decoded: {type(why).__name__}: {why}"
+            raise Unrunnable(text) from why
+        return Call(spec, args, kwargs)
+
+    def _find(self, headers: Mapping[str, Any]) -> tuple[Spec, Serializer]:
+        """
+        Return the task and the serializer that *headers* name.
+
+        Raises:
+            Unrunnable: one of them is unknown here.
+        """
         name = _text_header(headers, TASK_HEADER)
         if name is None:
             raise Unrunnable("the item has no header task, so it was not added by a task")
@@ -132,13 +148,9 @@ class Runner:
         serializer = serializers.get(media_type(kind))
         if serializer is None:
             raise Unrunnable(f"the contents for task {name} are {kind}; this program reads {', '.join(serializers)}")
-        try:
-            args, kwargs = serializer.load(spec.parameters, item.contents)
-        except Unrunnable:
-            raise
-        except Exception as why:
-            raise Unrunnable(f"the contents for task {name} cannot be decoded: {type(why).__name__}: {why}") from why
-        return Call(spec, args, kwargs)
+        if kind in serializers and isinstance(headers.get(CONTENT_TYPE_HEADER), bytes):
+            self._found[name.encode(), kind.encode()] = spec, serializer
+        return spec, serializer
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         if self._threads is None:

@@ -12,6 +12,7 @@ from queueber.tasks.parameters import NESTING_MAX, NOT_NESTED, Parameters, Unrun
 MEMBERS = {"args", "kwargs"}
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_decode = json.JSONDecoder().raw_decode
 
 
 class Serializer(Protocol):
@@ -83,7 +84,7 @@ class JsonSerializer:
             Unrunnable: they are not JSON, or do not fit the function.
         """
         try:
-            found = json.loads(contents)
+            found = _decoded(contents)
         except (ValueError, RecursionError) as why:
             raise Unrunnable(f"the contents for task {parameters.task} are not JSON: {why}") from None
         if not isinstance(found, dict) or found.keys() - MEMBERS:
@@ -92,6 +93,16 @@ class JsonSerializer:
         if not isinstance(args, list) or not isinstance(kwargs, dict):
             raise Unrunnable(f"in the contents for task {parameters.task}, args must be an array and kwargs an object")
         return parameters.decoded(args, kwargs)
+
+
+def _decoded(contents: bytes) -> Any:  # noqa: ANN401
+    """Return what `json.loads` does, with fewer calls if *contents* are UTF-8 without blanks around, as usual."""
+    try:
+        text = contents.decode()
+        found, end = _decode(text)
+    except ValueError:
+        return json.loads(contents)
+    return found if end == len(text) else json.loads(contents)
 
 
 def _unwritable(

@@ -139,9 +139,9 @@ class GiveBack:
 
 @frozen
 class Start:
-    """Start the handler on an item."""
+    """Start the handler on each of *items*."""
 
-    taken: TakenItem
+    items: Sequence[TakenItem]
 
 
 @frozen

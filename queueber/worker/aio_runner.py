@@ -9,7 +9,6 @@ from time import monotonic
 from queueber.worker.actions import TakenItem
 from queueber.worker.handling import LOG, Handling, exit_child
 from queueber.worker.runners import Reports
-from queueber.worker.verdicts import Verdict
 
 CANCELLED = asyncio.CancelledError
 
@@ -61,7 +60,7 @@ class AioRunner:
         self._reports = reports
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
-        self._tasks: dict[TakenItem, asyncio.Task[Verdict | None]] = {}
+        self._tasks: dict[TakenItem, asyncio.Task[None]] = {}
 
     def start(self, items: Sequence[TakenItem]) -> None:
         """Start a task for each of *items*."""
@@ -69,21 +68,25 @@ class AioRunner:
 
     def _start(self, items: Sequence[TakenItem]) -> None:
         for taken in items:
-            task = self._loop.create_task(self._run(taken))
-            self._tasks[taken] = task
-            task.add_done_callback(lambda task, taken=taken: self._ended(taken, task))  # type: ignore[misc]
+            self._tasks[taken] = task = self._loop.create_task(self._run(taken))
+            task.add_done_callback(self._never_begun)
 
-    async def _run(self, taken: TakenItem) -> Verdict | None:
+    async def _run(self, taken: TakenItem) -> None:
         # In the task's first step, which a handler that blocks the loop may hold up.
         taken.begun = monotonic()
-        return await self._handling.run_async(taken.item)
-
-    def _ended(self, taken: TakenItem, task: asyncio.Task[Verdict | None]) -> None:
+        # It reports its end by itself, because the loop takes longer to call back than this does for all the rest.
+        self._tasks[taken].remove_done_callback(self._never_begun)
+        verdict = await self._handling.run_async(taken.item)
         if os.getpid() != self._pid:
             exit_child()
         del self._tasks[taken]
-        # Cancelled before its first step, it has no result.
-        self._reports.done(taken, None if task.cancelled() else task.result())
+        self._reports.done(taken, verdict)
+
+    def _never_begun(self, task: asyncio.Task[None]) -> None:
+        """Report a task that was cancelled before its first step."""
+        taken = next(taken for taken, each in self._tasks.items() if each is task)
+        del self._tasks[taken]
+        self._reports.done(taken, None)
 
     def cancel(self, taken: TakenItem, why: str, *, lost: bool) -> None:
         """Cancel the task."""

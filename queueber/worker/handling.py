@@ -8,15 +8,16 @@ may close the coroutine.
 import logging
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from inspect import isawaitable, iscoroutine
+from types import CoroutineType
 from typing import Any, Final, NoReturn, Protocol, TypeAlias
 
 from attrs import frozen
 
 from queueber.values import id_text
 from queueber.worker.items import WorkItem
-from queueber.worker.verdicts import Decision, Verdict, users_frames, verdict_of, verdict_of_error
+from queueber.worker.verdicts import REMOVE, Decision, Verdict, users_frames, verdict_of, verdict_of_error
 
 LOG = logging.getLogger("queueber.worker")
 
@@ -42,12 +43,8 @@ class Tracer(Protocol):
         """Return a context in which the handler runs."""
 
 
-class _Untraced:
-    def ended(self, verdict: Verdict | None, error: BaseException | None) -> None:
-        pass
-
-
-_UNTRACED = nullcontext(_Untraced())
+Ending: TypeAlias = tuple[Verdict | None, BaseException | None]
+"""The verdict, None if the handler was cancelled, and the exception or None."""
 
 
 @frozen(eq=False)
@@ -67,18 +64,12 @@ class Handling:
 
     def run(self, item: WorkItem) -> Verdict | None:
         """Run the handler, a plain function, in this thread."""
-        pid = os.getpid()
-        error: BaseException | None = None
-        with _UNTRACED if self.tracer is None else self.tracer.processing(item) as span:
-            try:
-                for before in self.before:
-                    _not_awaitable(before(item))
-                verdict: Verdict | None = verdict_of(_not_awaitable(self.handler(item)))
-            except BaseException as why:  # noqa: BLE001  (SystemExit of a handler must not end its thread)
-                error, verdict = why, verdict_of_error(why)
-            if os.getpid() != pid:
-                exit_child()
-            span.ended(verdict, error)
+        if self.tracer is None:
+            verdict, error = self._attempt(item)
+        else:
+            with self.tracer.processing(item) as span:
+                verdict, error = self._attempt(item)
+                span.ended(verdict, error)
         if error is not None:
             _report(item, error)
         for after in self.after:
@@ -88,25 +79,29 @@ class Handling:
                 LOG.exception("a hook failed after item %s of %s", id_text(item.id), item.queue)
         return verdict
 
+    def _attempt(self, item: WorkItem) -> Ending:
+        """Call the handler and the hooks before it."""
+        pid = os.getpid()
+        ending: Ending
+        try:
+            for before in self.before:
+                _not_awaitable(before(item))
+            returned = self.handler(item)
+            ending = REMOVE if returned is None else verdict_of(_not_awaitable(returned)), None
+        except BaseException as why:  # noqa: BLE001  (SystemExit of a handler must not end its thread)
+            ending = verdict_of_error(why), why
+        if os.getpid() != pid:
+            exit_child()
+        return ending
+
     async def run_async(self, item: WorkItem) -> Verdict | None:
         """Run the handler, a function that may return an awaitable, in the present loop."""
-        pid = os.getpid()
-        error: BaseException | None = None
-        verdict: Verdict | None = None
-        with _UNTRACED if self.tracer is None else self.tracer.processing(item) as span:
-            try:
-                for before in self.before:
-                    await _finished(before(item))
-                verdict = verdict_of(await _finished(self.handler(item)))
-            except GeneratorExit:
-                raise
-            except self.cancelled as why:
-                error = why
-            except BaseException as why:  # noqa: BLE001  (SystemExit of a handler must not end the loop)
-                error, verdict = why, verdict_of_error(why)
-            if os.getpid() != pid:
-                exit_child()
-            span.ended(verdict, error)
+        if self.tracer is None:
+            verdict, error = await self._attempt_async(item)
+        else:
+            with self.tracer.processing(item) as span:
+                verdict, error = await self._attempt_async(item)
+                span.ended(verdict, error)
         if error is not None and verdict is not None:
             _report(item, error)
         for after in self.after:
@@ -117,6 +112,27 @@ class Handling:
             except BaseException:
                 LOG.exception("a hook failed after item %s of %s", id_text(item.id), item.queue)
         return verdict
+
+    async def _attempt_async(self, item: WorkItem) -> Ending:
+        """Call the handler and the hooks before it, and await what they return."""
+        pid = os.getpid()
+        ending: Ending
+        try:
+            for before in self.before:
+                await _finished(before(item))
+            returned = self.handler(item)
+            # The usual case first, for which `_finished` would be another coroutine.
+            returned = await (returned if type(returned) is CoroutineType else _finished(returned))
+            ending = REMOVE if returned is None else verdict_of(returned), None
+        except GeneratorExit:
+            raise
+        except self.cancelled as why:
+            ending = None, why
+        except BaseException as why:  # noqa: BLE001  (SystemExit of a handler must not end the loop)
+            ending = verdict_of_error(why), why
+        if os.getpid() != pid:
+            exit_child()
+        return ending
 
 
 def exit_child() -> NoReturn:

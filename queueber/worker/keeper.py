@@ -104,7 +104,6 @@ class Keeper:
         self._timer_at = 0.0
         self._attachment: Attachment | None = None
         self._polls: dict[int, PendingCall] = {}
-        self._starting: list[TakenItem] = []
         self._ended = False
         self._actions: dict[type, Callable[[Any], None]] = {
             Poll: self._poll,
@@ -112,7 +111,7 @@ class Keeper:
             Settle: self._settle,
             Extend: self._extend,
             GiveBack: self._give_back,
-            Start: lambda action: self._starting.append(action.taken),
+            Start: self._start,
             Cancel: self._cancel,
             Log: lambda action: LOG.log(action.level, action.text),
             Beat: self._beat,
@@ -130,7 +129,9 @@ class Keeper:
 
     def done(self, taken: TakenItem, verdict: Verdict | None) -> None:
         """Note that a handler has ended.  Part of `Reports`."""
-        self._tell(partial(self._rules.done, taken, verdict))
+        self._news.append(partial(self._rules.done, taken, verdict))
+        if not self._woken:
+            self._wake()
 
     def loop_turned(self) -> None:
         """Note that the event loop of the handlers has run.  Part of `Reports`."""
@@ -153,7 +154,11 @@ class Keeper:
     def _tell(self, news: Callable[[float], None]) -> None:
         """Process an event, *news*, a function of the time, in the next turn of the I/O thread."""
         self._news.append(news)
-        if not self._woken and self._thread is not None:
+        if not self._woken:
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._thread is not None:
             self._woken = True
             self._thread.post(self._guarded(self._turn))
 
@@ -213,10 +218,6 @@ class Keeper:
     def _do(self, actions: list[AnyAction]) -> None:
         for action in actions:
             self._actions[type(action)](action)
-        if self._starting:
-            starting, self._starting = self._starting, []
-            assert self._runner is not None
-            self._runner.start(starting)
 
     def _wake_later(self, now: float) -> None:
         """Set the timer for the next tick of the rules, or the session's, unless one is set that is early enough."""
@@ -341,6 +342,10 @@ class Keeper:
                 self._io.timers.call_later(RETRY_SECONDS, lambda: None if self._ended else self._call_until_done(call))
 
         self._io.link.call(call, answered)
+
+    def _start(self, action: Start) -> None:
+        assert self._runner is not None
+        self._runner.start(action.items)
 
     def _cancel(self, action: Cancel) -> None:
         assert self._runner is not None

@@ -37,22 +37,15 @@ class Leases:
         self._session_until = math.inf
         """Until when the session is safe; no limit before the first answer, because no lease depends on it then."""
 
-    def add(self, delivered: PollAnswer) -> KeptLease:
-        """Return the new lease of a poll's answer.  `hold` enters its items."""
+    def add(self, delivered: PollAnswer) -> list[TakenItem]:
+        """Return the items of a poll's answer, which are in upkeep from now on under its lease."""
         lease = KeptLease(delivered.lease, delivered.place, delivered.session, delivered.sent + self._span)
         lease.extend_at = delivered.sent + self._span * EXTEND_FRACTION
+        items = [TakenItem(item, item_id, lease) for item_id, item in delivered.items]
+        lease.held.update(items)
         self._leases[lease.id] = lease
-        self._unsettled[lease.id] = 0
-        return lease
-
-    def hold(self, taken: TakenItem) -> None:
-        """Take *taken* into upkeep."""
-        taken.lease.held.add(taken)
-        self._unsettled[taken.lease.id] += 1
-
-    def release(self, taken: TakenItem) -> None:
-        """Take *taken* out of upkeep, before it is settled, once in its life."""
-        taken.lease.held.remove(taken)
+        self._unsettled[lease.id] = len(items)
+        return items
 
     def settled(self, taken: TakenItem) -> None:
         """Note that the server has answered the settlement of *taken*, or that it will not be asked again."""

@@ -145,14 +145,12 @@ class WorkerRules:
         self.counts.polls += 1
         if answer is None:
             return
-        lease = self._leases.add(answer)
-        self.counts.delivered += len(answer.items)
-        for item_id, item in answer.items:
-            taken = TakenItem(item, item_id, lease)
-            self._leases.hold(taken)
-            self._all.wait(taken)
-            if not current or self.stopping:
-                # The poll was cancelled, and its reply was on its way.
+        items = self._leases.add(answer)
+        self.counts.delivered += len(items)
+        self._all.wait(items)
+        if not current or self.stopping:
+            # The poll was cancelled, and its reply was on its way.
+            for taken in items:
                 self._hand_back(taken, now)
 
     def poll_failed(self, number: int, why: QueueberError, now: float) -> None:
@@ -245,8 +243,8 @@ class WorkerRules:
         """Return what to do now, in this order; nothing after an `End`."""
         if self._life.state is Life.ENDED:
             return []
-        while self._all.waiting and not self.full and not self._slow:
-            self._actions.append(Start(self._all.start_next(now)))
+        if self._all.waiting and not self.full and not self._slow:
+            self._actions.append(Start(self._all.start(self.policy.concurrency - self.running, now)))
         self._settling.flush(now, all_of_it=self.stopping)
         if self.stopping:
             self._end_if_over(now)
@@ -275,7 +273,8 @@ class WorkerRules:
         self._settle(taken, DEFER, now)
 
     def _settle(self, taken: TakenItem, verdict: Verdict, now: float) -> None:
-        self._leases.release(taken)
+        # Out of upkeep before it is settled, once in its life.
+        taken.lease.held.remove(taken)
         self._settling.add(taken, verdict, now)
 
     def _finished(self, taken: TakenItem, verdict: Verdict, settled: Settled | None) -> None:

@@ -172,7 +172,9 @@ class Settling:
         if not isinstance(answer, QueueberError):
             self._errors = 0
             for entry, settled in zip(entries, answer, strict=True):
-                self._answered(entry, settled)
+                if settled.outcome is not Outcome.DONE:
+                    self._log_late(entry)
+                self._finished(entry.taken, entry.verdict, settled)
         elif isinstance(answer, InvalidRequest):
             self._refused(entries, answer)
         elif isinstance(answer, Overloaded) and entries[0].verdict.adds:
@@ -185,16 +187,14 @@ class Settling:
                 entry.tries += 1
                 self._pending.appendleft(entry)
 
-    def _answered(self, entry: Entry, settled: Settled) -> None:
-        if settled.outcome is not Outcome.DONE:
-            done_before = ", unless an earlier attempt to settle it arrived" if entry.tries else ""
-            self._emit(
-                Log(
-                    logging.INFO if entry.tries else logging.WARNING,
-                    f"the result of item {id_text(entry.taken.id)} came after the end of its lease{done_before}",
-                )
+    def _log_late(self, entry: Entry) -> None:
+        done_before = ", unless an earlier attempt to settle it arrived" if entry.tries else ""
+        self._emit(
+            Log(
+                logging.INFO if entry.tries else logging.WARNING,
+                f"the result of item {id_text(entry.taken.id)} came after the end of its lease{done_before}",
             )
-        self._finished(entry.taken, entry.verdict, settled)
+        )
 
     def _refused(self, entries: Sequence[Entry], why: InvalidRequest) -> None:
         for entry in reversed(entries):

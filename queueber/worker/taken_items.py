@@ -1,6 +1,7 @@
 """The taken items of a worker by their state, and the moves between the states."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from queueber.worker.actions import State, TakenItem
 from queueber.worker.verdicts import Verdict
@@ -31,17 +32,18 @@ class TakenItems:
         """Return whether one needs its lease."""
         return bool(self.waiting or self.running or self.ending)
 
-    def wait(self, taken: TakenItem) -> None:
-        """Enter a new item."""
-        self.waiting[taken] = None
+    def wait(self, items: Iterable[TakenItem]) -> None:
+        """Enter new items."""
+        self.waiting.update(dict.fromkeys(items))
 
-    def start_next(self, now: float) -> TakenItem:
-        """Return the item that has waited longest, which is RUNNING from *now* on."""
-        taken = next(iter(self.waiting))
-        del self.waiting[taken]
-        taken.state, taken.started = State.RUNNING, now
-        self.running[taken] = None
-        return taken
+    def start(self, count: int, now: float) -> list[TakenItem]:
+        """Return up to *count* items, those that have waited longest, which are RUNNING from *now* on."""
+        items = list(islice(self.waiting, count))
+        for taken in items:
+            del self.waiting[taken]
+            taken.state, taken.started = State.RUNNING, now
+            self.running[taken] = None
+        return items
 
     def ask_to_end(self, taken: TakenItem, verdict: Verdict, until: float) -> None:
         """Let a RUNNING item be ENDING, with this *verdict* unless it succeeds, and at most *until* then."""
@@ -58,7 +60,7 @@ class TakenItems:
     def drop(self, taken: TakenItem) -> State:
         """Let an item be OVER; return the state that it had."""
         state, taken.state = taken.state, State.OVER
-        del self._of(state)[taken]
+        del (self.running if state is State.RUNNING else self._of(state))[taken]
         return state
 
     def overdue(self, max_runtime: float, now: float) -> Iterator[TakenItem]:

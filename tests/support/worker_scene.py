@@ -40,7 +40,7 @@ class Scene:
         self.begins = True
         self.act()
 
-    def act(self):  # noqa: C901  (one case for each action)
+    def act(self):  # noqa: C901, PLR0912  (one case for each action)
         for action in self.rules.actions(self.now):
             match action:
                 case Poll():
@@ -51,9 +51,10 @@ class Scene:
                     assert self.poll.number == number
                     self.poll = None
                     self.cancelled_polls.append(number)
-                case Start(taken):
-                    self.running[taken.item] = taken
-                    taken.begun = self.now if self.begins else None
+                case Start(items):
+                    for taken in items:
+                        self.running[taken.item] = taken
+                        taken.begun = self.now if self.begins else None
                 case Cancel(taken, _, lost):
                     (self.lost if lost else self.cancels).append(taken.item)
                 case Settle(number):

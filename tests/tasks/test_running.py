@@ -322,6 +322,23 @@ def test_a_foreign_program_may_leave_out_the_content_type_or_give_a_charset(app)
     assert verdict(app, item).action is Action.REMOVE
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+@pytest.mark.parametrize("blanks", ["", " ", "\r\n"])
+def test_a_foreign_program_may_write_json_in_any_encoding_and_with_blanks_around(app, encoding, blanks):
+    seen = []
+
+    @app.task
+    def note(text: str, number: int) -> None:
+        seen.append((text, number))
+
+    item = delivered(item_of(note, "", 0))
+    item.contents = f'{blanks}{{"args": ["über", 1]}}{blanks}'.encode(encoding)
+    assert verdict(app, item).action is Action.REMOVE
+    assert seen == [("über", 1)]
+    item.contents = f'{blanks}{{"args": ["über", 1]}} 1'.encode(encoding)
+    assert "are not JSON: Extra data" in verdict(app, item).error
+
+
 def test_a_program_that_changes_its_serializer_reads_both_and_an_error_of_one_rejects():
     seen = []
     app, _ = app_with_adds(serializer=Shouted())

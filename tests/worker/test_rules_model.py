@@ -74,11 +74,12 @@ class Worlds(RuleBasedStateMachine):
                     assert self.poll[0] == number
                     self.cancelled_polls.add((number, self.poll[2]))
                     self.poll = None
-                case Start(taken):
+                case Start(items):
                     assert not self.stops
-                    assert taken.lease.id not in self.known_lost
-                    self.handlers[taken] = None
-                    taken.begun = self.now
+                    for taken in items:
+                        assert taken.lease.id not in self.known_lost
+                        self.handlers[taken] = None
+                        taken.begun = self.now
                 case Cancel(taken):
                     assert taken in self.handlers
                 case Settle(number, entries):
