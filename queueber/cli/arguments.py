@@ -13,6 +13,7 @@ from queueber.process import expanded
 from queueber.units import MIB, MS_PER_SECOND
 
 FC = TypeVar("FC", bound=Callable[..., Any] | click.Command)
+Range = click.IntRange | click.FloatRange
 
 SECONDS_MAX = 1e12
 """More than any limit of a server, and small enough for an exact float."""
@@ -80,6 +81,11 @@ def seconds_option(*names: str, help: str, default: str | None = None) -> Callab
     """Return an option for a span in seconds.  The command gets milliseconds, or None if there is no *default*."""
     shown = default is not None
     return click.option(*names, callback=seconds, default=default, show_default=shown, metavar="SECONDS", help=help)
+
+
+def number_option(*names: str, kind: Range, default: float, help: str) -> Callable[[FC], FC]:  # noqa: A002
+    """Return an option for a number of this *kind*, whose *default* is shown."""
+    return click.option(*names, type=kind, default=default, show_default=True, help=help)
 
 
 def time_limit(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:

@@ -15,7 +15,7 @@ import click
 
 from queueber import __version__
 from queueber.cli import output
-from queueber.cli.arguments import contents_of, seconds, seconds_option, uuid_bytes
+from queueber.cli.arguments import contents_of, number_option, seconds_option, uuid_bytes
 from queueber.cli.server_options import SERVER_OPTIONS, CallCommand, ServerSelection
 from queueber.cli.session import Interrupted, run
 from queueber.cli.streams import EXIT_ERROR
@@ -166,13 +166,7 @@ def queueber(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401  (t
 @click.option(
     "--file", "files", type=click.File("rb"), multiple=True, metavar="PATH", help="Add a file's contents; repeatable."
 )
-@click.option(
-    "--delay",
-    callback=seconds,
-    default="0",
-    metavar="SECONDS",
-    help="Deliver the items after this time at the earliest.",
-)
+@seconds_option("--delay", default="0", help="Deliver the items after this time at the earliest.")
 @click.pass_obj
 def add(server: ServerSelection, contents: tuple[str, ...], files: tuple[BinaryIO, ...], delay: int) -> None:
     """
@@ -188,9 +182,7 @@ def add(server: ServerSelection, contents: tuple[str, ...], files: tuple[BinaryI
 
 
 @queueber.command(cls=CallCommand)
-@click.option(
-    "-n", "number", type=click.IntRange(1, 0xFFFFFFFF), default=1, show_default=True, help="Most items to take."
-)
+@number_option("-n", "number", kind=click.IntRange(1, 0xFFFFFFFF), default=1, help="Most items to take.")
 @seconds_option("--lease", default="30", help="Length of the lease.")
 @seconds_option("--wait", help="Longest wait for an item; by default without a limit.")
 @click.option("--no-wait", is_flag=True, help="Do not wait for an item.")

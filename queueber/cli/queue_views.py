@@ -7,7 +7,7 @@ import click
 
 from queueber.api.control_types import ItemView, LeaseView, Listed, QueueCounts, QueueSummary, SettingsInForce
 from queueber.cli import queue_output as output
-from queueber.cli.arguments import uuid_bytes
+from queueber.cli.arguments import number_option, uuid_bytes
 from queueber.cli.server_options import CallCommand, ServerSelection, queue_argument
 from queueber.cli.terminal import LoadDisplay
 from queueber.cli.watch import show, watch_options
@@ -135,9 +135,7 @@ def leases(server: ServerSelection, limit: int | None, interval: int | None) -> 
 def _peek_options(command: Callable[..., T]) -> Callable[..., T]:
     for option in reversed(
         (
-            click.option(
-                "-n", "--limit", type=click.IntRange(1), default=10, show_default=True, help="Most items to show."
-            ),
+            number_option("-n", "--limit", kind=click.IntRange(1), default=10, help="Most items to show."),
             click.option(
                 "--after", callback=place, default="", metavar="PLACE", help="Begin after the item at this place."
             ),

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from queueber.cli.arguments import FiniteFloat, seconds_option
+from queueber.cli.arguments import FiniteFloat, number_option, seconds_option
 from queueber.cli.load import queue_for, run_load
 from queueber.cli.server_options import ServerCommand, ServerSelection, json_option
 from queueber.cli.terminal import LoadDisplay
@@ -17,7 +17,7 @@ from queueber.loadgen.clients import Fleet
 from queueber.loadgen.ledger import balanced
 from queueber.loadgen.results import percentiles_text
 from queueber.loadgen.simulation import Simulation, SimulationOptions
-from queueber.units import MS_PER_SECOND, SpanMs, counted
+from queueber.units import MS_PER_SECOND, counted
 
 WORKERS_MAX = 50_000
 EXIT_UNBALANCED = 1
@@ -44,44 +44,30 @@ _probability = FiniteFloat(0, 1)
 
 
 @click.command(cls=ServerCommand)
-@click.option(
-    "--workers", type=click.IntRange(1, WORKERS_MAX), default=100, show_default=True, help="Number of workers."
-)
-@click.option(
+@number_option("--workers", kind=click.IntRange(1, WORKERS_MAX), default=100, help="Number of workers.")
+@number_option(
     "--tasks-per-worker",
-    type=click.IntRange(1, DEFAULTS.poll_items),
+    kind=click.IntRange(1, DEFAULTS.poll_items),
     default=1,
-    show_default=True,
     help="Most tasks that a worker takes in one poll.",
 )
-@click.option(
-    "--producers", type=click.IntRange(1, WORKERS_MAX), default=4, show_default=True, help="Number of producers."
-)
-@click.option(
+@number_option("--producers", kind=click.IntRange(1, WORKERS_MAX), default=4, help="Number of producers.")
+@number_option(
     "--production-rate",
-    type=FiniteFloat(0, 1e6, min_open=True),
+    kind=FiniteFloat(0, 1e6, min_open=True),
     default=50,
-    show_default=True,
     help="Tasks per second of all producers together.",
 )
-@seconds_option("--min-exec-time", default="0.1", help="Shortest work on a task.")
-@seconds_option("--max-exec-time", default="2", help="Longest work on a task.")
-@click.option(
-    "--extend-prob",
-    type=_probability,
-    default=0.1,
-    show_default=True,
-    help="Probability that a worker extends its lease before a task.",
+@seconds_option("--min-exec-time", "min_exec", default="0.1", help="Shortest work on a task.")
+@seconds_option("--max-exec-time", "max_exec", default="2", help="Longest work on a task.")
+@number_option(
+    "--extend-prob", kind=_probability, default=0.1, help="Probability that a worker extends its lease before a task."
 )
-@click.option(
-    "--expiry-prob",
-    type=_probability,
-    default=0.05,
-    show_default=True,
-    help="Probability that a worker lets its lease expire.",
+@number_option(
+    "--expiry-prob", kind=_probability, default=0.05, help="Probability that a worker lets its lease expire."
 )
 @seconds_option("--duration", default="30", help="Time to run.")
-@seconds_option("--lease-validity", default="5", help="Length of leases.")
+@seconds_option("--lease-validity", "lease", default="5", help="Length of leases.")
 @click.option(
     "--seed", type=int, metavar="NUMBER", help="Seed of the random numbers, to repeat a run; printed with the results."
 )
@@ -112,24 +98,14 @@ def simulate(server: ServerSelection, /, as_json: bool, **options: Any) -> None:
         sys.exit(EXIT_UNBALANCED)
 
 
-def _parameters(**options: Any) -> SimulationOptions:  # noqa: ANN401
-    if options["min_exec_time"] > options["max_exec_time"]:
+def _parameters(*, seed: int | None, **options: Any) -> SimulationOptions:  # noqa: ANN401
+    if options["min_exec"] > options["max_exec"]:
         raise click.UsageError("--min-exec-time is longer than --max-exec-time.")
-    if not options["lease_validity"]:
+    if not options["lease"]:
         raise click.BadParameter("0 is too short for a lease.", param_hint="--lease-validity")
-    return SimulationOptions(
-        workers=options["workers"],
-        tasks_per_worker=options["tasks_per_worker"],
-        producers=options["producers"],
-        production_rate=options["production_rate"],
-        min_exec=options["min_exec_time"] / MS_PER_SECOND,
-        max_exec=options["max_exec_time"] / MS_PER_SECOND,
-        extend_prob=options["extend_prob"],
-        expiry_prob=options["expiry_prob"],
-        duration=options["duration"] / MS_PER_SECOND,
-        lease=SpanMs(options["lease_validity"]),
-        seed=secrets.randbits(32) if options["seed"] is None else options["seed"],
-    )
+    for name in ("min_exec", "max_exec", "duration"):
+        options[name] /= MS_PER_SECOND
+    return SimulationOptions(seed=secrets.randbits(32) if seed is None else seed, **options)
 
 
 def _print_results(run: Simulation, *, as_json: bool) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from queueber.cli.arguments import FiniteFloat, seconds_option
+from queueber.cli.arguments import FiniteFloat, number_option, seconds_option
 from queueber.cli.load import queue_for, run_load
 from queueber.cli.server_options import ServerCommand, ServerSelection, json_option
 from queueber.cli.terminal import LoadDisplay, print_table
@@ -17,46 +17,27 @@ CLIENTS_MAX = 5_000
 
 
 @click.command(cls=ServerCommand)
-@click.option(
-    "--polling-clients",
-    type=click.IntRange(0, CLIENTS_MAX),
-    default=4,
-    show_default=True,
-    help="Connections that poll and remove.",
+@number_option(
+    "--polling-clients", kind=click.IntRange(0, CLIENTS_MAX), default=4, help="Connections that poll and remove."
 )
-@click.option(
-    "--adding-clients", type=click.IntRange(0, CLIENTS_MAX), default=4, show_default=True, help="Connections that add."
-)
-@click.option(
+@number_option("--adding-clients", kind=click.IntRange(0, CLIENTS_MAX), default=4, help="Connections that add.")
+@number_option(
     "--rate",
-    type=FiniteFloat(0, 1e9),
+    kind=FiniteFloat(0, 1e9),
     default=0,
-    show_default=True,
     help="Items to add per second, by all clients together; 0 for full speed.",
 )
 @seconds_option("--duration", default="30", help="Time to run.")
-@click.option(
+@number_option(
     "--batch",
-    type=click.IntRange(1, DEFAULTS.items_per_add),
+    kind=click.IntRange(1, DEFAULTS.items_per_add),
     default=1,
-    show_default=True,
     help="Items per add, and most items per poll.",
 )
-@click.option(
-    "--size", type=click.IntRange(0, DEFAULTS.contents_bytes), default=64, show_default=True, help="Bytes per item."
-)
+@number_option("--size", kind=click.IntRange(0, DEFAULTS.contents_bytes), default=64, help="Bytes per item.")
 @json_option
 @click.pass_obj
-def stress(
-    server: ServerSelection,
-    polling_clients: int,
-    adding_clients: int,
-    rate: float,
-    duration: int,
-    batch: int,
-    size: int,
-    as_json: bool,
-) -> None:
+def stress(server: ServerSelection, /, as_json: bool, duration: int, **given: Any) -> None:  # noqa: ANN401
     """
     Load a server with adds and polls, at full speed or at a given rate.
 
@@ -69,23 +50,17 @@ def stress(
 
     Adds, polls and removes are counted in items, extends in leases, and times per call.
     """
-    if not polling_clients + adding_clients:
+    options = StressOptions(duration=duration / MS_PER_SECOND, **given)
+    if not options.polling_clients + options.adding_clients:
         raise click.UsageError("There are no clients: one of --polling-clients and --adding-clients must be above 0.")
     if not duration:
         raise click.BadParameter("0 is too short for a load.", param_hint="--duration")
     # Checked before anything of that size is allocated.
-    if batch * size > DEFAULTS.add_bytes:
+    size = options.batch * options.size
+    if size > DEFAULTS.add_bytes:
         raise click.UsageError(
-            f"--batch times --size is {batch * size:,} bytes; the limit is {DEFAULTS.add_bytes:,} (add_bytes)."
+            f"--batch times --size is {size:,} bytes; the limit is {DEFAULTS.add_bytes:,} (add_bytes)."
         )
-    options = StressOptions(
-        polling_clients=polling_clients,
-        adding_clients=adding_clients,
-        rate=rate,
-        duration=duration / MS_PER_SECOND,
-        batch=batch,
-        size=size,
-    )
     name, display = queue_for(server, "stress"), LoadDisplay(quiet=as_json)
 
     def show(run: Stress) -> None:

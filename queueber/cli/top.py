@@ -9,7 +9,7 @@ from attrs import evolve
 
 from queueber.api.control_types import QueueSummary
 from queueber.cli import queue_output as output
-from queueber.cli.arguments import seconds_option, time_limit
+from queueber.cli.arguments import number_option, seconds_option, time_limit
 from queueber.cli.server_options import ServerCommand, ServerSelection, in_seconds, json_option
 from queueber.cli.top_questions import Questions
 from queueber.cli.top_state import Rates, Top
@@ -28,13 +28,8 @@ RETRY_SECONDS: Final = 1.0
 @click.command(cls=ServerCommand)
 @click.argument("prefix", default="")
 @seconds_option("--interval", default="1", help="Time between two refreshes.")
-@click.option(
-    "-n",
-    "--limit",
-    type=click.IntRange(1),
-    default=LISTED_MAX,
-    show_default=True,
-    help="Most queues to show, from the first by name.",
+@number_option(
+    "-n", "--limit", kind=click.IntRange(1), default=LISTED_MAX, help="Most queues to show, from the first by name."
 )
 @json_option
 @click.option(

@@ -121,8 +121,7 @@ def _work_options(server: ServerSelection, given: dict[str, Any]) -> WorkOptions
 
 def _supervise(reporter: Reporter, processes: int, grace: float, *, reload: bool) -> int:
     """Run *processes* of this command under a supervisor; return the exit status."""
-    from queueber.cli.work_files import SourceFiles  # noqa: PLC0415
-    from queueber.cli.work_processes import Processes  # noqa: PLC0415
+    from queueber.cli.work_processes import Processes, SourceFiles  # noqa: PLC0415
     from queueber.cli.work_supervisor import Supervisor  # noqa: PLC0415
 
     def say(text: str, alarm: bool) -> None:

@@ -1,4 +1,4 @@
-"""The worker processes of a `Supervisor`: starts them, waits for them, and passes signals on."""
+"""The worker processes of a `Supervisor`: starts them, waits for them and for changed files, and passes signals on."""
 
 import os
 import selectors
@@ -10,12 +10,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from queueber.cli.terminal import is_terminal
 from queueber.cli.work_channel import ENDING, POLLED, READY, REFUSED, SupervisorEnd
 from queueber.cli.work_command import ended
-from queueber.cli.work_files import LOOK_SECONDS, SourceFiles
 from queueber.cli.work_supervisor import End, Force, Say, Send, Spawn, Supervisor
 from queueber.errors import reason
 from queueber.limits import ID_BYTES
@@ -23,7 +23,45 @@ from queueber.limits import ID_BYTES
 EXIT_NOT_STARTED: Final = 126
 """The status of shells for a program that cannot be run."""
 
+LOOK_SECONDS: Final = 0.5
+"""Time between two looks at the files."""
+
+_LEFT_OUT: Final = {"__pycache__", "node_modules", "site-packages"}
+
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
+
+
+class SourceFiles:
+    """The Python files under a folder, without hidden folders and virtual environments."""
+
+    def __init__(self, folder: Path) -> None:
+        """Begin with the files as they are."""
+        self._folder = folder
+        self._times = self._look()
+
+    def changed(self) -> list[Path]:
+        """Return the files that are new, other or gone since the last call, in order."""
+        before, self._times = self._times, self._look()
+        names = before.keys() | self._times.keys()
+        return sorted(Path(name) for name in names if before.get(name) != self._times.get(name))
+
+    def _look(self) -> dict[str, tuple[int, int]]:
+        """Return the time of change and the size of each file."""
+        found: dict[str, tuple[int, int]] = {}
+        for folder, folders, names in os.walk(self._folder):
+            if "pyvenv.cfg" in names:
+                folders.clear()
+                continue
+            folders[:] = [each for each in folders if not each.startswith(".") and each not in _LEFT_OUT]
+            for name in names:
+                if name.endswith(".py"):
+                    path = os.path.join(folder, name)  # noqa: PTH118  (thousands of them, twice a second)
+                    try:
+                        state = os.stat(path)  # noqa: PTH116
+                    except OSError:
+                        continue
+                    found[path] = state.st_mtime_ns, state.st_size
+        return found
 
 
 class Processes:

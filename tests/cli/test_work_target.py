@@ -5,7 +5,7 @@ import sys
 import click
 import pytest
 
-from queueber.cli.work_files import SourceFiles
+from queueber.cli.work_processes import SourceFiles
 from queueber.cli.work_target import load
 
 
