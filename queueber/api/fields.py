@@ -98,13 +98,14 @@ class Fields:
         for index in range(found.count):
             yield Fields(found.frame, found.element(index), inner, f"{self.path}{name}[{index}].")
 
-    def elements(self, name: str, most: int) -> ListAt:
-        """Return the place of the list *name*, of at most *most* structs or numbers."""
+    def elements(self, name: str, most: int | None = None) -> ListAt:
+        """Return the place of the list *name*, of at most *most* structs or numbers; of any number by default."""
         at = self._pointer(name)
         if at is None:
             return ListAt(self.frame, 0, 0, 0, 0, 0, 0)
         found = struct_list_at(self.frame, at, *self.struct[3:], most)
-        self._check_count(name, found.count, most)
+        if most is not None:
+            self._check_count(name, found.count, most)
         return found
 
     def choices(self, name: str, kind: type[Chosen], most: int) -> list[Chosen]:

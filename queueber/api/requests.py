@@ -13,14 +13,14 @@ seconds unless it is 0.  Writers fill both, so that older servers understand the
 from collections.abc import Sequence
 from functools import partial
 from itertools import repeat, zip_longest
-from typing import Any, Final
+from typing import Final
 
 from attrs import evolve
 
 from queueber.api.fields import Fields
-from queueber.api.options import options_fields, with_options
+from queueber.api.options import options_body, with_options
 from queueber.api.queue_types import AddRequest, ExtendRequest, PollRequest, RemoveRequest
-from queueber.capnp.builder import BYTE_LIST, LIST_COUNT_SHIFT, Body, struct_body
+from queueber.capnp.builder import BYTE_LIST, LIST_COUNT_SHIFT, Body, data_body, struct_body, structs_body
 from queueber.capnp.layout import Layout, layout
 from queueber.capnp.reader import WORD, Frame, ListAt, StructAt, bytes_at, slot_at, struct_at, struct_list_at, text_at
 from queueber.errors import InvalidRequest, too_large
@@ -45,6 +45,10 @@ _SESSION = _POLL.slots["session"]
 _CONTENTS = _ITEM.slots["contents"]
 _SECS = _ITEM.numbers["visibilityTimeoutSecs"].word
 _MS = _ITEM.numbers["visibilityTimeoutMs"].word
+
+# `write_add_request` lays fields out in this order.
+assert _ADD.slots == {"items": 0, "requestId": 1, "options": 2}
+assert (_ITEM.data_words, _SECS, _MS, _ITEM.slots) == (2, 0, 1, {"contents": 0})
 
 _AT_ONCE = SpanMs(0)
 
@@ -238,25 +242,22 @@ def read_extend_requests(calls: Calls, limits: Limits) -> list[ExtendRequest]:
 
 def write_add_request(request: AddRequest) -> bytes:
     """Write the parameters of `add` for `Connection.call`."""
-    options = options_fields(request.items)
-    if not options and not request.request_id:
+    options = options_body(request.items)
+    items = items_body(request.items)
+    if options is None and not request.request_id:
         # The request of the original schema, which is smaller than today's.
-        req = struct_body([], [_ITEM.list_body(item_fields(request.items))])
-        return layout("Queue.add$Params").build(req=req)
-    fields = {"items": item_fields(request.items), "requestId": request.request_id, "options": options}
-    return layout("Queue.add$Params").build(req=fields)
+        return layout("Queue.add$Params").build(req=struct_body([], [items]))
+    request_id = data_body(request.request_id) if request.request_id else None
+    return layout("Queue.add$Params").build(req=struct_body([], [items, request_id, options]))
 
 
-def item_fields(items: Sequence[NewItem]) -> list[dict[str, Any]]:
-    """Return the fields of *items*, as `Layout.build` takes them."""
-    return [
-        {
-            "contents": item.contents,
-            "visibilityTimeoutSecs": seconds_rounded_up(item.delay),
-            "visibilityTimeoutMs": item.delay,
-        }
-        for item in items
-    ]
+def items_body(items: Sequence[NewItem]) -> Body:
+    """Build the list of *items* without their options."""
+    return structs_body(
+        _ITEM.data_words,
+        _ITEM.pointers,
+        [((seconds_rounded_up(delay), delay), (data_body(contents),)) for contents, delay, _ in items],
+    )
 
 
 def write_remove_request(request: RemoveRequest) -> bytes:

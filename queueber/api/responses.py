@@ -33,6 +33,7 @@ from queueber.capnp.layout import field_name, layout
 from queueber.capnp.reader import (
     WORD,
     Frame,
+    ListAt,
     StructAt,
     bytes_at,
     capability_at,
@@ -59,12 +60,16 @@ _RESP = 0
 assert all(layout(f"Queue.{method}$Results").slots == {"resp": _RESP} for method in ("add", "remove", "poll", "extend"))
 
 _PLACE_BITS = 32
+_BITS_32: Final = (1 << 32) - 1
+
+_new: Final = tuple.__new__
+"""Makes a named tuple of a plain one, in a third of the time that its class takes."""
 
 _ITEM_WORDS = _ITEM.data_words + _ITEM.pointers
 
-# `write_poll_responses` lays fields out in this order.
+# `write_poll_responses` and `_items` take fields in this order.
 assert (_ITEM.data_words, _ITEM.slots) == (2, {"contents": 0, "id": 1})
-assert (_ITEM.numbers["attempt"].word, _ITEM.numbers["addedAtMs"].word) == (0, 1)
+assert (_ITEM.numbers["attempt"].word, _ITEM.numbers["attempt"].shift, _ITEM.numbers["addedAtMs"].word) == (0, 0, 1)
 assert (_POLL.numbers["leaseDeadlineMs"].word, _POLL.slots["items"], _POLL.slots["lease"]) == (0, 0, 1)
 assert (_POLL.numbers["session"].word, _POLL.numbers["session"].shift, _POLL.slots["facts"]) == (1, 0, 2)
 assert (_POLL_RESULTS.data_words, _POLL_RESULTS.slots) == (0, {"resp": _RESP})
@@ -224,7 +229,7 @@ def poll_response_at(frame: Frame, response: StructAt) -> PollResponse:
     if at < response[2]:
         found = struct_list_at(frame, at, response[3], response[4])
         found.frame.spend(found.count)
-        items = [_item(found.frame, found.element(index)) for index in range(found.count)]
+        items = _items(found)
     deadline = _POLL.numbers["leaseDeadlineMs"].of(frame, response)
     session = bool(_POLL.numbers["session"].of(frame, response))
     return PollResponse(
@@ -296,7 +301,27 @@ def _response(results: Results) -> tuple[Frame, StructAt]:
     )
 
 
+def _items(found: ListAt) -> list[PolledItem]:
+    """
+    Read the items of a response.
+
+    A worker polls by the hundred, so those of the usual form are read here, in a third of the time.
+    """
+    frame, step, start, end = found.frame, found.step, found.start, found.end
+    if found.data_words < _ITEM.data_words or step - found.data_words < _ITEM.pointers:
+        return [_item(frame, found.element(index)) for index in range(found.count)]
+    words, data = frame.words, frame.data
+    items: list[PolledItem] = []
+    for at in found.words():
+        to_contents = at + found.data_words
+        first, last = bytes_at(frame, to_contents, start, end)
+        id_first, id_last = bytes_at(frame, to_contents + 1, start, end)
+        items.append(_new(PolledItem, (data[first:last], data[id_first:id_last], words[at] & _BITS_32, words[at + 1])))
+    return items
+
+
 def _item(frame: Frame, struct: StructAt) -> PolledItem:
+    """Read an item of any form."""
     return PolledItem(
         contents=_slot_data(frame, struct, _ITEM.slots["contents"]),
         id=_slot_data(frame, struct, _ITEM.slots["id"]),

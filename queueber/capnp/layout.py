@@ -140,13 +140,14 @@ class Layout:
 
     def body(self, fields: Mapping[str, Value]) -> Body:
         """Build the body of the struct with these *fields*."""
-        return struct_body(*self._sections(fields))
+        return struct_body(*self.sections(fields))
 
     def list_body(self, elements: Sequence[Mapping[str, Value]]) -> Body:
         """Build the body of a list of such structs."""
-        return structs_body(self.data_words, self.pointers, [self._sections(fields) for fields in elements])
+        return structs_body(self.data_words, self.pointers, [self.sections(fields) for fields in elements])
 
-    def _sections(self, fields: Mapping[str, Value]) -> tuple[list[int], list[Body | None]]:
+    def sections(self, fields: Mapping[str, Value]) -> tuple[list[int], list[Body | None]]:
+        """Return the data and the pointers of the struct with these *fields*, as `structs_body` takes them."""
         data: list[int] = [0] * self.data_words
         pointers: list[Body | None] = [None] * self.pointers
         self._fill(data, pointers, fields)

@@ -68,19 +68,21 @@ def test_an_item_is_read_back(make, item, encoding):
 
 texts = st.text(max_size=9)
 deaths = st.builds(Death, st.sampled_from(DeathReason).filter(bool), u64, texts)
+headers = st.lists(st.tuples(texts, st.binary(max_size=20)), max_size=3).map(tuple)
 facts = st.builds(
     Facts,
     u32,
     u64,
     st.just("") | texts,
-    st.just(()) | st.lists(st.tuples(texts, st.binary(max_size=20)), max_size=3).map(tuple),
+    st.just(()) | headers,
     u64,
     st.none() | deaths,
 )
 number_facts = st.builds(Facts, u32, u64, st.just("") | texts, st.just(()), u64, st.none())
+header_facts = st.builds(Facts, st.just(0) | u32, u64, st.just(""), headers, u64, st.none())
 
 
-@given(items, facts | number_facts, encodings)
+@given(items, facts | number_facts | header_facts, encodings)
 def test_an_item_with_facts_is_read_back(item, facts, encoding):
     item = item._replace(facts=facts)
     row, value = encoded(PutItems(QueueNumber(7), [item]), encoding)
@@ -88,7 +90,7 @@ def test_an_item_with_facts_is_read_back(item, facts, encoding):
     assert records.decode_item(row, value) == item
 
 
-@given(items, facts | number_facts)
+@given(items, facts | number_facts | header_facts)
 def test_an_item_with_facts_is_written_as_the_schema_says(item, facts):
     row, value = encoded(PutItems(QueueNumber(7), [item._replace(facts=facts)]), Encoding.UNPACKED)
     fields = records.decode_row(row, value, layout("StoredItem"))
@@ -111,7 +113,7 @@ def test_an_item_with_facts_is_written_as_the_schema_says(item, facts):
     }
 
 
-@given(items, st.lists(items, max_size=3), facts | number_facts)
+@given(items, st.lists(items, max_size=3), facts | number_facts | header_facts)
 def test_items_with_and_without_facts_are_written_together(make, item, others, facts):
     put = [*others, item._replace(facts=facts), *others]
     rows = [

@@ -2,20 +2,23 @@
 Structs of items with facts: those that came back, were added with options, or died.
 
 Most of these items have only come back, so their facts are numbers, and after
-a failure an error.  These forms are packed and unpacked with `struct`; all
-others go through the layouts.
+a failure an error; or they were added with headers, most often the same as
+others.  These forms are packed and unpacked with `struct`; all others go through
+the layouts.
 """
 
+from collections.abc import Sequence
+from functools import lru_cache
 from struct import Struct
 from typing import Any, Final
 
 from queueber.broker.model import Facts, new_tuple
-from queueber.capnp.builder import BYTE_LIST, LIST_COUNT_SHIFT, PADDING, struct_pointer
+from queueber.capnp.builder import BYTE_LIST, LIST_COUNT_SHIFT, PADDING, STRUCT_LIST, Body, segment, struct_pointer
 from queueber.capnp.layout import layout
-from queueber.capnp.reader import WORD
+from queueber.capnp.reader import WORD, single_segment, struct_list_at
 from queueber.errors import RemoteProtocolError
 from queueber.units import WallMs
-from queueber.values import Death, DeathReason
+from queueber.values import Death, DeathReason, Header
 
 _ITEM: Final = layout("StoredItem")
 _FACTS: Final = layout("ItemFacts")
@@ -31,6 +34,12 @@ assert {name: (place.word, place.shift) for name, place in _FACTS.numbers.items(
     "expiresAtMs": (2, 0),
     "diedAtMs": (3, 0),
 }
+assert _FACTS.slots == {"lastError": 0, "headers": 1, "reserved5": 2, "diedIn": 3}
+
+_HEADER: Final = layout("StoredHeader")
+
+_HEADERS_KEPT: Final = 128
+"""Lists of headers that stay encoded and decoded, at most 1 MiB of each."""
 
 _HEAD: Final = Struct("<Q2Q2Q")
 """The root pointer, the integers, and the pointers to the contents and to the facts."""
@@ -45,12 +54,20 @@ _CONTENTS: Final = BYTE_LIST | 1 << 2
 _WITH_ERROR: Final = Struct("<I4x4Q")
 """The same, and the pointer to the error, which follows."""
 
+_WITH_HEADERS: Final = Struct("<I4x3Q4Q")
+"""The same with all pointers, of which only that to the headers, which follow, is not null."""
+
 _NUMBERS_POINTER: Final = struct_pointer(_FACTS_WORDS, 0)
 _WITH_ERROR_POINTER: Final = struct_pointer(_FACTS_WORDS, 1)
+_WITH_HEADERS_POINTER: Final = _FACTS.pointer
 _LOW_HALF: Final = 0xFFFFFFFF
 _HIGH_HALF: Final = _LOW_HALF << 32
 """The bits of a struct pointer that say how large the struct is."""
 
+_TO_HEADERS: Final = _FACTS.pointers - 1 - _FACTS.slots["headers"] << 2
+"""The words from the pointer to the headers to the end of the facts, as a part of the pointer."""
+
+_HEADERS: Final = STRUCT_LIST + _TO_HEADERS
 _LIST_MASK: Final = (1 << LIST_COUNT_SHIFT) - 1
 _DISTANCE_SHIFT: Final = 2
 
@@ -58,13 +75,18 @@ _DISTANCE_SHIFT: Final = 2
 def build_item(contents: bytes, added_at: int, attempts: int, facts: Facts) -> bytes:
     """Return the struct of an item with *facts*."""
     failures, first_leased_at, last_error, headers, expires_at, death = facts
-    if headers or death is not None:
+    if death is not None or (headers and last_error):
         fields = {"contents": contents, "addedAtMs": added_at, "attempts": attempts, "facts": _fields(facts)}
         return _ITEM.build(**fields)
     size = len(contents)
     distance = -(-size // WORD) << _DISTANCE_SHIFT
     pointer = _CONTENTS | size << LIST_COUNT_SHIFT
     padding = PADDING[size % WORD]
+    if headers:
+        head = _HEAD.pack(_ROOT, added_at, attempts, pointer, _WITH_HEADERS_POINTER | distance)
+        body, written = _build_headers(headers)
+        numbers = _WITH_HEADERS.pack(failures, first_leased_at, expires_at, 0, 0, body, 0, 0)
+        return b"".join((head, contents, padding, numbers, written))
     if not last_error:
         head = _HEAD.pack(_ROOT, added_at, attempts, pointer, _NUMBERS_POINTER | distance)
         return b"".join((head, contents, padding, _NUMBERS.pack(failures, first_leased_at, expires_at, 0)))
@@ -72,6 +94,22 @@ def build_item(contents: bytes, added_at: int, attempts: int, facts: Facts) -> b
     head = _HEAD.pack(_ROOT, added_at, attempts, pointer, _WITH_ERROR_POINTER | distance)
     numbers = _WITH_ERROR.pack(failures, first_leased_at, expires_at, 0, BYTE_LIST | len(error) << LIST_COUNT_SHIFT)
     return b"".join((head, contents, padding, numbers, error, PADDING[len(error) % WORD]))
+
+
+@lru_cache(maxsize=_HEADERS_KEPT)
+def _build_headers(headers: tuple[Header, ...]) -> tuple[int, bytes]:
+    """Return the pointer to the list of *headers*, which follows the pointers of the facts, and the list."""
+    body = _HEADER.list_body(_header_fields(headers))
+    return body.pointer + _TO_HEADERS, b"".join(body.pieces)
+
+
+@lru_cache(maxsize=_HEADERS_KEPT)
+def _read_headers(pointer: int, written: bytes) -> tuple[Header, ...]:
+    """Return the headers in the list *written*, to which *pointer* leads."""
+    frame = single_segment(segment(Body(pointer - _TO_HEADERS, [written], 0)))
+    found = struct_list_at(frame, 0, 0, frame.end)
+    headers = [_HEADER.values(found.frame, found.element(index)) for index in range(found.count)]
+    return tuple((_text(each["name"]), each["value"]) for each in headers)
 
 
 class ItemReader:
@@ -114,6 +152,11 @@ def _read_usual(struct: bytes, at: int, kind: int) -> Facts | None:
         if not died_at and error & _LIST_MASK == BYTE_LIST and at + size <= len(struct):
             text = _text(struct[at : at + size])
             return new_tuple(Facts, (failures, first_leased_at, text, (), expires_at, None))
+    elif kind == _WITH_HEADERS_POINTER and len(struct) > at + _WITH_HEADERS.size:
+        failures, first_leased_at, expires_at, died_at, error, pointer, *others = _WITH_HEADERS.unpack_from(struct, at)
+        if not (died_at or error or any(others)) and pointer & _LIST_MASK == _HEADERS:
+            headers = _read_headers(pointer, struct[at + _WITH_HEADERS.size :])
+            return new_tuple(Facts, (failures, first_leased_at, "", headers, expires_at, None))
     return None
 
 
@@ -123,7 +166,7 @@ def _fields(facts: Facts) -> dict[str, Any]:
         "failures": facts.failures,
         "firstLeasedAtMs": facts.first_leased_at,
         "lastError": facts.last_error.encode(),
-        "headers": [{"name": name.encode(), "value": value} for name, value in facts.headers],
+        "headers": _header_fields(facts.headers),
         "expiresAtMs": facts.expires_at,
         "deathReason": death.reason,
         "diedAtMs": death.died_at,
@@ -131,6 +174,10 @@ def _fields(facts: Facts) -> dict[str, Any]:
     }
     # An absent pointer takes no room, an empty list does.
     return {name: value for name, value in found.items() if value}
+
+
+def _header_fields(headers: Sequence[Header]) -> list[dict[str, bytes]]:
+    return [{"name": name.encode(), "value": value} for name, value in headers]
 
 
 def _facts(fields: dict[str, Any]) -> Facts:
