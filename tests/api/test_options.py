@@ -148,3 +148,11 @@ def test_options_of_another_schema_are_read():
         api.read_add_request(params(content), LIMITS)
     content = layout("Queue.add$Params").build(req={"items": items, "options": structs_body(1, 0, [((0,), ())])})
     assert api.read_add_request(params(content), LIMITS).items == [NewItem(b"x", SpanMs(0))]
+
+
+def test_a_name_that_does_not_end_with_nul_is_malformed():
+    """A client in C would read beyond its end."""
+    item = NewItem(b"x", SpanMs(0), ItemOptions(headers=(("name", b"v"),)))
+    content = api.write_add_request(api.AddRequest([item])).replace(b"name\0", b"name!")
+    with pytest.raises(RemoteProtocolError, match="a text does not end with NUL"):
+        api.read_add_request(params(content), LIMITS)
