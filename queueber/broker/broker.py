@@ -47,7 +47,7 @@ from queueber.broker.queues import Queues
 from queueber.broker.restoring import restore_leases
 from queueber.broker.session_table import SessionId
 from queueber.broker.sessions import Sessions
-from queueber.broker.settings import DEFAULT_SETTINGS, Settings
+from queueber.broker.settings import DEFAULT_SETTINGS, QueueConfig
 from queueber.broker.settle import Settles
 from queueber.broker.stats import Stats, lease_line, queue_line
 from queueber.broker.storage import DeleteItem, DeleteLease, PutLease, Recovered, Scan, Write
@@ -70,7 +70,7 @@ class Broker:
         *,
         limits: Limits = DEFAULTS,
         bounds: ClaimBounds = DEFAULT_BOUNDS,
-        settings: Settings = DEFAULT_SETTINGS,
+        settings: QueueConfig = DEFAULT_SETTINGS,
         on_death: OnDeath = ignore_death,
     ) -> None:
         """Decide within *limits*; *settings* are those of queues that were not configured."""

@@ -9,13 +9,13 @@ from queueber.broker.allocation import Budget, ExpiryBudget
 from queueber.broker.model import LOWEST, Item, Key
 from queueber.broker.moves import Changes, Moves
 from queueber.broker.queue import Queue
-from queueber.broker.settings import Settings
+from queueber.broker.settings import QueueConfig
 from queueber.limits import Limits
 from queueber.units import WallMs
 from queueber.values import DeathReason
 
 
-def is_expired(item: Item, settings: Settings, now: WallMs) -> bool:
+def is_expired(item: Item, settings: QueueConfig, now: WallMs) -> bool:
     """Return whether *item*, of a queue with these settings, may not be delivered any more."""
     facts = item.facts
     if facts is not None and facts.expires_at:

@@ -18,7 +18,7 @@ from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.polls import Polls
 from queueber.broker.queue import Queue
 from queueber.broker.queues import Queues, Retired
-from queueber.broker.settings import READ_ONLY, Settings, check_changes
+from queueber.broker.settings import READ_ONLY, QueueConfig, check_changes
 from queueber.broker.storage import DeleteItem, SettingFields, Write
 from queueber.errors import InvalidRequest, QueueberError
 from queueber.limits import Limits
@@ -38,7 +38,7 @@ class Lifecycle:
 
     def configure(
         self, queue: Queue, changes: SettingFields, reset: Collection[str] = ()
-    ) -> Plan[Settings | QueueberError]:
+    ) -> Plan[QueueConfig | QueueberError]:
         """
         Change settings, by the schema's names of their fields; those in *reset* go back to the server's default.
 
@@ -53,7 +53,7 @@ class Lifecycle:
         # A queue that was not configured has nothing to reset, and does not get a row for that.
         return self._change(queue, changes, [wire for wire in reset if wire in queue.configured])
 
-    def pause(self, queue: Queue, *, adds: bool, polls: bool, paused: bool) -> Plan[Settings | QueueberError]:
+    def pause(self, queue: Queue, *, adds: bool, polls: bool, paused: bool) -> Plan[QueueConfig | QueueberError]:
         """Pause adds, polls or both, or with *paused* false resume them if they are; otherwise as `configure`."""
         fields = {"addsPaused": adds, "pollsPaused": polls}
         assert fields.keys() == READ_ONLY
@@ -64,7 +64,7 @@ class Lifecycle:
 
     def _change(
         self, queue: Queue, changes: SettingFields, reset: Collection[str] = ()
-    ) -> Plan[Settings | QueueberError]:
+    ) -> Plan[QueueConfig | QueueberError]:
         why: QueueberError | None = None
         if queue.owner is not None:
             why = InvalidRequest("dead items have no settings of their own")

@@ -18,7 +18,7 @@ from queueber.broker.model import (
     just_below,
     off_time,
 )
-from queueber.broker.settings import DEFAULT_SETTINGS, NOT_CONFIGURED, Settings
+from queueber.broker.settings import DEFAULT_SETTINGS, NOT_CONFIGURED, QueueConfig
 from queueber.broker.storage import Gap, SettingFields, Write
 from queueber.broker.waiter import Waiter
 from queueber.broker.window import Window
@@ -80,7 +80,7 @@ class Queue:
     floor: Key = LOWEST
     """A key below every unleased item."""
 
-    settings: Settings = DEFAULT_SETTINGS
+    settings: QueueConfig = DEFAULT_SETTINGS
     configured: SettingFields = NOT_CONFIGURED
     """The settings that are not the server's defaults because they were configured, by the schema's names."""
 
@@ -134,7 +134,7 @@ class Queue:
         """The number of items, leased ones included.  Not `__len__`, because a queue without items is not false."""
         return self.added - self.removed
 
-    def apply_settings(self, defaults: Settings, configured: SettingFields) -> None:
+    def apply_settings(self, defaults: QueueConfig, configured: SettingFields) -> None:
         """Take *configured* settings, and the *defaults* for the others."""
         self.configured = configured
         self.settings = defaults.merged(configured) if configured else defaults

@@ -24,7 +24,7 @@ from queueber.broker.model import (
 )
 from queueber.broker.name_index import NameIndex
 from queueber.broker.queue import Queue
-from queueber.broker.settings import DEFAULT_SETTINGS, NOT_CONFIGURED, Settings
+from queueber.broker.settings import DEFAULT_SETTINGS, NOT_CONFIGURED, QueueConfig
 from queueber.broker.storage import (
     DeleteRetired,
     DeleteSettings,
@@ -69,7 +69,7 @@ class Queues:
     memory for good.
     """
 
-    def __init__(self, limits: Limits, defaults: Settings = DEFAULT_SETTINGS) -> None:
+    def __init__(self, limits: Limits, defaults: QueueConfig = DEFAULT_SETTINGS) -> None:
         self._limits = limits
         self.defaults = defaults
         """The settings of a queue that was not configured."""

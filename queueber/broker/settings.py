@@ -32,7 +32,7 @@ NOT_CONFIGURED: SettingFields = MappingProxyType({})
 
 @frozen
 class Setting:
-    """The definition of one field of `Settings`."""
+    """The definition of one field of `QueueConfig`."""
 
     wire: str
     """The schema's name of the field."""
@@ -58,7 +58,7 @@ def _other(default: Any, wire: str, description: str = "") -> Any:  # noqa: ANN4
 
 
 @frozen(kw_only=True)
-class Settings:
+class QueueConfig:
     """The settings of one queue, with the fields of the struct `Settings` of ``queueber.capnp``."""
 
     lease_ms: SpanMs = _span(0, "leaseMs", "Length of the lease of a poll that gives none; 0: such a poll fails")
@@ -97,11 +97,11 @@ class Settings:
     adds_paused: bool = _other(default=False, wire="addsPaused")
     polls_paused: bool = _other(default=False, wire="pollsPaused")
 
-    def merged(self, configured: SettingFields) -> "Settings":
+    def merged(self, configured: SettingFields) -> "QueueConfig":
         """Return these settings, the defaults, with the *configured* fields of a queue."""
-        values = {each.name: getattr(self, each.name) for each in fields(Settings)}
+        values = {each.name: getattr(self, each.name) for each in fields(QueueConfig)}
         values.update((FIELDS[wire], value) for wire, value in configured.items() if wire in FIELDS)
-        return Settings(**values)
+        return QueueConfig(**values)
 
     @property
     def bounds_adds(self) -> bool:
@@ -109,15 +109,15 @@ class Settings:
         return bool(self.max_items or self.max_bytes or self.max_item_bytes or self.adds_paused)
 
 
-DEFAULT_SETTINGS: Final = Settings()
+DEFAULT_SETTINGS: Final = QueueConfig()
 
-FIELDS: Final[Mapping[str, str]] = {each.metadata["setting"].wire: each.name for each in fields(Settings)}
-"""The attributes of `Settings` by the schema's names of the fields."""
+FIELDS: Final[Mapping[str, str]] = {each.metadata["setting"].wire: each.name for each in fields(QueueConfig)}
+"""The attributes of `QueueConfig` by the schema's names of the fields."""
 
 READ_ONLY: Final = frozenset({"addsPaused", "pollsPaused"})
 """Fields that `configure` does not change, but `pause` and `resume`."""
 
-DEFINITIONS: Final[Mapping[str, Setting]] = {each.name: each.metadata["setting"] for each in fields(Settings)}
+DEFINITIONS: Final[Mapping[str, Setting]] = {each.name: each.metadata["setting"] for each in fields(QueueConfig)}
 """The definitions by the name of the attribute."""
 
 

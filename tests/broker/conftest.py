@@ -8,7 +8,7 @@ from queue_model import ModelStore
 
 from queueber.broker import Broker, ClaimBounds, ItemId, LeaseId, Plan
 from queueber.broker.model import TIME_BYTES
-from queueber.broker.settings import DEFAULT_SETTINGS, Settings
+from queueber.broker.settings import DEFAULT_SETTINGS, QueueConfig
 from queueber.broker.storage import DeleteQueue
 from queueber.errors import Overloaded, QueueberError
 from queueber.limits import DEFAULTS, Limits
@@ -44,7 +44,7 @@ class BrokerHarness:
     broker: Broker
     ids: CountedIds
     limits: Limits = DEFAULTS
-    settings: Settings = DEFAULT_SETTINGS
+    settings: QueueConfig = DEFAULT_SETTINGS
     rows: ModelStore = field(factory=ModelStore)
     deaths: list = field(factory=list)
     """The queue, the dead item and the reason of each death."""
@@ -227,7 +227,7 @@ class BrokerHarness:
         self.broker.check()
 
 
-def begin(bounds: ClaimBounds, limits: Limits, settings: Settings) -> BrokerHarness:
+def begin(bounds: ClaimBounds, limits: Limits, settings: QueueConfig) -> BrokerHarness:
     """Return a harness with a new broker."""
     ids, deaths = CountedIds(), []
     broker = Broker(ids, limits=limits, bounds=bounds, settings=settings, on_death=lambda *each: deaths.append(each))
@@ -243,7 +243,7 @@ def harness() -> BrokerHarness:
 def make_harness():
     """Return a function that makes a harness with other limits or bounds."""
 
-    def make(bounds: ClaimBounds | None = None, settings: Settings = DEFAULT_SETTINGS, **limits) -> BrokerHarness:
+    def make(bounds: ClaimBounds | None = None, settings: QueueConfig = DEFAULT_SETTINGS, **limits) -> BrokerHarness:
         return begin(bounds or ClaimBounds(), Limits(**limits), settings)
 
     return make

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from queueber.broker.model import Facts, Item, ItemId, Key
-from queueber.broker.settings import Settings
+from queueber.broker.settings import QueueConfig
 from queueber.errors import InvalidRequest, Overloaded
 from queueber.limits import DEFAULTS
 from queueber.units import SpanMs, WallMs
@@ -66,7 +66,7 @@ class TestAdds:
         assert isinstance(reply, InvalidRequest)
 
     def test_to_a_further_queue_are_refused(self, make_harness):
-        harness = make_harness(queues=1, settings=Settings(max_items=5))
+        harness = make_harness(queues=1, settings=QueueConfig(max_items=5))
         harness.add(b"a")
         with pytest.raises(Overloaded, match=r"limit is 1 \(queues\)"):
             harness.add(b"a", name="other")

@@ -3,7 +3,7 @@
 import pytest
 from attrs import fields
 
-from queueber.broker.settings import DEFAULT_SETTINGS, FIELDS, SPAN_MAX, Settings, check_changes
+from queueber.broker.settings import DEFAULT_SETTINGS, FIELDS, SPAN_MAX, QueueConfig, check_changes
 from queueber.capnp.layout import layout
 from queueber.errors import InvalidRequest
 
@@ -11,7 +11,7 @@ from queueber.errors import InvalidRequest
 def test_there_is_a_setting_for_each_field_of_the_schema_with_its_default():
     declared = layout("Settings").read(layout("Settings").build())
     assert list(FIELDS) == list(declared)
-    defaults = {each.metadata["setting"].wire: getattr(DEFAULT_SETTINGS, each.name) for each in fields(Settings)}
+    defaults = {each.metadata["setting"].wire: getattr(DEFAULT_SETTINGS, each.name) for each in fields(QueueConfig)}
     assert defaults == {**declared, "labels": ()}
 
 
@@ -43,12 +43,12 @@ def test_what_cannot_be_had_is_refused(harness, changes, words):
 
 def test_settings_last_and_others_have_the_defaults_of_the_server(harness):
     reply = harness.configure(maxItems=3, labels=(("team", "blue"),))
-    assert reply == Settings(max_items=3, labels=(("team", "blue"),))
+    assert reply == QueueConfig(max_items=3, labels=(("team", "blue"),))
     assert harness.configure(maxItems=4, backoffOnLoss=True).labels == (("team", "blue"),)
 
     harness.crash()
 
-    assert harness.queue.settings == Settings(max_items=4, backoff_on_loss=True, labels=(("team", "blue"),))
+    assert harness.queue.settings == QueueConfig(max_items=4, backoff_on_loss=True, labels=(("team", "blue"),))
     assert (harness.queue.items, harness.broker.queue("other").settings) == (0, DEFAULT_SETTINGS)
     assert list(harness.broker.queues.names.search(label=("team", "blue"))) == ["default"]
 
@@ -68,15 +68,15 @@ def test_what_cannot_be_reset_is_refused(harness, reset, words):
 
 
 def test_a_setting_that_is_reset_has_the_default_of_the_server_that_runs(make_harness):
-    harness = make_harness(settings=Settings(max_items=9, max_attempts=7))
+    harness = make_harness(settings=QueueConfig(max_items=9, max_attempts=7))
     harness.configure(maxItems=3, maxAttempts=2, labels=(("team", "blue"),))
-    assert harness.configure(reset=["maxItems", "labels", "ttlMs"]) == Settings(max_items=9, max_attempts=2)
+    assert harness.configure(reset=["maxItems", "labels", "ttlMs"]) == QueueConfig(max_items=9, max_attempts=2)
     assert harness.rows.settings == {harness.queue.id: {"maxAttempts": 2}}
     assert list(harness.broker.queues.names.search("", label=("team", "blue"), after="")) == []
 
     harness.crash()
 
-    assert harness.queue.settings == Settings(max_items=9, max_attempts=2)
+    assert harness.queue.settings == QueueConfig(max_items=9, max_attempts=2)
 
 
 def test_a_queue_without_configured_settings_has_no_row_for_them(harness):
@@ -93,9 +93,9 @@ def test_a_reset_alone_makes_no_queue(harness):
 
 
 def test_the_server_has_other_defaults(make_harness):
-    harness = make_harness(settings=Settings(max_attempts=1, max_items=9))
+    harness = make_harness(settings=QueueConfig(max_attempts=1, max_items=9))
     harness.add(b"a")
-    assert harness.configure(maxItems=3) == Settings(max_attempts=1, max_items=3)
+    assert harness.configure(maxItems=3) == QueueConfig(max_attempts=1, max_items=3)
     harness.lose()
     assert harness.queue.dead.settings is DEFAULT_SETTINGS
 

@@ -4,14 +4,14 @@ import pytest
 
 from queueber import api
 from queueber.broker.deaths import COUNTED_QUEUES_MAX
-from queueber.broker.settings import Settings
+from queueber.broker.settings import QueueConfig
 from queueber.units import SpanMs, WallMs
 from queueber.values import DeathReason
 
 
 @pytest.fixture
 def server(make_server):
-    return make_server({"queue_defaults": Settings(max_attempts=1)})
+    return make_server({"queue_defaults": QueueConfig(max_attempts=1)})
 
 
 def lose(server, peer, count):

@@ -19,8 +19,7 @@ from typing import Any, Self
 from attrs import field, fields, frozen
 
 from queueber.broker import ClaimBounds
-from queueber.broker.settings import DEFAULT_SETTINGS, DEFINITIONS, Setting
-from queueber.broker.settings import Settings as QueueSettings
+from queueber.broker.settings import DEFAULT_SETTINGS, DEFINITIONS, QueueConfig, Setting
 from queueber.limits import DEFAULTS, PEER_LIMITS, Limits, PeerLimit
 from queueber.server.admin.console.access import ConsoleAccess, PasswordFileError, parse_access
 from queueber.server.config.spec import FLAG, PATH, YES_OR_NO, Kind, Option, choice, decimal, integer, path, text
@@ -146,7 +145,7 @@ class Settings:
     )
 
     tuning: Tuning = DEFAULT_TUNING
-    queue_defaults: QueueSettings = DEFAULT_SETTINGS
+    queue_defaults: QueueConfig = DEFAULT_SETTINGS
     limits: Limits = DEFAULTS
     claim_bytes: int = 16 * MIB
     """Most contents delivered by one claim, after at least one item.  Not an option."""
@@ -255,7 +254,7 @@ OPTION_TABLES: dict[str, tuple[type[Any], tuple[Option, ...]]] = {
     "tuning": (Tuning, tuple(map(_tuning, TUNING_OPTIONS))),
     "limits": (Limits, tuple(map(_limit, PEER_LIMITS))),
     "queue_defaults": (
-        QueueSettings,
+        QueueConfig,
         tuple([_queue_setting(*each) for each in DEFINITIONS.items() if each[1].description]),
     ),
 }

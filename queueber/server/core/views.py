@@ -10,7 +10,7 @@ from queueber.broker import Broker, Item, ItemId, Key, Lease, Peer, Queue
 from queueber.broker.control import Located, handle_of
 from queueber.broker.leases import FOREVER
 from queueber.broker.model import Facts
-from queueber.broker.settings import Settings
+from queueber.broker.settings import QueueConfig
 from queueber.broker.stats import Bounds
 from queueber.errors import InvalidRequest
 from queueber.limits import ID_BYTES
@@ -99,7 +99,7 @@ def view_located(broker: Broker, queue: Queue, located: Located, addresses: Mapp
     return view_item(located.item, located.state, len(located.item.contents), waits)
 
 
-def view_settings(settings: Settings) -> types.QueueSettings:
+def view_settings(settings: QueueConfig) -> types.QueueSettings:
     """Return the settings of a queue."""
     return types.QueueSettings(**attrs.asdict(settings, recurse=False))
 
