@@ -210,7 +210,7 @@ class Core:
         self.time.settle()
         parts.sweeper.sweep()
         self.time.settle()
-        parts.upkeep.run()
+        parts.cleanup.run()
         self.time.settle()
         parts.first_due_reader.run()
         self.time.settle()

@@ -22,7 +22,7 @@ class InProcessServer:
 
     Time and jobs advance only on request: `turn` runs one reactor turn,
     `pool.step` one job of the storage pool, `settle` both until nothing is left.
-    Periodic work does not start by itself: call `sweeper.sweep` to end expired leases, and `upkeep.run` for queues.
+    Periodic work does not start by itself: call `sweeper.sweep` to end expired leases, and `cleanup.run` for queues.
     """
 
     def __init__(self, limits: Limits = DEFAULTS, *, ids: Ids | None = None, **settings: Any) -> None:  # noqa: ANN401
@@ -57,7 +57,7 @@ class InProcessServer:
         self.dispatcher = self.parts.dispatcher
         self.handlers = self.parts.handlers
         self.sweeper = self.parts.sweeper
-        self.upkeep = self.parts.upkeep
+        self.cleanup = self.parts.cleanup
         self.first_due_reader = self.parts.first_due_reader
         self.factory = self.parts.factory
         self.connections = self.parts.connections

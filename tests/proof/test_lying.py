@@ -42,7 +42,7 @@ def test_a_failing_example_is_made_smaller():
 
 
 READS_OF_A_START = 5
-"""Queues, leases, settings, retired numbers and marks.  The upkeep reads later, and tries again after a failure."""
+"""Queues, leases, settings, retired numbers and marks.  The cleanup reads later, and tries again after a failure."""
 
 
 @pytest.mark.parametrize("kind", ["file", "write", "sync", "read"])

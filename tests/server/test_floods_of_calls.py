@@ -267,7 +267,7 @@ def test_keys_and_request_ids_without_end_use_no_memory_and_leave_no_rows(server
     assert_unharmed(healthy)
 
     server.reactor.advance(601)
-    server.upkeep.run()
+    server.cleanup.run()
     server.settle()
     assert server.store.ended(2**63, entries_max=10_000) == []
     assert server.broker.stats().items == 0

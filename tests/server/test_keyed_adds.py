@@ -117,14 +117,14 @@ def test_records_are_deleted_when_they_have_ended(server, log_lines):
     server.settle()
 
     def run():
-        server.upkeep.run()
+        server.cleanup.run()
         server.settle()
 
     run()
-    assert server.upkeep.ended_records == 0
+    assert server.cleanup.ended_records == 0
     server.reactor.advance(301)
     run()
-    assert server.upkeep.ended_records == 2
+    assert server.cleanup.ended_records == 2
     ended, server.store.ended = server.store.ended, None
 
     def fail(*_, **__):
@@ -137,7 +137,7 @@ def test_records_are_deleted_when_they_have_ended(server, log_lines):
     assert len(log_lines("Reading deduplication records")) == 1
     server.store.ended = ended
     run()
-    assert server.upkeep.ended_records == 3
+    assert server.cleanup.ended_records == 3
     server.store.ended = None
     run()
     assert server.deaths == []

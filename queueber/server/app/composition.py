@@ -25,6 +25,7 @@ from queueber.limits import Limits
 from queueber.server.admin.control_socket import control_socket_factory
 from queueber.server.admin.handlers import BackupStore
 from queueber.server.config.settings import Settings
+from queueber.server.core.cleanup import CLEANUP_SECONDS, Cleanup
 from queueber.server.core.clock import QueueClock, periodic_timer
 from queueber.server.core.committer import Committer
 from queueber.server.core.control_handlers import ControlHandlers
@@ -47,8 +48,7 @@ from queueber.server.core.session_handlers import SessionHandlers
 from queueber.server.core.settle_handlers import SettleHandlers
 from queueber.server.core.stats import LAG_SECONDS, CommitStats, ReactorLag
 from queueber.server.core.sweeper import DeathLog, Sweeper
-from queueber.server.core.upkeep import UPKEEP_SECONDS, Upkeep
-from queueber.server.monitoring.diagnostics import Diagnostics, Engine
+from queueber.server.monitoring.diagnostics import Diagnostics, MonitoredStore
 from queueber.server.monitoring.queue_stats import Collector
 from queueber.server.net.certificates import Certificates
 from queueber.server.net.connections import Connections
@@ -75,8 +75,8 @@ def end_process(log: Logger, what: str, why: BaseException) -> None:
         os._exit(os.EX_IOERR)
 
 
-class ServerStore(Store, BackupStore, Engine, Protocol):
-    """A store that a server can run on: rows, and the upkeep of the disk they are on."""
+class ServerStore(Store, BackupStore, MonitoredStore, Protocol):
+    """A store that a server can run on: rows, backups, and figures of the engine and of the disk."""
 
     @property
     def unflushed_bytes(self) -> int:
@@ -102,7 +102,7 @@ class ServerParts:
     dispatcher: Dispatcher
     reads: Reads
     sweeper: Sweeper
-    upkeep: Upkeep
+    cleanup: Cleanup
     first_due_reader: FirstDueReader
     broker: Broker
     timers: list[TimerService]
@@ -161,16 +161,16 @@ def assemble(
         templates=template_readers(limits),
     )
     sweeper = Sweeper(broker, store, reads, clock, committer)
-    upkeep = Upkeep(broker, store, reads, clock, committer, dispatcher, limits)
+    cleanup = Cleanup(broker, store, reads, clock, committer, dispatcher, limits)
     first_due_reader = FirstDueReader(broker, store, reads, clock, committer, lambda: handlers.draining)
     lag = ReactorLag(reactor.seconds)
     sync = partial(_note_synced, pool, store, end)
-    timers = _timers(reactor, settings, sync, sweeper, upkeep, first_due_reader, committer, connections, reserve, lag)
+    timers = _timers(reactor, settings, sync, sweeper, cleanup, first_due_reader, committer, connections, reserve, lag)
     diagnostics = _diagnostics(
         reactor, settings, store, pool, clock, certificates, server, handlers, committer, sweeper, reserve, lag
     )
     control = control_socket_factory(server, reactor, committer, reserve, store, handlers, defer_to_thread)
-    core = handlers, sessions, committer, dispatcher, reads, sweeper, upkeep, first_due_reader, broker
+    core = handlers, sessions, committer, dispatcher, reads, sweeper, cleanup, first_due_reader, broker
     return ServerParts(RpcFactory(server), connections, flush_queue, *core, timers, control, reserve, diagnostics)
 
 
@@ -245,7 +245,7 @@ def _timers(
     settings: Settings,
     note_synced: Callable[[], Deferred[None]],
     sweeper: Sweeper,
-    upkeep: Upkeep,
+    cleanup: Cleanup,
     first_due_reader: FirstDueReader,
     committer: Committer,
     connections: Connections,
@@ -255,7 +255,7 @@ def _timers(
     every = partial(periodic_timer, reactor)
     return [
         every(settings.lease_sweep_interval, sweeper.sweep),
-        every(UPKEEP_SECONDS, upkeep.run),
+        every(CLEANUP_SECONDS, cleanup.run),
         every(READ_SECONDS, first_due_reader.run),
         every(MARK_SECONDS, note_synced),
         every(MARK_SECONDS, committer.mark_time),

@@ -30,7 +30,7 @@ COMMIT_SECONDS_MAX = 10.0
 """The duration from which a commit counts as hanging.  No working disk takes so long."""
 
 
-class Engine(Protocol):
+class MonitoredStore(Protocol):
     """A store that reports the properties of its engine."""
 
     def properties(self) -> dict[str, int]:
@@ -78,7 +78,7 @@ class Diagnostics:
     data_dir: Path
     durability: str
     broker: Broker
-    store: Engine
+    store: MonitoredStore
     pool: Pool
     committer: Committer
     dispatcher: Dispatcher

@@ -21,7 +21,7 @@ from queueber.server.core.pool import Pool
 from queueber.server.core.read_failures import ReadFailures
 from queueber.units import WallMs
 
-UPKEEP_SECONDS = 1.0
+CLEANUP_SECONDS = 1.0
 """The time between two runs."""
 
 _FAR = WallMs(2**63)
@@ -32,7 +32,7 @@ LOOKS = 1_000
 
 
 @define(eq=False)
-class Upkeep:
+class Cleanup:
     """
     Ends what has lived too long, and deletes the rows of retired numbers.
 

@@ -29,13 +29,13 @@ def rows(server):
 
 
 def test_the_rows_that_a_purge_leaves_are_deleted_in_slices(purged):
-    purged.upkeep.run()
+    purged.cleanup.run()
     purged.settle()
     assert len(rows(purged)[0]) == 5, "the purge was not durable when it ran"
-    purged.upkeep.run()
+    purged.cleanup.run()
     purged.settle()
     assert rows(purged) == [[], []]
-    assert purged.upkeep.deleted == 5
+    assert purged.cleanup.deleted == 5
     assert purged.store.recover().retired == {}
     assert purged.deaths == []
 
@@ -49,12 +49,12 @@ def test_a_slice_that_cannot_be_read_is_tried_again(purged, log_lines):
 
     purged.store.keys = fail
     for _ in range(2):
-        purged.upkeep.run()
+        purged.cleanup.run()
         purged.settle()
     (line,) = log_lines("what a purge")
     assert (line["queue"], line["why"]) == ("default", "a block is damaged")
     purged.store.keys = read
-    purged.upkeep.run()
+    purged.cleanup.run()
     purged.settle()
     assert rows(purged) == [[], []]
 
@@ -75,18 +75,18 @@ def test_idle_queues_are_deleted_and_old_dead_items_removed(server):
     for _ in range(3):
         server.reactor.advance(2)
         server.sweeper.sweep()
-        server.upkeep.run()
+        server.cleanup.run()
         server.settle()
     assert [queue.name for queue in broker.queues if queue.number] == ["used"]
     assert queue.dead.items == 1
     queue.dead.window.trim(0, queue.dead.floor)
     server.reactor.advance(60)
     for _ in range(2):
-        server.upkeep.run()
+        server.cleanup.run()
         server.settle()
     assert queue.dead.items == 0
     server.reactor.advance(2)
-    server.upkeep.run()
+    server.cleanup.run()
     server.settle()
     assert [queue.name for queue in broker.queues if queue.number] == []
     assert server.deaths == []
@@ -102,10 +102,10 @@ def test_few_items_of_records_without_an_end_are_read_at_once(server):
     sizes, find = [], server.store.find
     server.store.find = lambda numbers, ids: sizes.append(len(ids)) or find(numbers, ids)
     server.reactor.advance(CHECK_SPAN_MIN / 1_000 + 1)
-    server.upkeep.run()
+    server.cleanup.run()
     server.settle()
     assert sizes == [LOOKUPS_MAX, LOOKUPS_MAX, 1]
-    assert (server.upkeep.ended_records, server.deaths) == (0, [])
+    assert (server.cleanup.ended_records, server.deaths) == (0, [])
 
 
 def test_idle_queues_cost_no_periodic_work(server):
@@ -117,7 +117,7 @@ def test_idle_queues_cost_no_periodic_work(server):
         server.reactor.advance(1)
         sys.setprofile(lambda frame, event, _: event == "call" and seen.append(frame.f_code.co_qualname))
         try:
-            server.upkeep.run()
+            server.cleanup.run()
             server.first_due_reader.run()
             server.sweeper.sweep()
             server.connections.timeouts.expire()
@@ -151,7 +151,7 @@ def test_other_plans_between_those_of_two_purged_queues_keep_their_order(server)
         committer.submit(broker.add(broker.queue(name), [[NewItem(b"x", 0)]], server.clock.now()), lambda _: None)
         committer.submit(broker.lifecycle.purge(broker.queue(name)), lambda _: None)
     server.settle()
-    server.upkeep.run()
+    server.cleanup.run()
     for _ in range(40):
         committer.submit(broker.add(broker.queue("c"), [[NewItem(b"x", 0)]], server.clock.now()), lambda _: None)
         server.turn()
