@@ -1,12 +1,12 @@
 # ruff: noqa: RUF009  (a call makes each field, as attrs has it)
 """
-Every bound Queueber puts on its peers and on itself, with its reason.
+The bounds that a server puts on its peers and on itself, with their reasons.
 
 A request that can never fit is `failed`, one that may fit later is `overloaded`,
 and bytes that make a stream untrustworthy end its connection.  Each limit on
 peers is an option of the server, a counter, and a row of the table in
 ``docs/protocol.md``.  `PEER_LIMITS` generates the options and counters; a test
-compares the table with it.
+compares the table with it.  `fixed_limits` has the bounds that are no options.
 """
 
 from collections.abc import Iterator
@@ -15,49 +15,8 @@ from typing import Any
 
 from attrs import field, fields, frozen
 
+from queueber.fixed_limits import CONNECTION, FRAME_BYTES_HIGHEST, FRAME_BYTES_LOWEST, ConnectionLimits
 from queueber.units import DAY, GIB, KIB, MIB, SECOND, YEAR, SpanMs, Unit, quantity
-
-# A frame carries one call or one return.  The C++ and Go libraries refuse more
-# than 64 MiB by default; a quarter of that is ample for a work queue and bounds
-# the memory that one hostile peer can occupy.
-FRAME_BYTES_MAX = 16 * MIB
-
-QUEUE_NAME_BYTES_MAX = 255
-
-ID_BYTES = 16
-"""Length of the id of an item or a lease."""
-
-HEADERS_MAX = 64
-HEADER_BYTES_MAX = 4 * KIB
-"""Names and values of an item's headers together.  Their number bounds what pointers add to them in a reply."""
-
-HEADER_NAME_BYTES_MAX = 255
-DEDUP_KEY_BYTES_MAX = 255
-
-ERROR_BYTES_MAX = 4 * KIB
-"""Of the error of a settlement, which is kept with the item."""
-
-SETTLEMENTS_MAX = 1_000
-"""Bounds the plan of one settle."""
-
-POLL_ANY_QUEUES_MAX = 64
-WEIGHT_MAX = 1_000
-
-LABELS_MAX = 16
-LABEL_BYTES_MAX = 63
-"""Of a label's name, and of its value."""
-
-LISTED_MAX = 1_000
-"""Bounds the elements of a reply that lists queues, items or leases, and the ids of a redrive."""
-
-ATTACH_BYTES = 256 * KIB
-"""Bounds the leases in a response of `attach`, after one lease: a session may have as many as `leased_items`."""
-
-# A transform leads from a result to a capability in it.  In Queueber's results these are one field deep.
-TRANSFORM_OPS_MAX = 16
-
-# Bounds generic readers.  A server follows only pointers in its schema, whose messages are not a tenth as deep.
-POINTER_DEPTH_MAX = 64
 
 # Upper bounds for the RPC headers of a message and the pointers around each item.
 _ENVELOPE_BYTES = 4 * KIB
@@ -124,15 +83,25 @@ class Limits:
     # One message
 
     frame_bytes: int = _peer(
-        FRAME_BYTES_MAX, Unit.BYTES, 64 * KIB, GIB, Consequence.ABORT, "length of a message, segment table included"
+        CONNECTION.frame_bytes,
+        Unit.BYTES,
+        FRAME_BYTES_LOWEST,
+        FRAME_BYTES_HIGHEST,
+        Consequence.ABORT,
+        "length of a message, segment table included",
     )
     """Checked when the segment table has arrived, before the body."""
 
-    segments: int = _peer(512, Unit.COUNT, 1, 65_536, Consequence.ABORT, "segments of a message")
+    segments: int = _peer(CONNECTION.segments, Unit.COUNT, 1, 65_536, Consequence.ABORT, "segments of a message")
     """The limit of the C++ library for one stream message; Go allows one more."""
 
     traversal_factor: int = _peer(
-        2, Unit.COUNT, 1, 64, Consequence.ABORT, "words read from a message, in multiples of its length"
+        CONNECTION.traversal_factor,
+        Unit.COUNT,
+        1,
+        64,
+        Consequence.ABORT,
+        "words read from a message, in multiples of its length",
     )
     """Bounds the cost of pointers that share a target."""
 
@@ -167,16 +136,28 @@ class Limits:
     # One connection
 
     outstanding_calls: int = _peer(
-        1_024, Unit.COUNT, 1, 1_000_000, Consequence.OVERLOADED, "unanswered calls of a connection"
+        CONNECTION.outstanding_calls,
+        Unit.COUNT,
+        1,
+        1_000_000,
+        Consequence.OVERLOADED,
+        "unanswered calls of a connection",
     )
     """Reading continues above it, because the Finish that frees a call must be read."""
 
     open_answers: int = _peer(
-        100_000, Unit.COUNT, 1, 10_000_000, Consequence.ABORT, "returned but unfinished answers of a connection"
+        CONNECTION.open_answers,
+        Unit.COUNT,
+        1,
+        10_000_000,
+        Consequence.ABORT,
+        "returned but unfinished answers of a connection",
     )
     """Peers with late garbage collection leave thousands open; one that never sends Finish may cost megabytes only."""
 
-    exports: int = _peer(10_000, Unit.COUNT, 1, 1_000_000, Consequence.OVERLOADED, "capabilities of a connection")
+    exports: int = _peer(
+        CONNECTION.exports, Unit.COUNT, 1, 1_000_000, Consequence.OVERLOADED, "capabilities of a connection"
+    )
     """One for each queue that the peer has requested by name."""
 
     request_bytes: int = _peer(
@@ -287,6 +268,11 @@ class Limits:
 
     commit_bytes: int = 4 * MIB
     """Most contents of one commit, after at least one plan: the engine holds the interpreter while it copies them."""
+
+    @property
+    def connection(self) -> ConnectionLimits:
+        """The limits of each connection."""
+        return ConnectionLimits(*(getattr(self, name) for name in ConnectionLimits._fields))
 
     def conflicts(self) -> Iterator[str]:
         """Yield a sentence for each limit that another makes impossible to reach.  They are named as options."""

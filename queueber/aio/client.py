@@ -16,7 +16,7 @@ from queueber.client_core.broker_calls import BrokerCalls
 from queueber.client_core.options import Tls
 from queueber.client_core.queue_calls import GRACE_MS_DEFAULT, LEASE_MS_DEFAULT, SessionRef, checked_name
 from queueber.client_core.url import target_of
-from queueber.limits import LISTED_MAX, Limits
+from queueber.fixed_limits import LISTED_MAX
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from queueber.aio.control import QueueControl
     from queueber.aio.session import Session
     from queueber.api.control_types import Listed, QueueSummary
+    from queueber.limits import Limits
 
 
 def connect(

@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 from queueber.aio.transport import CLOSE_SECONDS, Transport
 from queueber.client_core.address import UnixAddress
 from queueber.client_core.arguments import timeout
-from queueber.client_core.calls import Call
-from queueber.client_core.connection import ClientConnection, PendingCall
+from queueber.client_core.calls import Call, PendingCall
+from queueber.client_core.connection import ClientConnection
 from queueber.client_core.delivery import EXIT_MS
 from queueber.client_core.endpoint import attempt_problem, endpoint_of
 from queueber.client_core.held_leases import HeldLeases
@@ -30,7 +30,7 @@ from queueber.client_core.queue_calls import undelivered
 from queueber.client_core.reconnect import Link, link_of, timed_out
 from queueber.client_core.url import Target
 from queueber.errors import InvalidRequest, QueueberError
-from queueber.limits import ID_BYTES
+from queueber.fixed_limits import ID_BYTES
 from queueber.units import MS_PER_SECOND
 
 T = TypeVar("T")

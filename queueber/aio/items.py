@@ -10,9 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from attrs import define, field, frozen
-
-from queueber.api import Action, Outcome, Settled, Settlement, SettleResponse
+from queueber.api import Action, DeliveryFacts, Outcome, PolledItem, Settled, Settlement, SettleResponse
 from queueber.client_core.calls import Call
 from queueber.client_core.delivery import EXIT_MS, Delivered, DeliveredBatch, exit_for, lease_lost, note
 from queueber.client_core.prefetch import RETRY_SECONDS, Prefetch, passes
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@define(eq=False, repr=False)
 class Item(Delivered):
     """
     One delivered item, with methods to settle it.
@@ -38,8 +35,15 @@ class Item(Delivered):
     raises `LeaseLost`.  The end of the block takes at most 10 s.
     """
 
-    _connector: Connector = field(kw_only=True, repr=False)
-    _calls: QueueCalls[Batch] = field(kw_only=True, repr=False)
+    __slots__ = ("_calls", "_connector")
+
+    def __init__(
+        self, polled: PolledItem, lease: bytes, facts: DeliveryFacts, *, connector: Connector, calls: QueueCalls[Batch]
+    ) -> None:
+        """Created by a poll."""
+        super().__init__(polled, lease, facts)
+        self._connector = connector
+        self._calls = calls
 
     async def remove(self, *, timeout_ms: int | None = None) -> bool:
         """Remove the item; the result is False if its lease has ended."""
@@ -120,7 +124,6 @@ class Item(Delivered):
             note(error, why)
 
 
-@frozen
 class Batch(DeliveredBatch[Item]):
     """
     The result of one poll: items under one lease, or none.
@@ -128,6 +131,8 @@ class Batch(DeliveredBatch[Item]):
     As a context manager it is its only item, or None without items.  Entering a batch of several items raises
     `InvalidRequest`: enter each of its items.
     """
+
+    __slots__ = ()
 
     async def __aenter__(self) -> Item | None:
         return self.only()

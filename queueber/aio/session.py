@@ -17,7 +17,7 @@ from queueber.client_core.errors import CallTimedOut
 from queueber.client_core.kept_session import KeptSession, SessionState
 from queueber.client_core.queue_calls import GRACE_MS_DEFAULT
 from queueber.errors import InvalidRequest, Overloaded, QueueberError, Unimplemented
-from queueber.limits import ID_BYTES
+from queueber.fixed_limits import ID_BYTES
 from queueber.units import MS_PER_SECOND
 
 if TYPE_CHECKING:

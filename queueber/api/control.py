@@ -35,7 +35,7 @@ from queueber.api.options import facts_fields, facts_from
 from queueber.capnp.layout import field_name, layout
 from queueber.capnp.schema import schema
 from queueber.errors import InvalidRequest
-from queueber.limits import LABEL_BYTES_MAX, LABELS_MAX, LISTED_MAX, QUEUE_NAME_BYTES_MAX
+from queueber.fixed_limits import LABEL_BYTES_MAX, LABELS_MAX, LISTED_MAX, QUEUE_NAME_BYTES_MAX
 from queueber.rpc.messages import Params, Results
 from queueber.units import WallMs
 from queueber.values import ControlOutcome, DeathReason, ItemState

@@ -11,9 +11,7 @@ All methods raise `InvalidRequest` for a value that exceeds a limit, and
 
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Any, TypeVar
-
-from attrs import define
+from typing import Any, NamedTuple, TypeVar
 
 from queueber.capnp.layout import Layout, layout
 from queueber.capnp.reader import (
@@ -30,7 +28,7 @@ from queueber.capnp.reader import (
     text_at,
 )
 from queueber.errors import InvalidRequest, too_large
-from queueber.limits import ID_BYTES
+from queueber.fixed_limits import ID_BYTES
 from queueber.rpc.messages import Params
 from queueber.units import measured
 
@@ -39,8 +37,7 @@ Chosen = TypeVar("Chosen", bound=IntEnum)
 _ENUM_BITS = 16
 
 
-@define(eq=False)
-class Fields:
+class Fields(NamedTuple):
     """The fields of one struct."""
 
     frame: Frame

@@ -10,7 +10,7 @@ from queueber.capnp.builder import Body, data_body, structs_body
 from queueber.capnp.layout import layout
 from queueber.capnp.reader import Frame, ListAt, StructAt, bytes_at, struct_list_at
 from queueber.errors import InvalidRequest, too_large
-from queueber.limits import DEDUP_KEY_BYTES_MAX, HEADER_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_MAX
+from queueber.fixed_limits import DEDUP_KEY_BYTES_MAX, HEADER_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_MAX
 from queueber.units import WallMs
 from queueber.values import Death, DeathReason, Header, ItemOptions, NewItem
 

@@ -4,15 +4,10 @@ The requests and responses of ``queueber.capnp`` as values, and the numbers of i
 Spans are in milliseconds, whichever field they came in, and absent fields have
 the defaults that the schema's comments promise.  Limits of the queue itself
 (lengths of leases and ids) are not checked here.
-
-The classes are not frozen, because each call and item makes an instance and
-freezing would triple that cost.  Treat them as immutable.
 """
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
-
-from attrs import define, frozen
 
 from queueber.capnp.schema import schema
 from queueber.units import SpanMs, WallMs
@@ -42,8 +37,7 @@ POLL_ANY: Final = _BROKER.methods.index("pollAny")
 """The methods of `BROKER_INTERFACE_ID`."""
 
 
-@define
-class AddRequest:
+class AddRequest(NamedTuple):
     """Store all of these items, or none."""
 
     items: Sequence[NewItem]
@@ -52,8 +46,7 @@ class AddRequest:
     """16 bytes that stand for the call; empty: none."""
 
 
-@define
-class AddResponse:
+class AddResponse(NamedTuple):
     """The ids of the stored items."""
 
     ids: Sequence[bytes]
@@ -164,8 +157,7 @@ class SettleResponse(NamedTuple):
     """False if the call was all or nothing and was refused, or had nothing to change."""
 
 
-@frozen(kw_only=True)
-class ServerLimits:
+class ServerLimits(NamedTuple):
     """
     The limits of a server that concern clients.
 

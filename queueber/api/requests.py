@@ -10,25 +10,27 @@ Each span has a field in seconds and one in milliseconds, which replaces the
 seconds unless it is 0.  Writers fill both, so that older servers understand them.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import partial
 from itertools import repeat, zip_longest
-from typing import Final
-
-from attrs import evolve
+from typing import TYPE_CHECKING, Final
 
 from queueber.api.fields import Fields
 from queueber.api.options import options_body, with_options
 from queueber.api.queue_types import AddRequest, ExtendRequest, PollRequest, RemoveRequest
 from queueber.capnp.builder import BYTE_LIST, LIST_COUNT_SHIFT, Body, data_body, struct_body, structs_body
-from queueber.capnp.layout import Layout, layout
+from queueber.capnp.layout import Layout, earlier_layout, layout
 from queueber.capnp.reader import WORD, Frame, ListAt, StructAt, bytes_at, slot_at, struct_at, struct_list_at, text_at
 from queueber.errors import InvalidRequest, too_large
-from queueber.limits import Limits
 from queueber.rpc.events import Calls
 from queueber.rpc.messages import Params
 from queueber.units import SpanMs, seconds_rounded_up, span_from
 from queueber.values import NewItem
+
+if TYPE_CHECKING:
+    from queueber.limits import Limits
 
 _ADD = layout("AddRequest")
 _ITEM = layout("Item")
@@ -37,7 +39,7 @@ _POLL = layout("PollRequest")
 _EXTEND = layout("ExtendRequest")
 _QUEUE_PARAMS = layout("Broker.queue$Params")
 
-_PLAIN_POLL = evolve(_POLL, pointers=0)
+_PLAIN_POLL = earlier_layout("PollRequest", pointers=0)
 """The request before there were sessions."""
 
 _ITEMS = _ADD.slots["items"]

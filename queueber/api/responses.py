@@ -6,12 +6,12 @@ The `write_…` functions return content for `Connection.return_results`.  The
 they are malformed.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import lru_cache
 from struct import pack
-from typing import Final
-
-import attrs
+from typing import TYPE_CHECKING, Final
 
 from queueber.api.options import facts_at, facts_body
 from queueber.api.queue_types import AddResponse, PolledItem, PollResponse, ServerLimits
@@ -44,9 +44,12 @@ from queueber.capnp.reader import (
     struct_list_at,
 )
 from queueber.errors import RemoteProtocolError
-from queueber.limits import ID_BYTES, Limits
+from queueber.fixed_limits import ID_BYTES
 from queueber.rpc.messages import ImportId, Results
 from queueber.units import WallMs
+
+if TYPE_CHECKING:
+    from queueber.limits import Limits
 
 _ADD = layout("AddResponse")
 _POLL = layout("PollResponse")
@@ -83,7 +86,7 @@ _NEXT_POINTER: Final = 1 << 2
 _NEXT_ITEM: Final = _ITEM.data_words + 1 << 2
 """One word from the pointer to contents to that to an id, and from there to the next item's, as parts of an offset."""
 
-_LIMITS = {each.name: field_name(each.name) for each in attrs.fields(ServerLimits)}
+_LIMITS = {name: field_name(name) for name in ServerLimits._fields}
 """The schema's names of the fields of `ServerLimits`."""
 
 _REMOVED = {flag: layout("Queue.remove$Results").build(resp={"removed": flag}) for flag in (False, True)}
@@ -130,7 +133,7 @@ def write_extend_responses(replies: Sequence[bool]) -> list[bytes]:
 
 def write_limits_response(limits: Limits) -> bytes:
     """Write the results of `Broker.limits`."""
-    fields = {_LIMITS[each.name]: getattr(limits, each.name) for each in attrs.fields(ServerLimits)}
+    fields = {field: getattr(limits, name) for name, field in _LIMITS.items()}
     return layout("Broker.limits$Results").build(limits=fields)
 
 

@@ -1,7 +1,9 @@
 """Sessions, and polls of several queues: values, parameters and results."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from queueber.api.fields import Fields, fields_of, request_of, values_of
 from queueber.api.queue_types import PollRequest, PollResponse
@@ -10,9 +12,12 @@ from queueber.api.responses import lease_at, poll_response_at, poll_response_bod
 from queueber.capnp.layout import layout
 from queueber.capnp.reader import StructAt, slot_at
 from queueber.errors import InvalidRequest
-from queueber.limits import POLL_ANY_QUEUES_MAX, QUEUE_NAME_BYTES_MAX, WEIGHT_MAX, Limits
+from queueber.fixed_limits import POLL_ANY_QUEUES_MAX, QUEUE_NAME_BYTES_MAX, WEIGHT_MAX
 from queueber.rpc.messages import Params, Results
 from queueber.units import SpanMs
+
+if TYPE_CHECKING:
+    from queueber.limits import Limits
 
 
 class AttachRequest(NamedTuple):

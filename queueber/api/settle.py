@@ -1,8 +1,10 @@
 """The parameters and results of `settle`."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from struct import pack
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from queueber.api.fields import Fields, answered, fields_of, request_of
 from queueber.api.options import options_body, with_options
@@ -12,10 +14,13 @@ from queueber.capnp.builder import BYTE_LIST, CAPABILITY, LIST_COUNT_SHIFT, STRU
 from queueber.capnp.layout import layout
 from queueber.capnp.reader import WORD
 from queueber.errors import InvalidRequest, too_large
-from queueber.limits import ERROR_BYTES_MAX, ID_BYTES, QUEUE_NAME_BYTES_MAX, SETTLEMENTS_MAX, Limits
+from queueber.fixed_limits import ERROR_BYTES_MAX, ID_BYTES, QUEUE_NAME_BYTES_MAX, SETTLEMENTS_MAX
 from queueber.rpc.messages import Params, Results
 from queueber.units import SpanMs, WallMs
 from queueber.values import Action, AddTo, NewItem, Outcome, Settled, Settlement
+
+if TYPE_CHECKING:
+    from queueber.limits import Limits
 
 _ITEMS = layout("AddTo").slots["items"]
 

@@ -25,7 +25,8 @@ from queueber.api.requests import (
 from queueber.capnp.builder import BYTE_LIST, LIST_COUNT_SHIFT
 from queueber.capnp.layout import layout
 from queueber.capnp.reader import WORD, bytes_at, struct_list_at
-from queueber.limits import ID_BYTES, Limits
+from queueber.fixed_limits import ID_BYTES
+from queueber.limits import Limits
 from queueber.rpc.messages import Params
 from queueber.rpc.patterns import Template, TemplateReaders
 

@@ -53,7 +53,8 @@ from queueber.broker.stats import Stats, lease_line, queue_line
 from queueber.broker.storage import DeleteItem, DeleteLease, PutLease, Recovered, Scan, Write
 from queueber.broker.waiter import Peer, PollInput, PollState, QueueChoice, Waiter
 from queueber.errors import InvalidRequest, QueueberError
-from queueber.limits import DEFAULTS, ID_BYTES, Limits
+from queueber.fixed_limits import ID_BYTES
+from queueber.limits import DEFAULTS, Limits
 from queueber.units import SpanMs, WallMs, counted
 
 DEFAULT_BOUNDS = ClaimBounds()

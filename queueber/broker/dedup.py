@@ -45,7 +45,7 @@ from queueber.broker.storage import (
     Write,
 )
 from queueber.errors import QueueberError
-from queueber.limits import ID_BYTES
+from queueber.fixed_limits import ID_BYTES
 from queueber.units import DAY, MINUTE, SpanMs, WallMs, no_earlier_than
 from queueber.values import NewItem
 

@@ -11,7 +11,7 @@ never change.
 from collections.abc import Iterable
 from typing import Final, NamedTuple, NewType
 
-from queueber.limits import ID_BYTES
+from queueber.fixed_limits import ID_BYTES
 from queueber.units import SpanMs, WallMs
 from queueber.values import Death
 

@@ -38,7 +38,8 @@ from queueber.broker.storage import (
 from queueber.broker.window import Window
 from queueber.broker.window_budget import WindowBudget
 from queueber.errors import InvalidRequest, Overloaded
-from queueber.limits import QUEUE_NAME_BYTES_MAX, Limits
+from queueber.fixed_limits import QUEUE_NAME_BYTES_MAX
+from queueber.limits import Limits
 from queueber.units import counted
 
 

@@ -18,7 +18,8 @@ from queueber.broker.session_table import Session, SessionId, SessionState
 from queueber.broker.storage import PutLease, Write
 from queueber.broker.waiter import Peer
 from queueber.errors import InvalidRequest, Overloaded
-from queueber.limits import ATTACH_BYTES, ID_BYTES, Limits
+from queueber.fixed_limits import ATTACH_BYTES, ID_BYTES
+from queueber.limits import Limits
 from queueber.units import SECOND, SpanMs, WallMs, counted
 
 GRACE_MIN = SpanMs(10 * SECOND)

@@ -16,7 +16,7 @@ from attrs import field, fields, frozen
 
 from queueber.broker.storage import SettingFields, SettingValue
 from queueber.errors import InvalidRequest
-from queueber.limits import LABEL_BYTES_MAX, LABELS_MAX
+from queueber.fixed_limits import LABEL_BYTES_MAX, LABELS_MAX
 from queueber.units import YEAR, SpanMs, Unit, counted, quantity
 
 SPAN_MAX: Final = SpanMs(100 * YEAR)

@@ -10,8 +10,6 @@ from collections.abc import Iterable, Sequence
 from struct import pack
 from typing import TYPE_CHECKING
 
-from attrs import define
-
 from queueber.capnp.reader import WORD
 from queueber.errors import too_large
 
@@ -46,18 +44,21 @@ _NUMBER_SIZES = {1: 2, 2: 3, 4: 4, 8: 5}
 _BITS_32 = 0xFFFFFFFF
 
 
-@define(eq=False)
 class Body:
     """The target of a pointer."""
 
-    pointer: int
-    """The pointer to it, if it begins in the word after the pointer; or a null or capability pointer."""
+    __slots__ = ("pieces", "pointer", "words")
 
-    pieces: list[bytes]
-    """The pieces of its bytes, together a whole number of words."""
+    def __init__(self, pointer: int, pieces: list[bytes], words: int) -> None:
+        """Describe a body of *pieces*, together *words* long."""
+        self.pointer = pointer
+        """The pointer to it, if it begins in the word after the pointer; or a null or capability pointer."""
 
-    words: int
-    """The length of all pieces."""
+        self.pieces = pieces
+        """The pieces of its bytes, together a whole number of words."""
+
+        self.words = words
+        """The length of all pieces."""
 
 
 def struct_pointer(data_words: int, pointers: int) -> int:

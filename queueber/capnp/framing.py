@@ -12,7 +12,7 @@ from struct import Struct, unpack_from
 
 from queueber.capnp.reader import LITTLE_ENDIAN, WORD, Frame, words_of
 from queueber.errors import RemoteProtocolError
-from queueber.limits import Limits
+from queueber.fixed_limits import ConnectionLimits
 
 _HEADER = Struct("<II")
 _BITS_32 = 0xFFFFFFFF
@@ -36,7 +36,7 @@ class Framer:
     come, before its body has.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ConnectionLimits) -> None:
         self._segments_max = limits.segments
         self.words_max = limits.frame_bytes // WORD
         """The most words of a message, with its segment table."""

@@ -15,8 +15,6 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final, TypeAlias
 
-from attrs import frozen
-
 from queueber.capnp.builder import (
     Body,
     data_body,
@@ -40,9 +38,9 @@ from queueber.capnp.reader import (
     struct_list_at,
     text_at,
 )
-from queueber.capnp.schema import FieldNode, schema
+from queueber.capnp.schema import FieldNode, StructNode, schema
 from queueber.errors import RemoteProtocolError
-from queueber.limits import POINTER_DEPTH_MAX
+from queueber.fixed_limits import POINTER_DEPTH_MAX
 
 Value: TypeAlias = Any
 """
@@ -59,15 +57,22 @@ _BITS: Final = {"bool": 1, "uint8": 8, "uint16": 16, "uint32": 32, "uint64": 64,
 _OPAQUE: Final = {"anyPointer", "interface"}
 """The kinds of pointers without a declared type of content; codecs follow them by hand."""
 
+_NO_POINTERS: Final = {"group", "void"}
+_POINTERS: Final = {*_OPAQUE, "struct", "data", "text", "list"}
+_ELEMENTS: Final = {"", "struct", "data", "text", *_BITS.keys() - {"bool"}}
+"""The kinds without and with a pointer, other than numbers, and the kinds of a list's elements, that we have."""
 
-@frozen
+
 class Number:
     """The place of a number, an enum or a boolean in a struct's data."""
 
-    word: int
-    shift: int
-    mask: int
-    default: int
+    __slots__ = ("default", "mask", "shift", "word")
+
+    def __init__(self, word: int, shift: int, mask: int, default: int) -> None:
+        self.word = word
+        self.shift = shift
+        self.mask = mask
+        self.default = default
 
     def of(self, frame: Frame, struct: StructAt) -> int:
         """Return the value in *struct*."""
@@ -91,26 +96,45 @@ def _number(bits: int, offset: int, default: int) -> Number:
     return Number(word, shift, (1 << bits) - 1, default)
 
 
-@frozen(eq=False)
 class Layout:
     """The layout of a struct, or of a group of a struct."""
 
-    name: str
-    data_words: int
-    pointers: int
-    numbers: Mapping[str, Number]
-    slots: Mapping[str, int]
-    """The index of each pointer among the struct's pointers."""
+    __slots__ = ("by_name", "data_words", "discriminant", "fields", "members", "name", "numbers", "pointers", "slots")
 
-    members: Mapping[str, int]
-    """The discriminant of each member of the union."""
+    def __init__(self, node: StructNode) -> None:
+        """
+        Compile the layout of *node*.
 
-    discriminant: Number | None
-    """The place of the union's discriminant."""
+        Raises:
+            NotImplementedError: it has a field of a kind that no schema of ours had before.
+        """
+        fields = node.fields
+        self.name = node.name
+        self.data_words = node.data_words
+        self.pointers = node.pointers
+        self.numbers: Mapping[str, Number] = {
+            each.name: _number(_BITS[each.kind], each.offset, each.default) for each in fields if each.kind in _BITS
+        }
+        self.slots: Mapping[str, int] = {
+            each.name: each.offset for each in fields if each.kind not in _BITS and each.kind not in _NO_POINTERS
+        }
+        """The index of each pointer among the struct's pointers."""
 
-    fields: Sequence[FieldNode]
-    by_name: Mapping[str, FieldNode]
-    """The fields by their names."""
+        self.members: Mapping[str, int] = {
+            each.name: each.discriminant for each in fields if each.discriminant is not None
+        }
+        """The discriminant of each member of the union."""
+
+        union = node.discriminant_offset
+        self.discriminant = None if union is None else _number(16, union, 0)
+        """The place of the union's discriminant."""
+
+        self.fields = fields
+        self.by_name: Mapping[str, FieldNode] = {each.name: each for each in fields}
+        """The fields by their names."""
+
+        if not all(each.kind in _POINTERS and each.element in _ELEMENTS for each in fields if each.name in self.slots):
+            raise NotImplementedError(f"{node.name} has a field of a kind that no schema of ours had before")
 
     @property
     def pointer(self) -> int:
@@ -269,30 +293,9 @@ def layout(name: str) -> Layout:
     Raises:
         KeyError: no schema file declares it.
     """
-    node = schema().structs[name]
-    numbers = {
-        field.name: _number(_BITS[field.kind], field.offset, field.default)
-        for field in node.fields
-        if field.kind in _BITS
-    }
-    slots = {
-        field.name: field.offset
-        for field in node.fields
-        if field.kind not in _BITS and field.kind not in {"group", "void"}
-    }
-    known = _OPAQUE | {"struct", "data", "text", "list"}
-    elements = {"", "struct", "data", "text"} | _BITS.keys() - {"bool"}
-    if not all(field.kind in known and field.element in elements for field in node.fields if field.name in slots):
-        raise NotImplementedError(f"{name} has a field of a kind that no schema of ours had before")
-    union = node.discriminant_offset
-    return Layout(
-        name=name,
-        data_words=node.data_words,
-        pointers=node.pointers,
-        numbers=numbers,
-        slots=slots,
-        members={field.name: field.discriminant for field in node.fields if field.discriminant is not None},
-        discriminant=None if union is None else _number(16, union, 0),
-        fields=node.fields,
-        by_name={field.name: field for field in node.fields},
-    )
+    return Layout(schema().structs[name])
+
+
+def earlier_layout(name: str, **changes: Any) -> Layout:  # noqa: ANN401
+    """Return the layout of the struct *name* in an earlier schema: *changes* of its `StructNode`, such as the sizes."""
+    return Layout(schema().structs[name]._replace(**changes))

@@ -27,8 +27,6 @@ from array import array
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from attrs import define
-
 from queueber.errors import RemoteProtocolError
 from queueber.units import counted
 
@@ -56,30 +54,42 @@ _NARROW = {_SIZE_BYTE: 1, _SIZE_2: 2, _SIZE_4: 4}
 """Bytes of an element, for the sizes that are smaller than a word."""
 
 
-@define(eq=False)
 class Frame:
     """One message from the stream, or one value from the disk: its words and its budget."""
 
-    data: bytes
-    """The bytes that hold the message, and possibly others."""
+    __slots__ = ("budget", "data", "end", "factor", "segments", "start", "words")
 
-    words: Sequence[int]
-    """The 64-bit words of `data`."""
+    def __init__(
+        self,
+        data: bytes,
+        words: Sequence[int],
+        start: int,
+        end: int,
+        segments: Sequence[tuple[int, int]] | None,
+        budget: int,
+        factor: int = 2,
+    ) -> None:
+        """Describe the words *start* to *end* of *data*, and the other *segments* of a message that has several."""
+        self.data = data
+        """The bytes that hold the message, and possibly others."""
 
-    start: int
-    """The first word of segment 0."""
+        self.words = words
+        """The 64-bit words of `data`."""
 
-    end: int
-    """The end of segment 0."""
+        self.start = start
+        """The first word of segment 0."""
 
-    segments: Sequence[tuple[int, int]] | None
-    """The bounds of all segments; None if there is only one."""
+        self.end = end
+        """The end of segment 0."""
 
-    budget: int
-    """Words that may still be walked or copied."""
+        self.segments = segments
+        """The bounds of all segments; None if there is only one."""
 
-    factor: int = 2
-    """The budget at the start, as a multiple of the frame's length."""
+        self.budget = budget
+        """Words that may still be walked or copied."""
+
+        self.factor = factor
+        """The budget at the start, as a multiple of the frame's length."""
 
     def segment(self, index: int) -> tuple[int, int]:
         """Return the bounds of segment *index*."""
@@ -229,21 +239,24 @@ def text_at(frame: Frame, at: int, start: int, end: int) -> bytes:
     return frame.data[first : last - 1]
 
 
-@define(eq=False)
 class ListAt:
     """The place of a list of structs or of pointers.  Element *i* begins at word ``first + i * step``."""
 
-    frame: Frame
-    first: int
-    count: int
-    step: int
-    """Words from one element to the next."""
+    __slots__ = ("count", "data_words", "end", "first", "frame", "start", "step")
 
-    data_words: int
-    """Words of data in each element."""
+    def __init__(self, frame: Frame, first: int, count: int, step: int, data_words: int, start: int, end: int) -> None:
+        """Describe *count* elements from the word *first* on, in the segment *start* to *end*."""
+        self.frame = frame
+        self.first = first
+        self.count = count
+        self.step = step
+        """Words from one element to the next."""
 
-    start: int
-    end: int
+        self.data_words = data_words
+        """Words of data in each element."""
+
+        self.start = start
+        self.end = end
 
     def words(self) -> range:
         """Return the first word of each element."""

@@ -20,7 +20,7 @@ from queueber.cli.streams import EXIT_ERROR
 from queueber.cli.terminal import LoadDisplay, confirm, yes_option
 from queueber.client.control import QueueControl
 from queueber.errors import InvalidRequest, one_line
-from queueber.limits import LISTED_MAX
+from queueber.fixed_limits import LISTED_MAX
 from queueber.units import MS_PER_SECOND, counted
 from queueber.values import ControlOutcome, DeathReason, id_text
 

@@ -13,7 +13,7 @@ from queueber.cli.terminal import LoadDisplay
 from queueber.cli.watch import show, watch_options
 from queueber.client import Client
 from queueber.client.control import QueueControl
-from queueber.limits import LISTED_MAX
+from queueber.fixed_limits import LISTED_MAX
 from queueber.values import ItemState
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from queueber.cli.output import camel_case, moment, newer_than_client
 from queueber.cli.server_options import CallCommand, ServerSelection
 from queueber.cli.terminal import confirm, yes_option
 from queueber.client import Action, Outcome, Settled, Settlement
-from queueber.limits import ERROR_BYTES_MAX
+from queueber.fixed_limits import ERROR_BYTES_MAX
 from queueber.units import SpanMs
 from queueber.values import id_text
 

@@ -15,7 +15,7 @@ from queueber.cli.top_questions import Questions
 from queueber.cli.top_state import Rates, Top
 from queueber.cli.watch import show
 from queueber.client import Client
-from queueber.limits import LISTED_MAX
+from queueber.fixed_limits import LISTED_MAX
 from queueber.units import MS_PER_SECOND
 
 ANSWER_SECONDS: Final = 5.0

@@ -29,7 +29,7 @@ from typing import Final
 
 from queueber.cli.output import encoded
 from queueber.errors import reason
-from queueber.limits import ERROR_BYTES_MAX
+from queueber.fixed_limits import ERROR_BYTES_MAX
 from queueber.values import id_text
 from queueber.worker import Defer, Fail, WorkItem
 

@@ -18,7 +18,7 @@ from queueber.cli.work_channel import ENDING, POLLED, READY, REFUSED, Supervisor
 from queueber.cli.work_command import ended
 from queueber.cli.work_supervisor import End, Force, Say, Send, Spawn, Supervisor
 from queueber.errors import reason
-from queueber.limits import ID_BYTES
+from queueber.fixed_limits import ID_BYTES
 
 EXIT_NOT_STARTED: Final = 126
 """The status of shells for a program that cannot be run."""

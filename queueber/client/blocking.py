@@ -9,18 +9,16 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import TypeVar
 
-from attrs import evolve
-
 from queueber import api, rpc
 from queueber.client_core.address import TcpAddress, UnixAddress
-from queueber.client_core.arguments import FRAME_BYTES_HIGHEST, timeout
+from queueber.client_core.arguments import timeout
 from queueber.client_core.calls import Call
 from queueber.client_core.errors import CallTimedOut, NotConnected, OutcomeUnknown, error_of
 from queueber.client_core.held_leases import HeldLeases
 from queueber.client_core.message_limits import MessageLimits
 from queueber.client_core.routes import Routes
 from queueber.errors import Kind, Overloaded, QueueberError, RemoteProtocolError, Unimplemented, reason
-from queueber.limits import DEFAULTS
+from queueber.fixed_limits import FRAME_BYTES_HIGHEST, ConnectionLimits
 from queueber.rpc.messages import CallOutcome
 from queueber.transport.keepalive import keep_socket_alive
 from queueber.transport.protocol_detection import FIRST_BYTES, protocol_of
@@ -76,7 +74,7 @@ class BlockingConnector:
 
         self._limits = MessageLimits(None)
         # The length of replies is bounded by the server's own limit, which its operator sets.
-        self._connection = rpc.Connection(limits=evolve(DEFAULTS, frame_bytes=FRAME_BYTES_HIGHEST))
+        self._connection = rpc.Connection(limits=ConnectionLimits(frame_bytes=FRAME_BYTES_HIGHEST))
         self._routes = Routes(self._connection)
 
     async def start(self, build: Callable[[], Call[T]], timeout_ms: int | None = None) -> T:

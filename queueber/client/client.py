@@ -12,7 +12,7 @@ from queueber.client.delivery import Batch, batch_of
 from queueber.client.queue import Queue
 from queueber.client_core.broker_calls import BrokerCalls
 from queueber.client_core.queue_calls import GRACE_MS_DEFAULT, LEASE_MS_DEFAULT, SessionRef, checked_name
-from queueber.limits import LISTED_MAX
+from queueber.fixed_limits import LISTED_MAX
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred

@@ -16,10 +16,11 @@ from queueber.client_core.arguments import wrong
 from queueber.client_core.options import Options, Tls
 from queueber.client_core.url import target_of
 from queueber.errors import InvalidRequest
-from queueber.limits import Limits
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IStreamClientEndpoint
+
+    from queueber.limits import Limits
 
 
 def connect(

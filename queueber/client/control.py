@@ -15,7 +15,7 @@ from queueber.api.control_types import (
     SettingsInForce,
 )
 from queueber.client_core.control_calls import ControlCalls
-from queueber.limits import LISTED_MAX
+from queueber.fixed_limits import LISTED_MAX
 from queueber.values import ControlOutcome, DeathReason, ItemState
 
 if TYPE_CHECKING:

@@ -6,9 +6,7 @@ from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from attrs import define, field, frozen
-
-from queueber.api import Action, Outcome, PollResponse, Settled
+from queueber.api import Action, DeliveryFacts, Outcome, PolledItem, PollResponse, Settled
 from queueber.client_core.delivery import EXIT_MS, Delivered, DeliveredBatch, exit_for, items_of, lease_lost, note
 from queueber.errors import QueueberError
 
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@define(eq=False, repr=False)
 class Item(Delivered):
     """
     One delivered item, with methods to settle it.
@@ -32,7 +29,12 @@ class Item(Delivered):
     raises `LeaseLost`.  The end of the block takes at most 10 s.
     """
 
-    _queue: Queue = field(kw_only=True)
+    __slots__ = ("_queue",)
+
+    def __init__(self, polled: PolledItem, lease: bytes, facts: DeliveryFacts, *, queue: Queue) -> None:
+        """Created by a poll."""
+        super().__init__(polled, lease, facts)
+        self._queue = queue
 
     def remove(self, *, timeout_ms: int | None = None) -> Deferred[bool]:
         """Remove the item; the result is False if its lease has ended."""
@@ -101,7 +103,6 @@ class Item(Delivered):
                 note(error, lease_lost(self))
 
 
-@frozen
 class Batch(DeliveredBatch[Item]):
     """
     The result of one poll: items under one lease, or none.
@@ -109,6 +110,8 @@ class Batch(DeliveredBatch[Item]):
     As a context manager it is its only item, or None without items.  Entering a batch of several items raises
     `InvalidRequest`: enter each of its items.
     """
+
+    __slots__ = ()
 
     async def __aenter__(self) -> Item | None:
         return self.only()

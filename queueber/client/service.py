@@ -20,14 +20,13 @@ from twisted.python.failure import Failure
 from queueber.client.protocol import ClientProtocol
 from queueber.client.refusals import failed_attempt
 from queueber.client_core.arguments import timeout
-from queueber.client_core.calls import Call
-from queueber.client_core.connection import PendingCall, PendingState
+from queueber.client_core.calls import Call, PendingCall, PendingState
 from queueber.client_core.held_leases import HeldLeases
 from queueber.client_core.options import Options
 from queueber.client_core.reconnect import Withdrawn, link_of, timed_out
 from queueber.client_core.url import Target
 from queueber.errors import QueueberError
-from queueber.limits import ID_BYTES
+from queueber.fixed_limits import ID_BYTES
 from queueber.units import MS_PER_SECOND
 
 T = TypeVar("T")

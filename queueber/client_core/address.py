@@ -7,9 +7,7 @@ or the endpoint string of a local server, which is the value of its ``--listen``
 
 import os
 import re
-from typing import Final, TypeAlias
-
-from attrs import frozen
+from typing import Final, NamedTuple, TypeAlias
 
 from queueber.errors import InvalidRequest, too_large
 from queueber.process import expanded_endpoint
@@ -30,23 +28,20 @@ _ALL_INTERFACES = ("", "0.0.0.0", "::")  # noqa: S104  (addresses of a server on
 _NO_PATH = ("unix:", "unix:path=", "unix:address=")
 
 
-@frozen
-class TcpAddress:
+class TcpAddress(NamedTuple):
     """A host, by name or IP address, and a port."""
 
     host: str
     port: int
 
 
-@frozen
-class UnixAddress:
+class UnixAddress(NamedTuple):
     """The path of a Unix socket."""
 
     path: str
 
 
-@frozen
-class EndpointString:
+class EndpointString(NamedTuple):
     """A client endpoint string of Twisted that is neither of the others; it may be invalid."""
 
     text: str

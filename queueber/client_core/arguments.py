@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from queueber.capnp import DATA_BYTES_MAX
 from queueber.errors import InvalidRequest, too_large
-from queueber.limits import ID_BYTES, PEER_LIMITS
+from queueber.fixed_limits import FRAME_BYTES_HIGHEST, ID_BYTES
 from queueber.units import counted, measured
 
 if TYPE_CHECKING:
@@ -25,14 +25,6 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 T = TypeVar("T")
-
-_FRAME_BYTES = next(limit for limit in PEER_LIMITS if limit.name == "frame_bytes")
-
-FRAME_BYTES_LOWEST: Final = _FRAME_BYTES.low
-"""A length of messages that every server accepts in any configuration."""
-
-FRAME_BYTES_HIGHEST: Final = _FRAME_BYTES.high
-"""The longest message that a server can be configured to accept."""
 
 CALL_OVERHEAD_BYTES: Final = 1_024
 """Upper bound for a call's message without its content."""

@@ -10,7 +10,7 @@ from queueber.client_core.arguments import SPAN_MS_MAX, elements, flag, identifi
 from queueber.client_core.calls import Call, Resend
 from queueber.client_core.queue_calls import LEASE_MS_DEFAULT, SessionRef, checked_name, poll_request
 from queueber.errors import InvalidRequest
-from queueber.limits import LISTED_MAX, POLL_ANY_QUEUES_MAX, WEIGHT_MAX
+from queueber.fixed_limits import LISTED_MAX, POLL_ANY_QUEUES_MAX, WEIGHT_MAX
 from queueber.units import SpanMs
 
 if TYPE_CHECKING:

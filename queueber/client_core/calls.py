@@ -1,17 +1,20 @@
 """
-A call of one method of the server, as a value.
+Calls of the server's methods: each as a value, and until its end.
 
 `QueueCalls`, `BrokerCalls` and `ControlCalls` build calls, and check the
 arguments.  A face sends them, and hands the result or the error to its program
-in its own way.
+in its own way.  `connection` has the table of the states of a pending call.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from enum import IntEnum
-from typing import Generic, NamedTuple, TypeVar
+from enum import Enum, IntEnum, auto
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from queueber import api, rpc
-from queueber.client_core.routes import Place
+from queueber.client_core.routes import Place, Route
+from queueber.errors import QueueberError
 
 T = TypeVar("T")
 
@@ -74,3 +77,85 @@ _POLLS = {
     (api.QUEUE_INTERFACE_ID, api.POLL): api.read_poll_lease,
     (api.BROKER_INTERFACE_ID, api.POLL_ANY): api.read_poll_any_lease,
 }
+
+
+class PendingState(Enum):
+    """The state of a call, as in the table of `connection`."""
+
+    WAITING = auto()
+    HELD = auto()
+    SENT = auto()
+    ENDING = auto()
+    DONE = auto()
+
+
+def ignore(_: object) -> None:
+    """Drop an outcome."""
+
+
+class PendingCall:
+    """A call until its end, and the handle by which it is cancelled."""
+
+    __slots__ = (
+        "attempts",
+        "call",
+        "error",
+        "first_sent",
+        "internal",
+        "on_done",
+        "question",
+        "returning",
+        "route",
+        "sent_before",
+        "state",
+        "why",
+    )
+
+    def __init__(
+        self,
+        call: Call[Any],
+        on_done: Callable[[Any], None] = ignore,
+        *,
+        internal: bool = False,
+        returning: bool = False,
+    ) -> None:
+        self.call = call
+        self.on_done = on_done
+        """Called once with the result or a `QueueberError`, unless the call is cancelled first."""
+
+        self.state = PendingState.WAITING
+        self.route: Route | None = None
+        self.question: rpc.QuestionId | None = None
+        self.error: QueueberError | None = None
+        """The error of a call in the state ENDING."""
+
+        self.attempts: int | None = None
+        """Failed attempts to connect that are left before the call fails; None for no limit."""
+
+        self.why = ""
+        """The error of the last attempt to connect."""
+
+        self.first_sent: float | None = None
+        """When the call was first sent, if it may be sent again only within a window."""
+
+        self.sent_before = False
+        """Whether an earlier connection may have carried the call."""
+
+        self.internal = internal
+        """Whether the connection itself made the call."""
+
+        self.returning = returning
+        """Whether the call returns items, so that a client that closes waits for its answer."""
+
+    def finish(self, outcome: object) -> None:
+        """Hand over *outcome*, unless the call was cancelled."""
+        if self.state is not PendingState.DONE:
+            self.state = PendingState.DONE
+            on_done, self.on_done = self.on_done, ignore
+            on_done(outcome)
+
+    def withdraw(self) -> None:
+        """End the call without an outcome."""
+        self.state = PendingState.DONE
+        # Breaks a cycle of references through the face's handle, which may know this call.
+        self.on_done = ignore

@@ -20,89 +20,30 @@ Calls do not wait for the bootstrap or for a named queue.  They are pipelined to
 the promised answers, which the server resolves in order.
 """
 
-from collections.abc import Callable
-from enum import Enum, auto
-from typing import Any, Protocol, TypeVar
+from __future__ import annotations
 
-from attrs import define, evolve, frozen
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from queueber import api, rpc
-from queueber.client_core.arguments import FRAME_BYTES_HIGHEST, FROM_ARGUMENT
-from queueber.client_core.calls import Call
+from queueber.client_core.arguments import FROM_ARGUMENT
+from queueber.client_core.calls import Call, PendingCall, PendingState, ignore
 from queueber.client_core.errors import NotConnected, OutcomeUnknown, ReplyTooLong, error_of
 from queueber.client_core.message_limits import MessageLimits
 from queueber.client_core.queue_calls import GIVE_BACK_MS
-from queueber.client_core.routes import Route, Routes
+from queueber.client_core.routes import Routes
 from queueber.errors import InvalidRequest, Kind, QueueberError, RemoteProtocolError, Stopping, Unimplemented
-from queueber.limits import DEFAULTS, Limits
+from queueber.fixed_limits import CONNECTION, FRAME_BYTES_HIGHEST
 from queueber.transport.protocol_detection import FIRST_BYTES, protocol_of
 from queueber.values import DEFAULT_QUEUE
+
+if TYPE_CHECKING:
+    from queueber.limits import Limits
 
 T = TypeVar("T")
 
 
-class PendingState(Enum):
-    """The state of a call, as in the table above."""
-
-    WAITING = auto()
-    HELD = auto()
-    SENT = auto()
-    ENDING = auto()
-    DONE = auto()
-
-
-def ignore(_: object) -> None:
-    """Drop an outcome."""
-
-
-@define(eq=False)
-class PendingCall:
-    """A call until its end, and the handle by which it is cancelled."""
-
-    call: Call[Any]
-    on_done: Callable[[Any], None] = ignore
-    """Called once with the result or a `QueueberError`, unless the call is cancelled first."""
-
-    state: PendingState = PendingState.WAITING
-    route: Route | None = None
-    question: rpc.QuestionId | None = None
-    error: QueueberError | None = None
-    """The error of a call in the state ENDING."""
-
-    attempts: int | None = None
-    """Failed attempts to connect that are left before the call fails; None for no limit."""
-
-    why: str = ""
-    """The error of the last attempt to connect."""
-
-    first_sent: float | None = None
-    """When the call was first sent, if it may be sent again only within a window."""
-
-    sent_before: bool = False
-    """Whether an earlier connection may have carried the call."""
-
-    internal: bool = False
-    """Whether the connection itself made the call."""
-
-    returning: bool = False
-    """Whether the call returns items, so that a client that closes waits for its answer."""
-
-    def finish(self, outcome: object) -> None:
-        """Hand over *outcome*, unless the call was cancelled."""
-        if self.state is not PendingState.DONE:
-            self.state = PendingState.DONE
-            on_done, self.on_done = self.on_done, ignore
-            on_done(outcome)
-
-    def withdraw(self) -> None:
-        """End the call without an outcome."""
-        self.state = PendingState.DONE
-        # Breaks a cycle of references through the face's handle, which may know this call.
-        self.on_done = ignore
-
-
-@frozen
-class End:
+class End(NamedTuple):
     """The end of a connection."""
 
     why: str
@@ -143,7 +84,8 @@ class ClientConnection:
         self._to = to
         self._limits = MessageLimits(None if limits is None else limits.frame_bytes)
         # The length of replies is bounded by the server's own limit, which its operator sets.
-        self._rpc = rpc.Connection(limits=evolve(limits or DEFAULTS, frame_bytes=FRAME_BYTES_HIGHEST))
+        bounds = CONNECTION if limits is None else limits.connection
+        self._rpc = rpc.Connection(limits=bounds._replace(frame_bytes=FRAME_BYTES_HIGHEST))
         self._routes = Routes(self._rpc)
         self._sent: dict[rpc.QuestionId, PendingCall] = {}
         self._held: dict[PendingCall, None] = {}

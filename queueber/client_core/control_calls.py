@@ -39,7 +39,7 @@ from queueber.client_core.arguments import (
 from queueber.client_core.calls import Call, Resend
 from queueber.client_core.routes import Control
 from queueber.errors import InvalidRequest
-from queueber.limits import LISTED_MAX
+from queueber.fixed_limits import LISTED_MAX
 from queueber.units import WallMs
 from queueber.values import ControlOutcome, DeathReason, ItemState
 

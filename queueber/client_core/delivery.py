@@ -10,12 +10,10 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from attrs import define, field, frozen
-
 from queueber.api import Action, DeliveryFacts, PolledItem, PollResponse
 from queueber.client_core.errors import LeaseLost
 from queueber.errors import InvalidRequest
-from queueber.limits import ERROR_BYTES_MAX
+from queueber.fixed_limits import ERROR_BYTES_MAX
 from queueber.units import WallMs
 from queueber.values import Death, id_text
 
@@ -26,20 +24,22 @@ _NO_FACTS: Final = DeliveryFacts()
 _NO_DEADLINE: Final = WallMs(0)
 
 
-@define(eq=False, repr=False)
 class Delivered:
     """One item under a lease."""
 
-    polled: PolledItem
-    lease: bytes
-    """The id of the lease, 16 bytes, the right to settle the item.  Keep it secret."""
+    __slots__ = ("__weakref__", "_process", "facts", "lease", "polled", "settled")
 
-    facts: DeliveryFacts = _NO_FACTS
-    settled: bool = False
-    """Whether one of the item's own methods has ended its lease, or was called to."""
+    def __init__(self, polled: PolledItem, lease: bytes, facts: DeliveryFacts = _NO_FACTS) -> None:
+        self.polled = polled
+        self.lease = lease
+        """The id of the lease, 16 bytes, the right to settle the item.  Keep it secret."""
 
-    _process: int = field(factory=os.getpid, init=False)
-    """The process that polled the item."""
+        self.facts = facts
+        self.settled = False
+        """Whether one of the item's own methods has ended its lease, or was called to."""
+
+        self._process = os.getpid()
+        """The process that polled the item."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.polled.id.hex()}, attempt {self.polled.attempt}>"
@@ -108,28 +108,49 @@ class Delivered:
 I = TypeVar("I", bound=Delivered)  # noqa: E741  (an item)
 
 
-@frozen
 class DeliveredBatch(Generic[I]):
     """The result of one poll: items under one lease, or none."""
 
-    items: Sequence[I]
-    """Items in the order in which they became due; empty if the wait ended first."""
+    __slots__ = ("__weakref__", "deadline", "facts", "items", "lease", "session")
 
-    lease: bytes = field(default=b"", repr=False)
-    """The lease's id, 16 bytes, the right to remove and extend; empty without items.  Keep it secret."""
+    def __init__(
+        self,
+        items: Sequence[I],
+        lease: bytes = b"",
+        deadline: WallMs = _NO_DEADLINE,
+        session: bool = False,
+        facts: Sequence[DeliveryFacts] = (),
+    ) -> None:
+        self.items = items
+        """Items in the order in which they became due; empty if the wait ended first."""
 
-    deadline: WallMs = _NO_DEADLINE
-    """
-    When the lease ends, by the server's clock.
+        self.lease = lease
+        """The lease's id, 16 bytes, the right to remove and extend; empty without items.  Keep it secret."""
 
-    0 without items, for a session lease, or if an old server does not send it.
-    """
+        self.deadline = deadline
+        """
+        When the lease ends, by the server's clock.
 
-    session: bool = False
-    """Whether the lease lasts as long as the session of the poll.  False from a server that does not know sessions."""
+        0 without items, for a session lease, or if an old server does not send it.
+        """
 
-    facts: Sequence[DeliveryFacts] = field(default=(), repr=False)
-    """Facts of the items, in the same order.  Trailing facts that are all defaults are left out; use `facts_of`."""
+        self.session = session
+        """Whether the lease lasts as long as the session of the poll.  False from an old server without sessions."""
+
+        self.facts = facts
+        """Facts of the items, in the same order.  Trailing facts that are all defaults are left out; use `facts_of`."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(items={self.items!r}, deadline={self.deadline}, session={self.session})"
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        mine = self.items, self.lease, self.deadline, self.session, self.facts
+        return mine == (other.items, other.lease, other.deadline, other.session, other.facts)
+
+    def __hash__(self) -> int:
+        return hash(self.lease)
 
     def facts_of(self, place: int) -> DeliveryFacts:
         """Return the facts of the item at *place*: failures, losses, last error, headers and the like."""

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any, Final, cast
-
-from attrs import frozen
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from queueber.client_core.address import EndpointString, TcpAddress, UnixAddress, host_of
 from queueber.errors import InvalidRequest, reason
@@ -21,8 +19,7 @@ if TYPE_CHECKING:
 _ERRNO: Final = re.compile(r"\[Errno (\d+)\]")
 
 
-@frozen
-class Endpoint:
+class Endpoint(NamedTuple):
     """The address of a server, and the TLS on top of it."""
 
     address: TcpAddress | UnixAddress

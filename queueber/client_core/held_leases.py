@@ -3,8 +3,6 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias, TypeVar
 
-from attrs import define, field
-
 from queueber import api, rpc
 from queueber.api import Action, Outcome, Settlement
 
@@ -12,17 +10,18 @@ T = TypeVar("T")
 Read: TypeAlias = Callable[[rpc.Results], T]
 
 
-@define(eq=False)
 class _Held:
     """One lease, and its items that are not settled yet."""
 
-    session: object
-    """None after an extension: the lease has a deadline now."""
+    __slots__ = ("ids", "session")
 
-    ids: set[bytes]
+    def __init__(self, session: object, ids: set[bytes]) -> None:
+        self.session = session
+        """None after an extension: the lease has a deadline now."""
+
+        self.ids = ids
 
 
-@define(eq=False)
 class HeldLeases:
     """
     The session leases of one client.
@@ -33,7 +32,8 @@ class HeldLeases:
     rest.  The results of the calls say when an item leaves its lease.
     """
 
-    _held: dict[bytes, _Held] = field(factory=dict)
+    def __init__(self) -> None:
+        self._held: dict[bytes, _Held] = {}
 
     def __contains__(self, lease: object) -> bool:
         return lease in self._held

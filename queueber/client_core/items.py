@@ -9,7 +9,7 @@ from queueber import api
 from queueber.api import AddTo, ItemOptions, NewItem, Settlement
 from queueber.client_core.arguments import SPAN_MS_MAX, buffer, elements, flag, identifier, instance, integer, utf_8
 from queueber.errors import InvalidRequest, too_large
-from queueber.limits import (
+from queueber.fixed_limits import (
     DEDUP_KEY_BYTES_MAX,
     ERROR_BYTES_MAX,
     HEADER_BYTES_MAX,

@@ -26,15 +26,15 @@ from typing import Final
 from queueber import api
 from queueber.client_core.arguments import integer
 from queueber.client_core.broker_calls import BrokerCalls
-from queueber.client_core.calls import Call
-from queueber.client_core.connection import ClientConnection, PendingCall, ignore
+from queueber.client_core.calls import Call, PendingCall, ignore
+from queueber.client_core.connection import ClientConnection
 from queueber.client_core.errors import NotConnected
 from queueber.client_core.held_leases import HeldLeases
 from queueber.client_core.items import settle_content
 from queueber.client_core.queue_calls import GRACE_MS_DEFAULT, SessionRef
 from queueber.client_core.reconnect import Link
 from queueber.errors import InvalidRequest, QueueberError, Unimplemented
-from queueber.limits import SETTLEMENTS_MAX
+from queueber.fixed_limits import SETTLEMENTS_MAX
 from queueber.units import DAY, MS_PER_SECOND, SECOND, SpanMs
 
 GRACE_MS_MIN: Final = 10 * SECOND

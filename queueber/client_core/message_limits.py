@@ -3,14 +3,13 @@
 from queueber import api
 from queueber.client_core.arguments import (
     CALL_OVERHEAD_BYTES,
-    FRAME_BYTES_LOWEST,
     FROM_ARGUMENT,
     FROM_DEFAULT,
     FROM_SERVER,
     call_too_long,
 )
 from queueber.errors import QueueberError, Unimplemented
-from queueber.limits import FRAME_BYTES_MAX
+from queueber.fixed_limits import FRAME_BYTES_LOWEST, FRAME_BYTES_MAX
 
 
 class MessageLimits:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TypeAlias
-
-from attrs import Attribute, field, frozen
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from queueber.client_core.arguments import (
-    FRAME_BYTES_HIGHEST,
     flag,
     instance,
     integer,
@@ -18,7 +15,10 @@ from queueber.client_core.arguments import (
     timeout,
     wrong,
 )
-from queueber.limits import Limits
+from queueber.fixed_limits import FRAME_BYTES_HIGHEST
+
+if TYPE_CHECKING:
+    from queueber.limits import Limits
 
 AnyPath: TypeAlias = str | os.PathLike[str]
 
@@ -26,17 +26,6 @@ _ATTEMPTS_MAX = (1 << 63) - 1
 _LIMITS = {"frame_bytes": "bytes", "segments": "segments", "traversal_factor": "times", "exports": "capabilities"}
 
 
-def _check_path(_: Tls, argument: Attribute[AnyPath | None], value: AnyPath | None) -> None:
-    if value is not None:
-        path(argument.name, value)
-
-
-def _check_text(_: Tls, argument: Attribute[str | None], value: str | None) -> None:
-    if value is not None:
-        text(argument.name, value)
-
-
-@frozen(kw_only=True)
 class Tls:
     """
     TLS options of a connection.  All files are in PEM format.
@@ -45,20 +34,42 @@ class Tls:
         InvalidRequest: an argument is of the wrong type.
     """
 
-    ca: AnyPath | None = field(default=None, validator=_check_path)
-    """The authorities to trust; None for those of the operating system."""
+    def __init__(
+        self,
+        *,
+        ca: AnyPath | None = None,
+        certificate: AnyPath | None = None,
+        key: AnyPath | None = None,
+        server_name: str | None = None,
+    ) -> None:
+        """Check the arguments, but open no file."""
+        for name, value in (("ca", ca), ("certificate", certificate), ("key", key)):
+            if value is not None:
+                path(name, value)
+        if server_name is not None:
+            text("server_name", server_name)
+        self.ca = ca
+        """The authorities to trust; None for those of the operating system."""
 
-    certificate: AnyPath | None = field(default=None, validator=_check_path)
-    """The client's certificate, followed by intermediate certificates; None for no certificate."""
+        self.certificate = certificate
+        """The client's certificate, followed by intermediate certificates; None for no certificate."""
 
-    key: AnyPath | None = field(default=None, validator=_check_path)
-    """The certificate's private key; None if it is in the same file."""
+        self.key = key
+        """The certificate's private key; None if it is in the same file."""
 
-    server_name: str | None = field(default=None, validator=_check_text)
-    """The name that the server's certificate must have; None for the host in the address."""
+        self.server_name = server_name
+        """The name that the server's certificate must have; None for the host in the address."""
+
+    def __repr__(self) -> str:
+        return f"Tls({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tls) and vars(other) == vars(self)
+
+    def __hash__(self) -> int:
+        return hash(tuple(vars(self).values()))
 
 
-@frozen(kw_only=True)
 class Options:
     """
     How a client connects and calls.
@@ -67,38 +78,64 @@ class Options:
         InvalidRequest: an option is of the wrong type or out of range.
     """
 
-    tls: Tls | None = None
-    """TLS on top of the address, or None for none."""
+    def __init__(
+        self,
+        *,
+        tls: Tls | None = None,
+        limits: Limits | None = None,
+        attempts: int | None = None,
+        retry_policy: Callable[[int], float] | None = None,
+        timeout_ms: int | None = None,
+        resend_adds: bool = False,
+    ) -> None:
+        """Check the options."""
+        if tls is not None:
+            instance("tls", tls, Tls, "a Tls or None")
+        if limits is not None:
+            _check_limits(limits)
+        if attempts is not None:
+            integer("attempts", attempts, 1, _ATTEMPTS_MAX, "attempts")
+        if retry_policy is not None and not callable(retry_policy):
+            raise wrong("retry_policy", retry_policy, "a function or None")
+        timeout(timeout_ms)
+        flag("resend_adds", resend_adds)
+        self.tls = tls
+        """TLS on top of the address, or None for none."""
 
-    limits: Limits | None = None
-    """
-    Bounds that replace the server's: `frame_bytes` in both directions, `segments`, `traversal_factor` and `exports`.
+        self.limits = limits
+        """
+        Bounds that replace the server's: `frame_bytes` in both directions, `segments`, `traversal_factor`, `exports`.
 
-    Without them a message may be as long as the server accepts.
-    """
+        Without them a message may be as long as the server accepts.
+        """
 
-    attempts: int | None = None
-    """Failed attempts to connect after which a waiting call fails; None waits without a limit."""
+        self.attempts = attempts
+        """Failed attempts to connect after which a waiting call fails; None waits without a limit."""
 
-    retry_policy: Callable[[int], float] | None = None
-    """Returns the seconds, at most a day, to wait after some failed attempts; None for a backoff up to 10 s."""
+        self.retry_policy = retry_policy
+        """Returns the seconds, at most a day, to wait after some failed attempts; None for a backoff up to 10 s."""
 
-    timeout_ms: int | None = None
-    """The time limit of every call, to which the wait of a poll is added; None for no limit."""
+        self.timeout_ms = timeout_ms
+        """The time limit of every call, to which the wait of a poll is added; None for no limit."""
 
-    resend_adds: bool = False
-    """Whether every add has a request id, so that it is sent again after its connection was lost."""
+        self.resend_adds = resend_adds
+        """Whether every add has a request id, so that it is sent again after its connection was lost."""
 
-    def __attrs_post_init__(self) -> None:
-        if self.tls is not None:
-            instance("tls", self.tls, Tls, "a Tls or None")
-        if self.limits is not None:
-            instance("limits", self.limits, Limits, "a queueber.limits.Limits or None")
-            for name, unit in _LIMITS.items():
-                integer(f"limits.{name}", getattr(self.limits, name), 1, FRAME_BYTES_HIGHEST, unit)
-        if self.attempts is not None:
-            integer("attempts", self.attempts, 1, _ATTEMPTS_MAX, "attempts")
-        if self.retry_policy is not None and not callable(self.retry_policy):
-            raise wrong("retry_policy", self.retry_policy, "a function or None")
-        timeout(self.timeout_ms)
-        flag("resend_adds", self.resend_adds)
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Options) and vars(other) == vars(self)
+
+    def __hash__(self) -> int:
+        return hash(tuple(vars(self).values()))
+
+    def replace(self, **changes: Any) -> Options:  # noqa: ANN401
+        """Return these options with *changes*."""
+        return Options(**{**vars(self), **changes})
+
+
+def _check_limits(limits: Limits) -> None:
+    # A program that has limits has imported them.
+    from queueber.limits import Limits  # noqa: PLC0415
+
+    instance("limits", limits, Limits, "a queueber.limits.Limits or None")
+    for name, unit in _LIMITS.items():
+        integer(f"limits.{name}", getattr(limits, name), 1, FRAME_BYTES_HIGHEST, unit)

@@ -14,7 +14,7 @@ from queueber.client_core.held_leases import HeldLeases
 from queueber.client_core.items import checked_items, checked_settlements, error_text, settle_content
 from queueber.client_core.routes import DeadLetters, Place
 from queueber.errors import InvalidRequest, RemoteProtocolError, too_large
-from queueber.limits import QUEUE_NAME_BYTES_MAX
+from queueber.fixed_limits import QUEUE_NAME_BYTES_MAX
 from queueber.units import SpanMs
 
 if TYPE_CHECKING:

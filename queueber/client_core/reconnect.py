@@ -21,17 +21,21 @@ Functions that are called with an outcome may make calls, cancel them and close
 the link.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 from queueber.client_core.arguments import wrong
-from queueber.client_core.calls import Call, Resend
-from queueber.client_core.connection import ClientConnection, End, PendingCall, PendingState
+from queueber.client_core.calls import Call, PendingCall, PendingState, Resend
+from queueber.client_core.connection import ClientConnection, End
 from queueber.client_core.errors import CallTimedOut, NotConnected, OutcomeUnknown
 from queueber.client_core.options import Options
 from queueber.errors import InvalidRequest, QueueberError, Stopping
-from queueber.limits import Limits
+
+if TYPE_CHECKING:
+    from queueber.limits import Limits
 
 T = TypeVar("T")
 

@@ -15,8 +15,6 @@ State model of a route
 from collections.abc import Callable
 from typing import TypeAlias
 
-from attrs import define, frozen
-
 from queueber import api, capnp, rpc
 from queueber.client_core.errors import error_of
 from queueber.errors import QueueberError
@@ -33,18 +31,32 @@ assert (capnp.layout("Broker.control$Results").slots["control"],) == QUEUE_PATH
 assert (capnp.layout("Queue.deadLetters$Results").slots["queue"],) == QUEUE_PATH
 
 
-@frozen
-class DeadLetters:
+class _OfQueue:
+    """An object of one queue, which is equal to others of its class and queue."""
+
+    __slots__ = ("queue",)
+
+    def __init__(self, queue: str | None) -> None:
+        self.queue = queue
+        """The queue's name; None for the default queue."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.queue == self.queue
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.queue))
+
+
+class DeadLetters(_OfQueue):
     """The dead items of a queue."""
 
-    queue: str | None
-    """The queue's name; None for the default queue."""
+    __slots__ = ()
 
 
-@frozen
-class Control:
+class Control(_OfQueue):
     """The control of a queue."""
 
+    __slots__ = ()
     queue: str
 
 
@@ -52,19 +64,21 @@ Place: TypeAlias = str | DeadLetters | Control | None
 """An object of the server: a queue by its name, the object with another interface, or None for the default queue."""
 
 
-@define(eq=False)
 class Route:
     """The target of calls to one object of the server."""
 
-    target: rpc.Target
-    parent: "Route | None" = None
-    """The route to the object that was asked for this one; None for the bootstrap object."""
+    __slots__ = ("called", "error", "parent", "target")
 
-    called: tuple[int, int] = (0, 0)
-    """The interface and method that return the object; zeros for the bootstrap object."""
+    def __init__(self, target: rpc.Target, parent: "Route | None" = None, called: tuple[int, int] = (0, 0)) -> None:
+        self.target = target
+        self.parent = parent
+        """The route to the object that was asked for this one; None for the bootstrap object."""
 
-    error: QueueberError | None = None
-    """The error with which the server answered the request for the object."""
+        self.called = called
+        """The interface and method that return the object; zeros for the bootstrap object."""
+
+        self.error: QueueberError | None = None
+        """The error with which the server answered the request for the object."""
 
 
 class Routes:

@@ -10,11 +10,11 @@ a queue may contain slashes.  The other forms of an address have no options:
 ``HOST:PORT``, ``[IPv6]:PORT``, ``unix:PATH`` and Twisted's endpoint strings.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final
-
-from attrs import evolve, field, frozen
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from queueber.client_core.address import (
     PORT_MAX,
@@ -26,12 +26,15 @@ from queueber.client_core.address import (
     socket_address,
     unix_address,
 )
-from queueber.client_core.arguments import FRAME_BYTES_HIGHEST, SPAN_MS_MAX, integer
+from queueber.client_core.arguments import SPAN_MS_MAX, integer
 from queueber.client_core.options import Options, Tls
 from queueber.client_core.queue_calls import checked_name
 from queueber.errors import InvalidRequest
-from queueber.limits import DEFAULTS
+from queueber.fixed_limits import FRAME_BYTES_HIGHEST
 from queueber.process import expanded
+
+if TYPE_CHECKING:
+    from queueber.limits import Limits
 
 PORT_DEFAULT: Final = 9090
 
@@ -42,8 +45,7 @@ _URL = re.compile(r"(?P<scheme>[^:/?#\[\]]*)://(?P<host>[^/?#]*)(?P<path>[^?#]*)
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%]+)\]|(?P<host>[^\[\]:]+))(?::(?P<port>.*))?", re.DOTALL)
 
 
-@frozen
-class Target:
+class Target(NamedTuple):
     """Where a client connects, and how."""
 
     address: Address
@@ -53,7 +55,7 @@ class Target:
     queue: str | None = None
     """The name of the URL's queue; None for the default queue."""
 
-    options: Options = field(factory=Options)
+    options: Options = Options()
 
 
 def target_of(url: str, **arguments: Any) -> Target:  # noqa: ANN401
@@ -191,6 +193,13 @@ def _number(name: str, value: str, most: int, unit: str) -> int:
     return integer(name, int(value) if len(value) < _DIGITS_MAX else most + 1, 1, most, unit)
 
 
+def _limits(frame_bytes: int) -> Limits:
+    # Imported here, because few URLs need it.
+    from queueber.limits import Limits  # noqa: PLC0415
+
+    return Limits(frame_bytes=frame_bytes)
+
+
 def _boolean(name: str, value: str) -> bool:
     if value not in _BOOLEANS:
         raise InvalidRequest(f"{name} is {value!r}; it must be true or false")
@@ -203,9 +212,7 @@ _DIGITS_MAX: Final = 40
 _CONVERTERS: Final[Mapping[str, Callable[[str, str], dict[str, Any]]]] = {
     "timeout_ms": lambda name, value: {name: _number(name, value, SPAN_MS_MAX, "ms")},
     "attempts": lambda name, value: {name: _number(name, value, (1 << 63) - 1, "attempts")},
-    "frame_bytes": lambda name, value: {
-        "limits": evolve(DEFAULTS, frame_bytes=_number(name, value, FRAME_BYTES_HIGHEST, "bytes"))
-    },
+    "frame_bytes": lambda name, value: {"limits": _limits(_number(name, value, FRAME_BYTES_HIGHEST, "bytes"))},
     "resend_adds": lambda name, value: {name: _boolean(name, value)},
 }
 """The options of `Options` by the name of their parameter."""

@@ -21,8 +21,7 @@ collect garbage late keep thousands of returned answers open.
 
 from collections.abc import Iterator, Sequence
 from enum import IntEnum, auto
-
-from attrs import frozen
+from typing import NamedTuple
 
 from queueber.capnp.reader import capability_at, follow, single_segment
 from queueber.errors import Kind, LocalProtocolError, Overloaded, RemoteProtocolError
@@ -62,8 +61,7 @@ _AFTER_RETURN = [None, *[ANSWER_TRANSITIONS.get((state, AnswerInput.SEND_RETURN)
 _AFTER_FINISH = [None, *[ANSWER_TRANSITIONS.get((state, AnswerInput.RECEIVE_FINISH)) for state in AnswerState]]
 
 
-@frozen(eq=False)
-class HeldResults:
+class HeldResults(NamedTuple):
     """Results with capabilities, kept while the peer may call them."""
 
     content: bytes

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from queueber.capnp.reader import WORD
 from queueber.errors import Kind, Overloaded
-from queueber.limits import Limits
+from queueber.fixed_limits import ConnectionLimits
 from queueber.rpc import encoder
 from queueber.rpc.answers import Answers, AnswerState, HeldResults
 from queueber.rpc.events import Calls, Event, Finished, Released
@@ -26,7 +26,7 @@ class Callee:
 
     def __init__(
         self,
-        limits: Limits,
+        limits: ConnectionLimits,
         bootstrap: object | None,
         out: list[bytes],
         events: deque[Event],
@@ -155,7 +155,7 @@ class Callee:
             RemoteProtocolError: the peer holds fewer references.
         """
         export = self.exports.find(message.id)
-        if self.exports.release(export, message.count):
+        if self.exports.release(export, message.references):
             self._events.append(Released(export.object))
 
     def on_disembargo(self, message: Disembargo) -> None:

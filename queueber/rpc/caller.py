@@ -3,7 +3,7 @@
 from collections import deque
 
 from queueber.errors import LocalProtocolError, RemoteProtocolError
-from queueber.limits import Limits
+from queueber.fixed_limits import ConnectionLimits
 from queueber.rpc import encoder
 from queueber.rpc.events import Event, Returned
 from queueber.rpc.imports import Imports
@@ -14,7 +14,7 @@ from queueber.rpc.questions import Questions
 class Caller:
     """The questions and imports of one connection; appends messages to *out* and events to *events*."""
 
-    def __init__(self, limits: Limits, out: list[bytes], events: deque[Event]) -> None:
+    def __init__(self, limits: ConnectionLimits, out: list[bytes], events: deque[Event]) -> None:
         self._out = out
         self._events = events
         self.questions = Questions()

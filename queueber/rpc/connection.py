@@ -19,14 +19,12 @@ CLOSED is final.  The tables are not updated after it.
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
-
-from attrs import frozen
+from typing import Any, NamedTuple
 
 from queueber.capnp.framing import Framer
 from queueber.capnp.reader import Frame
 from queueber.errors import Kind, LocalProtocolError, RemoteProtocolError
-from queueber.limits import Limits
+from queueber.fixed_limits import ConnectionLimits
 from queueber.rpc import encoder
 from queueber.rpc.callee import Callee
 from queueber.rpc.caller import Caller
@@ -62,8 +60,7 @@ _OPTIONAL = frozenset({None, "unimplemented", "disembargo", "release", "abort"})
 """The kinds of our messages that a peer need not implement."""
 
 
-@frozen
-class ConnectionStats:
+class ConnectionStats(NamedTuple):
     """The current sizes of a connection's tables and buffer."""
 
     unanswered: int
@@ -85,7 +82,7 @@ class Connection:
     def __init__(
         self,
         *,
-        limits: Limits,
+        limits: ConnectionLimits,
         bootstrap: object | None = None,
         limit_hits: Counter[str] | None = None,
         templates: TemplateReaders | None = None,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from queueber.capnp.layout import layout
 from queueber.capnp.reader import EMPTY, Frame, StructAt, follow, slot_at, struct_at, struct_list_at, text_at
 from queueber.errors import RemoteProtocolError
-from queueber.limits import TRANSFORM_OPS_MAX
+from queueber.fixed_limits import TRANSFORM_OPS_MAX
 from queueber.rpc.messages import (
     NO_CONTENT,
     Abort,

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from attrs import define
-
 from queueber.rpc.messages import AnswerId, CallOutcome, Params, QuestionId
 
 
@@ -55,8 +53,7 @@ class Calls(NamedTuple):
         return self._replace(answers=answers, requests=requests, sizes=sizes)
 
 
-@define
-class Finished:
+class Finished(NamedTuple):
     """
     The peer wants no results of a call that has not been returned yet.
 
@@ -66,23 +63,20 @@ class Finished:
     answer: AnswerId
 
 
-@define(eq=False)
-class Released:
+class Released(NamedTuple):
     """The peer can no longer call *object*."""
 
     object: object
 
 
-@define(eq=False)
-class Returned:
+class Returned(NamedTuple):
     """A call of ours was returned.  Finish it in the end."""
 
     question: QuestionId
     outcome: CallOutcome
 
 
-@define
-class Aborted:
+class Aborted(NamedTuple):
     """The peer closed the connection.  This is the last event."""
 
     reason: str

@@ -16,27 +16,28 @@ table if and only if it has references or pins.
 
 from collections.abc import Iterator, Sequence
 
-from attrs import define
-
 from queueber.errors import Overloaded, RemoteProtocolError
 from queueber.rpc.id_table import IdTable
 from queueber.rpc.messages import ExportId
 from queueber.units import counted
 
 
-@define(eq=False)
 class Export:
     """One object that the peer can call."""
 
-    object: object
-    id: ExportId | None = None
-    """The export id; None while the peer holds no reference."""
+    __slots__ = ("id", "object", "pins", "references")
 
-    references: int = 0
-    """References the peer holds."""
+    def __init__(self, each: object) -> None:
+        """Export *each*, to which the peer holds no reference yet."""
+        self.object = each
+        self.id: ExportId | None = None
+        """The export id; None while the peer holds no reference."""
 
-    pins: int = 0
-    """Answers that hold it."""
+        self.references = 0
+        """References the peer holds."""
+
+        self.pins = 0
+        """Answers that hold it."""
 
     @property
     def gone(self) -> bool:

@@ -15,22 +15,22 @@ Invariant: `held` is at least 1 and at most `received`.
 
 from collections.abc import Iterator
 
-from attrs import define
-
 from queueber.errors import LocalProtocolError, RemoteProtocolError
 from queueber.rpc.messages import ImportId
 from queueber.units import counted
 
 
-@define(eq=False)
 class Import:
     """One object of the peer."""
 
-    received: int = 0
-    """References that the peer counts."""
+    __slots__ = ("held", "received")
 
-    held: int = 0
-    """References that were not dropped."""
+    def __init__(self) -> None:
+        self.received = 0
+        """References that the peer counts."""
+
+        self.held = 0
+        """References that were not dropped."""
 
 
 class Imports:

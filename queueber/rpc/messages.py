@@ -5,13 +5,11 @@ Each has the name of its struct in ``rpc.capnp``, whose comments explain it, and
 lacks the fields that Queueber does not use.  The types of ids are named from our
 side: the peer's question is our answer, its import is our export.
 
-The classes are not frozen, because each call makes one or two instances and
-freezing would triple that cost.  Treat them as immutable.
+Named tuples are equal to any other with the same fields, so tell messages apart
+by their type.
 """
 
-from typing import NewType, TypeAlias
-
-from attrs import define
+from typing import NamedTuple, NewType, TypeAlias
 
 from queueber.capnp.reader import WORD, Frame, single_segment
 
@@ -28,7 +26,6 @@ ImportId = NewType("ImportId", int)
 """A capability that the peer hosts."""
 
 
-@define(eq=False)
 class Params:
     """
     The parameters or results of a call, still encoded: pass them to one of the `read_…` functions.
@@ -36,13 +33,17 @@ class Params:
     They keep the bytes of their whole read in memory, so do not keep them.
     """
 
-    frame: Frame
-    at: int
-    """The word with the pointer to the content."""
+    __slots__ = ("at", "end", "frame", "start")
 
-    start: int
-    end: int
-    """The bounds of the segment of that word."""
+    def __init__(self, frame: Frame, at: int, start: int, end: int) -> None:
+        """Describe what the pointer at the word *at* of *frame* leads to."""
+        self.frame = frame
+        self.at = at
+        """The word with the pointer to the content."""
+
+        self.start = start
+        self.end = end
+        """The bounds of the segment of that word."""
 
     @property
     def frame_bytes(self) -> int:
@@ -55,15 +56,13 @@ NO_CONTENT = Params(single_segment(bytes(WORD)), 0, 0, 1)
 """Params whose content is a null pointer."""
 
 
-@define
-class ImportedCap:
+class ImportedCap(NamedTuple):
     """A capability that the peer hosts, as the target of a call of ours."""
 
     id: ImportId
 
 
-@define
-class PromisedAnswer:
+class PromisedAnswer(NamedTuple):
     """A capability in the results of a call, which may not have been returned yet."""
 
     question: int
@@ -77,23 +76,20 @@ Target: TypeAlias = ImportedCap | PromisedAnswer
 """The possible targets of a call of ours."""
 
 
-@define
-class UnimplementedMessage:
+class UnimplementedMessage(NamedTuple):
     """The peer does not implement a message of ours."""
 
     message: str | None
     """The kind of that message; None for a kind that is unknown here too, or if the message has none."""
 
 
-@define
-class Abort:
+class Abort(NamedTuple):
     """The peer closes the connection."""
 
     reason: str
 
 
-@define
-class Bootstrap:
+class Bootstrap(NamedTuple):
     """The peer asks for the bootstrap object."""
 
     question: AnswerId
@@ -101,8 +97,7 @@ class Bootstrap:
     """Whether the deprecated field with an object's name is set."""
 
 
-@define(eq=False)
-class Call:
+class Call(NamedTuple):
     """The peer calls a method."""
 
     question: AnswerId
@@ -116,8 +111,7 @@ class Call:
     """Whether the results are to be sent in the Return, as usual."""
 
 
-@define(eq=False)
-class Results:
+class Results(NamedTuple):
     """The results of a call of ours."""
 
     content: Params
@@ -125,8 +119,7 @@ class Results:
     """The imports to which the capability pointers in the content are indices; None for one that we cannot use."""
 
 
-@define
-class RemoteException:
+class RemoteException(NamedTuple):
     """The outcome of a call of ours that failed."""
 
     reason: str
@@ -134,16 +127,18 @@ class RemoteException:
     """A `queueber.errors.Kind`, or a number that is unknown here."""
 
 
-@define
-class Canceled:
+class Canceled(NamedTuple):
     """The outcome of a call of ours that ended early because we finished it."""
+
+    def __bool__(self) -> bool:
+        """Return True, which other empty tuples do not."""
+        return True
 
 
 CallOutcome: TypeAlias = Results | RemoteException | Canceled
 
 
-@define
-class Return:
+class Return(NamedTuple):
     """The peer returns a call of ours."""
 
     answer: QuestionId
@@ -153,24 +148,21 @@ class Return:
     finish_needed: bool
 
 
-@define
-class Finish:
+class Finish(NamedTuple):
     """The peer no longer needs an answer."""
 
     question: AnswerId
     release_result_caps: bool
 
 
-@define
-class Release:
+class Release(NamedTuple):
     """The peer drops references to an export."""
 
     id: ExportId
-    count: int
+    references: int
 
 
-@define
-class Resolve:
+class Resolve(NamedTuple):
     """A promise that the peer hosts was resolved."""
 
     promise: ImportId
@@ -178,16 +170,14 @@ class Resolve:
     """The capability it resolved to, with a reference, if the peer hosts that."""
 
 
-@define
-class Disembargo:
+class Disembargo(NamedTuple):
     """The peer asks for an echo once earlier calls have reached their object."""
 
     target: ExportId | PromisedAnswer | None
     embargo: int
 
 
-@define
-class Unknown:
+class Unknown(NamedTuple):
     """A message to which Unimplemented is the reply."""
 
     which: int

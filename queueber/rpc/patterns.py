@@ -16,8 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from struct import Struct
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from attrs import define
-
 from queueber.capnp.builder import LIST_COUNT_SHIFT, STRUCT_LIST
 from queueber.capnp.layout import layout
 from queueber.capnp.reader import WORD, Frame
@@ -34,8 +32,7 @@ _NO_FIELDS: Final = Struct("")
 _NO_ANSWER: Final = AnswerId(-1)
 
 
-@define(eq=False)
-class Template:
+class Template(NamedTuple):
     """
     How to read the parameters of calls that differ only in a few fields from one that was read in full.
 
@@ -112,8 +109,7 @@ class FrameLayout(NamedTuple):
     """That pointer for an empty tail."""
 
 
-@define(eq=False)
-class Pattern:
+class Pattern(NamedTuple):
     """A template together with the rest of the frame."""
 
     layout: FrameLayout

@@ -18,8 +18,6 @@ Return says that no Finish is needed: then none is sent.
 from collections.abc import Iterator, Sequence
 from enum import IntEnum, auto
 
-from attrs import define
-
 from queueber.errors import LocalProtocolError, RemoteProtocolError
 from queueber.rpc.id_table import IdTable
 from queueber.rpc.messages import ImportId, QuestionId
@@ -49,21 +47,23 @@ QUESTION_TRANSITIONS: dict[tuple[QuestionState, QuestionInput], QuestionState | 
 """The next state for each input; None removes the question.  Any other pair is an error of the sender."""
 
 
-@define(eq=False)
 class Question:
     """One call of ours."""
 
-    state: QuestionState | None = QuestionState.WAITING
-    """None once the question is removed."""
+    __slots__ = ("capabilities", "finish_needed", "report", "state")
 
-    report: bool = False
-    """Whether its Return is an event even after Finish."""
+    def __init__(self) -> None:
+        self.state: QuestionState | None = QuestionState.WAITING
+        """None once the question is removed."""
 
-    capabilities: Sequence[ImportId] = ()
-    """The imports that came with its results."""
+        self.report = False
+        """Whether its Return is an event even after Finish."""
 
-    finish_needed: bool = True
-    """Whether the peer keeps the results until we send Finish."""
+        self.capabilities: Sequence[ImportId] = ()
+        """The imports that came with its results."""
+
+        self.finish_needed = True
+        """Whether the peer keeps the results until we send Finish."""
 
 
 class Questions:

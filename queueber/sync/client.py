@@ -13,7 +13,7 @@ from queueber.client_core.broker_calls import BrokerCalls
 from queueber.client_core.options import Tls
 from queueber.client_core.queue_calls import GRACE_MS_DEFAULT, LEASE_MS_DEFAULT, SessionRef, checked_name
 from queueber.client_core.url import target_of
-from queueber.limits import LISTED_MAX, Limits
+from queueber.fixed_limits import LISTED_MAX
 from queueber.sync.connector import Connector
 from queueber.sync.items import Batch
 from queueber.sync.queue import Queue
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from queueber.api.control_types import Listed, QueueSummary
+    from queueber.limits import Limits
     from queueber.sync.admin import Admin
     from queueber.sync.control import QueueControl
     from queueber.sync.session import Session

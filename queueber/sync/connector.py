@@ -24,7 +24,7 @@ from queueber.client_core.errors import NotConnected
 from queueber.client_core.held_leases import HeldLeases
 from queueber.client_core.reconnect import link_of
 from queueber.client_core.url import Target
-from queueber.limits import ID_BYTES
+from queueber.fixed_limits import ID_BYTES
 from queueber.sync.io_thread import IoThread
 from queueber.sync.pending import Pending
 

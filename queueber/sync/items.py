@@ -9,9 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from attrs import define, field, frozen
-
-from queueber.api import Action, Outcome, Settled, SettleResponse
+from queueber.api import Action, DeliveryFacts, Outcome, PolledItem, Settled, SettleResponse
 from queueber.client_core.calls import Call
 from queueber.client_core.delivery import EXIT_MS, Delivered, DeliveredBatch, exit_for, lease_lost, note
 from queueber.client_core.errors import NotConnected
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@define(eq=False, repr=False)
 class Item(Delivered):
     """
     One delivered item, with methods to settle it.
@@ -39,8 +36,15 @@ class Item(Delivered):
     has ended, success raises `LeaseLost`.  The end of the block takes at most 10 s.
     """
 
-    _connector: Connector = field(kw_only=True, repr=False)
-    _calls: QueueCalls[Batch] = field(kw_only=True, repr=False)
+    __slots__ = ("_calls", "_connector")
+
+    def __init__(
+        self, polled: PolledItem, lease: bytes, facts: DeliveryFacts, *, connector: Connector, calls: QueueCalls[Batch]
+    ) -> None:
+        """Created by a poll."""
+        super().__init__(polled, lease, facts)
+        self._connector = connector
+        self._calls = calls
 
     def remove(self, *, timeout_ms: int | None = None) -> bool:
         """Remove the item; the result is False if its lease has ended."""
@@ -113,7 +117,6 @@ class Item(Delivered):
                 note(error, lease_lost(self))
 
 
-@frozen
 class Batch(DeliveredBatch[Item]):
     """
     The result of one poll: items under one lease, or none.
@@ -121,6 +124,8 @@ class Batch(DeliveredBatch[Item]):
     As a context manager it is its only item, or None without items.  Entering a batch of several items raises
     `InvalidRequest`: enter each of its items.
     """
+
+    __slots__ = ()
 
     def __enter__(self) -> Item | None:
         return self.only()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from queueber.client_core.calls import Call
 
 if TYPE_CHECKING:
-    from queueber.client_core.connection import PendingCall
+    from queueber.client_core.calls import PendingCall
     from queueber.sync.timers import Timer
 
 T = TypeVar("T")

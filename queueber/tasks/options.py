@@ -10,7 +10,7 @@ from queueber.client_core.arguments import flag, instance, integer, text, utf_8,
 from queueber.client_core.items import new_item
 from queueber.client_core.queue_calls import checked_name
 from queueber.errors import InvalidRequest, too_large
-from queueber.limits import DEDUP_KEY_BYTES_MAX
+from queueber.fixed_limits import DEDUP_KEY_BYTES_MAX
 from queueber.units import MS_PER_SECOND, SpanMs
 from queueber.values import NewItem
 from queueber.worker.verdicts import checked_seconds, span_of

@@ -23,7 +23,7 @@ from typing import Final
 from attrs import define, field, frozen
 
 from queueber.errors import InvalidRequest
-from queueber.limits import DEDUP_KEY_BYTES_MAX, ID_BYTES
+from queueber.fixed_limits import DEDUP_KEY_BYTES_MAX, ID_BYTES
 from queueber.tasks.periodic import Timing
 from queueber.units import MINUTE, MS_PER_SECOND, SpanMs, WallMs
 

@@ -20,7 +20,7 @@ from twisted.internet.defer import CancelledError
 
 from queueber import sync
 from queueber.errors import InvalidRequest
-from queueber.limits import POLL_ANY_QUEUES_MAX
+from queueber.fixed_limits import POLL_ANY_QUEUES_MAX
 from queueber.units import HOUR
 from queueber.values import Outcome, Settlement
 from queueber.worker.items import WorkItem

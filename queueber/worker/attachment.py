@@ -24,7 +24,7 @@ from attrs import frozen
 from queueber.client_core.connection import ClientConnection
 from queueber.client_core.kept_session import KeptSession, SessionState
 from queueber.errors import InvalidRequest, Kind, QueueberError, Unimplemented
-from queueber.limits import ID_BYTES
+from queueber.fixed_limits import ID_BYTES
 from queueber.sync.io_thread import IoThread
 from queueber.units import MS_PER_SECOND, SpanMs
 from queueber.worker.connection_watch import ConnectionState, ConnectionWatch

@@ -16,7 +16,7 @@ from enum import Enum, auto
 from time import monotonic
 from typing import Final
 
-from queueber.client_core.connection import PendingCall
+from queueber.client_core.calls import PendingCall
 from queueber.client_core.errors import NotConnected
 from queueber.errors import QueueberError
 from queueber.sync.io_thread import IoThread

@@ -13,11 +13,10 @@ from functools import partial
 from time import monotonic
 from typing import Any, ParamSpec
 
-from queueber.client_core.calls import Call
-from queueber.client_core.connection import PendingCall
+from queueber.client_core.calls import Call, PendingCall
 from queueber.client_core.reconnect import random_fraction
 from queueber.errors import InvalidRequest, Kind, Overloaded, QueueberError
-from queueber.limits import SETTLEMENTS_MAX
+from queueber.fixed_limits import SETTLEMENTS_MAX
 from queueber.sync.connector import Connector
 from queueber.sync.io_thread import IoThread
 from queueber.sync.timers import Timer

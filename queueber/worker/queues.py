@@ -10,7 +10,7 @@ from queueber.client_core.queue_calls import checked_name
 from queueber.client_core.routes import Place
 from queueber.client_core.url import Target, target_of
 from queueber.errors import InvalidRequest
-from queueber.limits import POLL_ANY_QUEUES_MAX, WEIGHT_MAX
+from queueber.fixed_limits import POLL_ANY_QUEUES_MAX, WEIGHT_MAX
 from queueber.values import DEFAULT_QUEUE
 from queueber.worker.source import Source
 

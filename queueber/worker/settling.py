@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from attrs import define
 
 from queueber.errors import InvalidRequest, Overloaded, QueueberError
-from queueber.limits import SETTLEMENTS_MAX
+from queueber.fixed_limits import SETTLEMENTS_MAX
 from queueber.units import SpanMs
 from queueber.values import Action, Outcome, Settled, Settlement, id_text
 from queueber.worker.actions import AnyAction, Log, Settle, TakenItem

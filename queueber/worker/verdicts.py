@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Final, NamedTuple
 
 from queueber.errors import InvalidRequest
-from queueber.limits import ERROR_BYTES_MAX
+from queueber.fixed_limits import ERROR_BYTES_MAX
 from queueber.units import MS_PER_SECOND, YEAR, SpanMs
 from queueber.values import Action, AddTo
 

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
-from attrs import evolve
-
 from queueber.client_core.address import PORT_MAX
 from queueber.client_core.arguments import identifier
 from queueber.client_core.errors import NotConnected
@@ -303,7 +301,8 @@ class Worker:
             enable_loggers()
             try:
                 # Its calls wait as long as there is no connection, and have no time limit.
-                connector = Connector(evolve(target, options=evolve(target.options, attempts=None, timeout_ms=None)))
+                options = target.options.replace(attempts=None, timeout_ms=None)
+                connector = Connector(target._replace(options=options))
                 self._probes.show()
             except InvalidRequest:
                 self._probes.close()

@@ -10,7 +10,8 @@ from queueber.capnp.builder import structs_body
 from queueber.capnp.layout import layout
 from queueber.capnp.reader import single_segment, struct_at
 from queueber.errors import InvalidRequest, RemoteProtocolError
-from queueber.limits import HEADER_BYTES_MAX, HEADER_NAME_BYTES_MAX, Limits
+from queueber.fixed_limits import HEADER_BYTES_MAX, HEADER_NAME_BYTES_MAX
+from queueber.limits import Limits
 from queueber.units import SpanMs
 from queueber.values import ItemOptions, NewItem
 from tests.support.examples import examples

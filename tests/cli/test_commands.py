@@ -16,7 +16,7 @@ from queueber.cli.commands import EXIT_EMPTY
 from queueber.cli.server_options import SERVER_OPTIONS
 from queueber.client import Batch, PolledItem, Tls
 from queueber.errors import InvalidRequest
-from queueber.limits import FRAME_BYTES_MAX
+from queueber.fixed_limits import FRAME_BYTES_MAX
 from queueber.server.config.settings import OPTIONS
 from queueber.server.config.sources import CLIENT_VARIABLES, read_environment
 

@@ -11,7 +11,7 @@ import pytest
 from queueber.api import DeliveryFacts, PolledItem
 from queueber.cli import work_command
 from queueber.cli.work_command import CommandHandler, Tail, ended, environment, error_of, judge
-from queueber.limits import ERROR_BYTES_MAX
+from queueber.fixed_limits import ERROR_BYTES_MAX
 from queueber.values import Action
 from queueber.worker import WorkItem
 

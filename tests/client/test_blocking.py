@@ -15,8 +15,9 @@ from queueber import api, rpc
 from queueber.client import Batch, CallTimedOut, Client, NotConnected, OutcomeUnknown
 from queueber.client.blocking import BlockingConnector, NoAnswer, run_blocking
 from queueber.client_core.address import TcpAddress, UnixAddress, socket_address
-from queueber.client_core.arguments import CALL_OVERHEAD_BYTES, FRAME_BYTES_LOWEST
+from queueber.client_core.arguments import CALL_OVERHEAD_BYTES
 from queueber.errors import InvalidRequest, Overloaded, Unimplemented
+from queueber.fixed_limits import FRAME_BYTES_LOWEST
 from queueber.limits import DEFAULTS
 from queueber.transport.keepalive import KEEPALIVE_IDLE_SECONDS
 

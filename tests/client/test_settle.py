@@ -1,7 +1,6 @@
 """Items with options, settlements, dead items, sessions and polls of several queues: requests and results."""
 
 import pytest
-from attrs import evolve
 
 from queueber import api
 from queueber.api import control
@@ -49,7 +48,7 @@ def test_a_poll_with_a_session_gives_a_session_lease_and_facts(network, client, 
     call = exchanged(network, api.QUEUE_INTERFACE_ID, api.POLL, api.write_poll_responses([response])[0])
     assert api.read_poll_request(call.params) == api.PollRequest(0, 1, None, False, SESSION)
     batch = success(polling)
-    assert evolve(batch, items=()) == Batch((), LEASE, 0, session=True, facts=(FACTS,))
+    assert batch == Batch(batch.items, LEASE, 0, session=True, facts=(FACTS,))
     assert [(each.polled, each.lease, each.facts) for each in batch] == [
         (items[0], LEASE, FACTS),
         (items[1], LEASE, DeliveryFacts()),
@@ -65,7 +64,8 @@ def test_a_server_that_does_not_know_sessions_gives_a_lease_with_a_deadline(netw
     _, request = api.requests.structs_of(call.params)
     poll = api.requests.layout("PollRequest").values(call.params.frame, request)
     assert (poll["leaseValidityMs"], poll["leaseValiditySecs"]) == (1_500, 2)
-    assert evolve(success(polling), items=()) == Batch((), LEASE, 9_000, session=False)
+    batch = success(polling)
+    assert batch == Batch(batch.items, LEASE, 9_000, session=False)
 
 
 def test_entries_are_settled_in_order_with_adds(network, client, success):
@@ -194,7 +194,7 @@ def test_several_queues_are_polled(network, client, success, queues, sent):
         sent, True, api.PollRequest(10, 3, 20, False)
     )
     name, batch = success(polling)
-    assert (name, evolve(batch, items=())) == ("jobs", Batch((), LEASE, 9))
+    assert (name, batch) == ("jobs", Batch(batch.items, LEASE, 9))
     (item,) = batch
     assert item.polled == poll.items[0]
     removing = item.remove()

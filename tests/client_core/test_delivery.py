@@ -7,7 +7,7 @@ import pytest
 from queueber.api import Action, DeliveryFacts, PolledItem, PollResponse
 from queueber.client_core.delivery import Delivered, DeliveredBatch, exit_for, items_of, lease_lost, text_of
 from queueber.errors import InvalidRequest
-from queueber.limits import ERROR_BYTES_MAX
+from queueber.fixed_limits import ERROR_BYTES_MAX
 from queueber.values import Death, DeathReason
 
 ID, LEASE = bytes(range(16)), b"l" * 16

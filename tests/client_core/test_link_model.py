@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from queueber import api, rpc
-from queueber.client_core.connection import PendingState
+from queueber.client_core.calls import PendingState
 from queueber.client_core.errors import NotConnected
 from queueber.client_core.queue_calls import QueueCalls
 from queueber.client_core.reconnect import Link

@@ -77,7 +77,7 @@ def test_options_are_parameters_and_arguments_count_first():
     )
     assert target_of(url) == Target(TcpAddress("host", 7), "queueber+tls://host:7/mail", "mail", options)
     given = target_of(url, timeout_ms=1, attempts=None, resend_adds=False, tls=Tls(ca="other"))
-    assert given.options == evolve(options, timeout_ms=1, resend_adds=False, tls=Tls(ca="other"))
+    assert given.options == options.replace(timeout_ms=1, resend_adds=False, tls=Tls(ca="other"))
     certificates = target_of("queueber+tls://host?certificate=c.pem&key=k.pem").options.tls
     assert certificates == Tls(certificate="c.pem", key="k.pem")
 

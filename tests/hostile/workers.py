@@ -7,7 +7,7 @@ from queueber import api, rpc
 from queueber.api import control
 from queueber.api import control_types as types
 from queueber.errors import Kind
-from queueber.limits import HEADER_BYTES_MAX, HEADERS_MAX, SETTLEMENTS_MAX
+from queueber.fixed_limits import HEADER_BYTES_MAX, HEADERS_MAX, SETTLEMENTS_MAX
 from queueber.units import SpanMs
 from tests.hostile.arena import limits
 from tests.hostile.attack import OPTIONS, REPLIES, SHORT_TIMEOUTS, attack, turns

@@ -5,7 +5,7 @@ import pytest
 from queueber.capnp.builder import Body, segment, struct_body
 from queueber.capnp.layout import layout
 from queueber.errors import RemoteProtocolError
-from queueber.limits import TRANSFORM_OPS_MAX
+from queueber.fixed_limits import TRANSFORM_OPS_MAX
 from queueber.rpc.decoder import REASON_BYTES_MAX, decode
 from queueber.rpc.messages import (
     Abort,

@@ -11,7 +11,8 @@ from queueber.api import control_types
 from queueber.api.control import read_control_response, write_control_request
 from queueber.broker.session_table import ENDED_MAX
 from queueber.errors import Kind
-from queueber.limits import DEFAULTS, HEADER_BYTES_MAX, HEADERS_MAX, SETTLEMENTS_MAX
+from queueber.fixed_limits import HEADER_BYTES_MAX, HEADERS_MAX, SETTLEMENTS_MAX
+from queueber.limits import DEFAULTS
 from queueber.server.net.states import ConnectionState
 from queueber.units import SpanMs
 from queueber.values import Action, ItemOptions, NewItem, Outcome, Settlement

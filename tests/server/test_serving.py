@@ -1,7 +1,6 @@
 """The order of a call: decide, commit, send the reply.  Each test checks what a peer receives, and when."""
 
 import pytest
-from attrs import asdict
 from twisted.internet.error import ConnectionDone
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.python.failure import Failure
@@ -47,7 +46,7 @@ def test_the_limits_in_force_are_answered_at_once(server):
     asked = peer.connection.call(root, api.BROKER_INTERFACE_ID, api.LIMITS, api.write_limits_request())
     peer.send()
 
-    found = asdict(api.read_limits_response(peer.receive()[asked]))
+    found = api.read_limits_response(peer.receive()[asked])._asdict()
     assert found == {name: getattr(server.limits, name) for name in found}
     assert found["frame_bytes"] == DEFAULTS.frame_bytes
     assert server.handlers.stats.begun["limits"] == 1

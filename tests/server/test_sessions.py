@@ -6,7 +6,8 @@ from queueber import api
 from queueber.broker import sessions
 from queueber.broker.leases import FOREVER
 from queueber.errors import Kind
-from queueber.limits import ATTACH_BYTES, DEFAULTS
+from queueber.fixed_limits import ATTACH_BYTES
+from queueber.limits import DEFAULTS
 from queueber.server.net.states import ConnectionState
 from queueber.server.net.timeouts import CHECK_SECONDS
 from tests.server.conftest import Server

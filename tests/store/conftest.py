@@ -23,7 +23,7 @@ from queueber.broker.model import (
     TimeMark,
 )
 from queueber.broker.storage import PutItems, PutLease, PutQueue, Store
-from queueber.limits import ID_BYTES
+from queueber.fixed_limits import ID_BYTES
 from queueber.store import Durability, Encoding, MemoryStore, RocksStore, open_store
 from queueber.store.rows.kv_store import KeyValueStore
 from queueber.units import WallMs

@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from attrs import evolve
 from encoded_rows import encoded, item_value
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +22,7 @@ from queueber.broker.model import (
 )
 from queueber.broker.storage import DeleteItem, DeleteLease, PutItems, PutLease, PutQueue
 from queueber.capnp.builder import data_body, segment, struct_body
-from queueber.capnp.layout import layout
+from queueber.capnp.layout import earlier_layout, layout
 from queueber.errors import StorageError
 from queueber.store import Encoding
 from queueber.store.rows import records, state_records
@@ -166,7 +165,7 @@ def entries(*keys):
 
 def first_version(name, data_words):
     """Return the layout that the struct had in format 1, with one pointer."""
-    return evolve(layout(name), data_words=data_words, pointers=1)
+    return earlier_layout(name, data_words=data_words, pointers=1)
 
 
 def item_struct(item):
@@ -184,7 +183,7 @@ def lease_struct(record):
     }
     if record.session or record.grace:
         return layout("LeaseRecord").build(session=record.session, graceMs=record.grace, **fields)
-    return evolve(layout("LeaseRecord"), data_words=3, pointers=2).build(**fields)
+    return earlier_layout("LeaseRecord", data_words=3, pointers=2).build(**fields)
 
 
 def place(queue, key):
@@ -262,7 +261,7 @@ def test_a_lease_of_another_form_is_read(lease, record):
 
 def test_a_queue_of_format_1_is_read():
     row = queue_key(1)
-    old = evolve(layout("QueueRecord"), data_words=2).build(name=b"mail", added=7, removed=2, floor=entries(LOWEST))
+    old = earlier_layout("QueueRecord", data_words=2).build(name=b"mail", added=7, removed=2, floor=entries(LOWEST))
     assert state_records.decode_queue(row, records.encode_row(row, old)) == QueueRecord(1, "mail", 7, 2, LOWEST)
 
 
@@ -277,10 +276,9 @@ def test_a_time_mark_is_read_back(mark, encoding):
 
 
 def test_a_time_mark_is_readable_by_versions_without_the_wall_clock():
-    now = layout("TimeMark")
-    known = [each for each in now.fields if each.name != "wallMs"]
+    known = [each for each in layout("TimeMark").fields if each.name != "wallMs"]
     _, value = records.encode_writes([], TimeMark(b"b" * 16, 5, 6, 7), Encoding.UNPACKED)[0]
-    fields = records.decode_row(TIME_KEY, value, evolve(now, data_words=2, fields=known))
+    fields = records.decode_row(TIME_KEY, value, earlier_layout("TimeMark", data_words=2, fields=known))
     assert fields == {"bootId": b"b" * 16, "bootTimeMs": 5, "queueTimeMs": 6}
 
 

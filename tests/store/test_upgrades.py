@@ -5,12 +5,11 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from attrs import evolve
 from rows_in_memory import RowsInMemory
 
 from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord
 from queueber.broker.storage import PutItems, PutLease, PutQueue
-from queueber.capnp.layout import layout
+from queueber.capnp.layout import earlier_layout
 from queueber.errors import Passing, Stopping
 from queueber.store import Encoding, open_store
 from queueber.store.datadir.database import open_database
@@ -62,7 +61,7 @@ def first_format(writes, mark) -> dict[bytes, bytes]:
         if isinstance(write, PutQueue):
             number, name, added, removed, floor, *_ = write.record
             fields = {"added": added, "removed": removed, "floor": floor.due.to_bytes(8, "big") + floor.id}
-            struct = evolve(layout("QueueRecord"), data_words=2).build(name=name.encode(), **fields)
+            struct = earlier_layout("QueueRecord", data_words=2).build(name=name.encode(), **fields)
             rows[queue_key(number)] = encode_row(queue_key(number), struct)
     return rows
 

@@ -19,7 +19,7 @@ from queueber.broker.storage import (
     RequestId,
 )
 from queueber.errors import Passing, StorageError
-from queueber.limits import ID_BYTES
+from queueber.fixed_limits import ID_BYTES
 from queueber.plyvel import DB, CorruptionError
 from queueber.store import Encoding, verify
 from queueber.store.datadir.database import open_database

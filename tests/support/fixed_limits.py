@@ -2,7 +2,7 @@
 
 from attrs import frozen
 
-from queueber.limits import (
+from queueber.fixed_limits import (
     DEDUP_KEY_BYTES_MAX,
     ERROR_BYTES_MAX,
     HEADER_BYTES_MAX,
@@ -17,8 +17,8 @@ from queueber.limits import (
     SETTLEMENTS_MAX,
     TRANSFORM_OPS_MAX,
     WEIGHT_MAX,
-    Consequence,
 )
+from queueber.limits import Consequence
 from queueber.units import Unit, quantity
 
 

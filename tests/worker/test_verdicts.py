@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queueber.errors import InvalidRequest
-from queueber.limits import ERROR_BYTES_MAX
+from queueber.fixed_limits import ERROR_BYTES_MAX
 from queueber.values import Action, AddTo
 from queueber.worker.verdicts import (
     REMOVE,

@@ -13,7 +13,7 @@ from queueber.broker.model import Facts
 from queueber.broker.settings import QueueConfig
 from queueber.broker.stats import Bounds
 from queueber.errors import InvalidRequest
-from queueber.limits import ID_BYTES
+from queueber.fixed_limits import ID_BYTES
 from queueber.units import WallMs
 from queueber.values import ItemState
 

@@ -16,7 +16,7 @@ from zope.interface import implementer
 from queueber import rpc
 from queueber.broker import Peer, Waiter
 from queueber.errors import Kind, RemoteProtocolError
-from queueber.limits import DEFAULTS
+from queueber.fixed_limits import CONNECTION
 from queueber.server.net.context import ServerContext
 from queueber.server.net.inbound_buffer import InboundBuffer
 from queueber.server.net.listeners import address_text
@@ -33,7 +33,7 @@ TABLES_CHECKED_BYTES: Final = 4 * KIB
 
 _CLOSING: Final = "Closing the connection of {peer}: {why}"
 
-_CLOSED: Final = rpc.Connection(limits=DEFAULTS)
+_CLOSED: Final = rpc.Connection(limits=CONNECTION)
 """Replaces the RPC state of every lost connection: it drops all replies."""
 _CLOSED.end()
 
@@ -52,7 +52,7 @@ class RpcProtocol(Protocol):
         self.host, self.address = host, ""
         self._on_handshake = on_handshake
         self._connection = rpc.Connection(
-            limits=server.limits,
+            limits=server.limits.connection,
             bootstrap=server.handlers.root,
             limit_hits=server.connections.limit_hits,
             templates=server.templates,

@@ -27,7 +27,7 @@ from attrs import define, field
 from queueber.broker.model import NO_QUEUE, Key, LeaseRecord, QueueNumber, QueueRecord, off_time
 from queueber.broker.storage import Ended
 from queueber.errors import Passing, QueueberError, StorageError
-from queueber.limits import ID_BYTES, QUEUE_NAME_BYTES_MAX
+from queueber.fixed_limits import ID_BYTES, QUEUE_NAME_BYTES_MAX
 from queueber.plyvel import prefix_successor
 from queueber.store.datadir.copying import ProgressCallback, no_progress, read_only_view
 from queueber.store.datadir.directory import DATABASE, SYNCED, locked_shared

@@ -12,7 +12,7 @@ from typing import Final
 from queueber.broker.model import TIME_BYTES, ItemId, Key, LeaseId, QueueNumber
 from queueber.broker.storage import Digest, Ended, RequestId
 from queueber.errors import Damaged
-from queueber.limits import ID_BYTES
+from queueber.fixed_limits import ID_BYTES
 from queueber.units import WallMs
 
 DEDUP_TABLE: Final = b"d"

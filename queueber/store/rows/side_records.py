@@ -28,7 +28,7 @@ from queueber.broker.storage import (
     SettingValue,
 )
 from queueber.errors import RemoteProtocolError
-from queueber.limits import ID_BYTES
+from queueber.fixed_limits import ID_BYTES
 from queueber.store.rows.engine_port import KeyWrite
 from queueber.store.rows.keys import (
     NUMBERS_KEY,
