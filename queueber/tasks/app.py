@@ -11,7 +11,7 @@ from queueber.client_core.arguments import elements, text
 from queueber.client_core.queue_calls import checked_name
 from queueber.client_core.url import target_of
 from queueber.errors import InvalidRequest
-from queueber.tasks.connections import Connections
+from queueber.tasks.connections import AppConnections
 from queueber.tasks.many import AioApp, TxApp, checked_calls, with_context
 from queueber.tasks.options import (
     PRIORITIES,
@@ -29,7 +29,7 @@ from queueber.tasks.options import (
 )
 from queueber.tasks.parameters import Parameters, is_coroutine_function
 from queueber.tasks.periodic import Cron, Every, checked_timing
-from queueber.tasks.running import Runner, media_type
+from queueber.tasks.running import TaskRunner, media_type
 from queueber.tasks.schedule import AHEAD_MS, CATCH_UP_MS, Firing, Schedule
 from queueber.tasks.scheduler import ClockSeconds, Scheduler, system_clock
 from queueber.tasks.serializer import JsonSerializer, Serializer, checked_serializer
@@ -88,10 +88,10 @@ class Tasks:
         writes = checked_serializer("serializer", JsonSerializer() if serializer is None else serializer)
         others = elements("also_reads", also_reads, "a list of serializers")
         reads = [checked_serializer(f"also_reads[{at}]", each) for at, each in enumerate(others)]
-        self.connections = Connections(url, writes, options)
+        self.connections = AppConnections(url, writes, options)
         self._specs: dict[str, Spec] = {}
         self._tasks: dict[str, Task[..., Any]] = {}
-        self._runner = Runner(self._specs, {media_type(each.content_type): each for each in (writes, *reads)})
+        self._runner = TaskRunner(self._specs, {media_type(each.content_type): each for each in (writes, *reads)})
 
     @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...

@@ -3,8 +3,8 @@ Codecs of classes with fields: dataclasses, attrs, named tuples, typed dictionar
 
 Objects become JSON objects by the names of their fields; the class itself is
 not written, the annotation names it.  So an instance of a subclass is refused:
-it would come back as the base class.  dataclasses and pydantic are only looked
-at if the program has imported them.
+it would come back as the base class.  dataclasses, attrs and pydantic are only
+looked at if the program has imported them.
 
 Models may write fields in ways of their own, and a class may have fields that
 its constructor does not take.  Both are made again when they are encoded, and
@@ -18,8 +18,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, NamedTuple, NewType, TypeVar, get_origin, get_type_hints, is_typeddict
-
-import attrs
 
 from queueber.tasks.codecs import Changing, Codec, Compile, Convert, Unfit, Unsupported, at_place, instance
 from queueber.tasks.container_codecs import builtin_codec
@@ -91,7 +89,8 @@ def _class_codec(kind: type, compiled: Compile) -> Codec:
         every = dataclasses.fields(kind)
         fields = [_Field(each.name, each.name) for each in every if each.init]
         return _object(kind, fields, compiled, [each.name for each in every if each.compare and not each.init])
-    if attrs.has(kind):
+    attrs = sys.modules.get("attr")  # which the package attrs imports
+    if attrs is not None and attrs.has(kind):
         found = [_Field(each.name, each.alias or each.name) for each in attrs.fields(kind) if each.init]
         return _object(kind, found, compiled, [each.name for each in attrs.fields(kind) if each.eq and not each.init])
     raise Unsupported(

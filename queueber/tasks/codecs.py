@@ -21,8 +21,6 @@ from types import NoneType
 from typing import Any, Final
 from uuid import UUID
 
-from attrs import define
-
 from queueber.units import US_PER_SECOND
 
 Convert = Callable[[Any], Any]
@@ -61,14 +59,16 @@ class Unsupported(Exception):
     """An annotation that has no form in JSON."""
 
 
-@define(eq=False)
 class Codec:
     """A pair of conversions.  Both raise `Unfit`."""
 
-    encode: Convert
-    decode: Convert
-    plain: type | None = None
-    """A type whose instances both return unchanged, though not those of its subclasses; None: there is none."""
+    __slots__ = ("decode", "encode", "plain")
+
+    def __init__(self, encode: Convert, decode: Convert, plain: type | None = None) -> None:
+        self.encode = encode
+        self.decode = decode
+        self.plain = plain
+        """A type whose instances both return unchanged, though not those of its subclasses; None: there is none."""
 
 
 Compile = Callable[[Any], Codec]

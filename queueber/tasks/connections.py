@@ -13,8 +13,6 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import define, field
-
 from queueber.client_core.address import TcpAddress
 from queueber.client_core.url import target_of
 from queueber.errors import InvalidRequest
@@ -49,29 +47,28 @@ def _server_of(url: str) -> tuple[str, int] | None:
     return (address.host, address.port) if isinstance(address, TcpAddress) else None
 
 
-@define(eq=False)
-class Connections:
+class AppConnections:
     """The clients of one app."""
 
-    url: str
-    serializer: Serializer
-    _options: Mapping[str, Any]
-    """Of `connect`."""
+    def __init__(self, url: str, serializer: Serializer, options: Mapping[str, Any]) -> None:
+        """Connect to *url* with *options* of `connect` when a client is first used."""
+        self.url = url
+        self.serializer = serializer
+        self._options = options
+        self.instead: Producer | None = None
+        """Takes all adds instead of the server, for tests."""
 
-    instead: Producer | None = field(default=None, init=False)
-    """Takes all adds instead of the server, for tests."""
+        self._sync: dict[None, sync.Client] = {}
+        """The blocking client, if there is one."""
 
-    _sync: dict[None, sync.Client] = field(factory=dict, init=False)
-    """The blocking client, if there is one."""
+        self._loops: dict[None, LoopClients] = {}
+        """Those of asyncio, if one was used."""
 
-    _loops: dict[None, LoopClients] = field(factory=dict, init=False)
-    """Those of asyncio, if one was used."""
+        self._reactor: Any = None
+        """That of `connect_twisted`, for the clients that follow a closed one."""
 
-    _reactor: Any = field(default=None, init=False)
-    """That of `connect_twisted`, for the clients that follow a closed one."""
-
-    _twisted: client.Client | None = field(default=None, init=False)
-    _twisted_slots: DeferredSemaphore | None = field(default=None, init=False)
+        self._twisted: client.Client | None = None
+        self._twisted_slots: DeferredSemaphore | None = None
 
     def context(self) -> Mapping[str, bytes]:
         """Return the headers that carry the context of the present trace; none without OpenTelemetry."""

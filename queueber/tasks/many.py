@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from attrs import frozen
-
 from queueber.client_core.arguments import elements, instance
 from queueber.client_core.items import with_headers
 from queueber.errors import InvalidRequest
-from queueber.tasks.connections import Connections
+from queueber.tasks.connections import AppConnections
 from queueber.tasks.task import Added, ToAdd
 
 if TYPE_CHECKING:
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 _WANTED = "calls, which the method call of a task returns"
 
 
-def checked_calls(connections: Connections, calls: Iterable[ToAdd]) -> list[ToAdd]:
+def checked_calls(connections: AppConnections, calls: Iterable[ToAdd]) -> list[ToAdd]:
     """
     Return *calls* as a list.
 
@@ -56,11 +54,11 @@ def with_context(calls: list[ToAdd], context: Mapping[str, bytes]) -> list[ToAdd
     return [call._replace(item=with_headers(call.item, context)) for call in calls]
 
 
-@frozen
 class AioApp:
     """`add_many` as a coroutine for asyncio."""
 
-    _connections: Connections
+    def __init__(self, connections: AppConnections) -> None:
+        self._connections = connections
 
     async def add_many(self, calls: Iterable[ToAdd]) -> list[Added]:
         """Add calls, as `Tasks.add_many` does, without blocking the loop."""
@@ -71,11 +69,11 @@ class AioApp:
             return await self._connections.add_many_aio(with_context(found, context))
 
 
-@frozen
 class TxApp:
     """`add_many` with a Deferred for Twisted."""
 
-    _connections: Connections
+    def __init__(self, connections: AppConnections) -> None:
+        self._connections = connections
 
     def add_many(self, calls: Iterable[ToAdd]) -> Deferred[list[Added]]:
         """Add calls, as `Tasks.add_many` does.  Errors of calls are raised, those of the server are in the Deferred."""

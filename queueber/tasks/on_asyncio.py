@@ -12,8 +12,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from attrs import define, field
-
 from queueber.errors import InvalidRequest
 from queueber.tasks.connections import AT_ONCE, added, items_of
 from queueber.tasks.scheduler import ADD_TIMEOUT_MS
@@ -21,22 +19,18 @@ from queueber.tasks.scheduler import ADD_TIMEOUT_MS
 if TYPE_CHECKING:
     from queueber import aio
     from queueber.api.control_types import SettingsInForce
-    from queueber.tasks.connections import Connections
+    from queueber.tasks.connections import AppConnections
     from queueber.tasks.task import Added, ToAdd
 
 
-@define(eq=False)
 class LoopClients:
     """The clients of the asyncio loops of a program, each closed with its loop."""
 
-    _connect: Callable[[], aio.Client]
-    _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, aio.Client] = field(factory=WeakKeyDictionary, init=False)
-    _closers: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncIterator[None]] = field(
-        factory=WeakKeyDictionary, init=False
-    )
-    _slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = field(
-        factory=WeakKeyDictionary, init=False
-    )
+    def __init__(self, connect: Callable[[], aio.Client]) -> None:
+        self._connect = connect
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, aio.Client] = WeakKeyDictionary()
+        self._closers: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncIterator[None]] = WeakKeyDictionary()
+        self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
     async def client(self) -> aio.Client:
         """Return the client of the running loop, which is closed when `asyncio.run` ends."""
@@ -98,13 +92,13 @@ class LoopClients:
             await found.close()
 
 
-@define(eq=False)
 class AsyncioFace:
     """The scheduler's means to add and to wait in the running loop."""
 
-    _connections: Connections
-    _loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop, init=False)
-    _event: asyncio.Event = field(factory=asyncio.Event, init=False)
+    def __init__(self, connections: AppConnections) -> None:
+        self._connections = connections
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
 
     async def add(self, call: ToAdd) -> object:
         """Add *call*."""

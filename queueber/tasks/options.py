@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, TypeAlias, get_args
-
-from attrs import evolve, field, frozen
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from queueber.client_core.arguments import flag, instance, integer, text, utf_8, wrong
 from queueber.client_core.items import new_item
@@ -94,8 +93,7 @@ def checked_point(name: str, value: datetime) -> int:
     return integer(name, int(value.timestamp() * 1_000), 1, (1 << 63) - 1, "ms since 1970")
 
 
-@frozen
-class Backoff:
+class Backoff(NamedTuple):
     """
     Waits after failures: *base* seconds, doubled with each failure up to *cap*; a random part of that is waited.
 
@@ -139,15 +137,14 @@ def checked_attempts(value: int | None) -> int | None:
     return None if value is None else integer("max_attempts", value, 1, ATTEMPTS_MAX, "attempts")
 
 
-@frozen(kw_only=True)
-class AddOptions:
+class AddOptions(NamedTuple):
     """The checked options of `Task.options`."""
 
     queue: str | None = None
     delay: SpanMs = NO_DELAY
     due_ms: int = 0
     expires_ms: int = 0
-    headers: Mapping[str, bytes] = field(factory=dict)
+    headers: Mapping[str, bytes] = MappingProxyType({})
     dedup_key: bytes = b""
     until_removed: bool = False
 
@@ -198,7 +195,7 @@ def checked_options(
         changes["until_removed"] = flag("until_removed", until_removed)
     if headers is not None:
         changes["headers"] = {**before.headers, **_headers(headers)}
-    found = evolve(before, **changes)
+    found = before._replace(**changes)
     if found.until_removed and not found.dedup_key:
         raise InvalidRequest("until_removed is given without a key; it has no effect without one")
     if 0 < found.expires_ms <= found.due_ms:

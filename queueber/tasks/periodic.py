@@ -10,9 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Protocol
-
-from attrs import frozen
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from queueber.errors import InvalidRequest
 from queueber.tasks.options import Seconds, checked_span
@@ -40,8 +38,7 @@ class Timing(Protocol):
         ...
 
 
-@frozen
-class Every:
+class Every(NamedTuple):
     """Fires at each multiple of *span* since the Unix epoch, in UTC: a day means midnight in UTC."""
 
     span: SpanMs
@@ -56,8 +53,7 @@ class Every:
         return found if found > after else None
 
 
-@frozen
-class Cron:
+class Cron(NamedTuple):
     """
     Fires when the clock of a time zone matches *expression*, five fields as in a crontab.
 

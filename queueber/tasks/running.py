@@ -43,7 +43,7 @@ def current_item() -> Any:  # noqa: ANN401
         raise LookupError("no item: this code was not called by a worker that runs a task") from None
 
 
-class Call(NamedTuple):
+class TaskCall(NamedTuple):
     """A task and the arguments that an item has for it."""
 
     spec: Spec
@@ -55,7 +55,7 @@ class Call(NamedTuple):
         return self.spec.function(*self.args, **self.kwargs)
 
 
-class Runner:
+class TaskRunner:
     """Runs the tasks of an app; `handle` and `handle_async` are handlers of a worker."""
 
     def __init__(self, tasks: Mapping[str, Spec], serializers: Mapping[str, Serializer]) -> None:
@@ -98,7 +98,7 @@ class Runner:
                 raise
             raise decision from why
 
-    def open(self, item: Any) -> Call:  # noqa: ANN401
+    def open(self, item: Any) -> TaskCall:  # noqa: ANN401
         """
         Return the call that *item* stands for.
 
@@ -117,7 +117,7 @@ class Runner:
             )
         return call
 
-    def _opened(self, item: Any) -> Call:  # noqa: ANN401
+    def _opened(self, item: Any) -> TaskCall:  # noqa: ANN401
         headers = dict(item.headers)
         found = self._found.get((headers.get(TASK_HEADER), headers.get(CONTENT_TYPE_HEADER)))
         spec, serializer = self._find(headers) if found is None else found
@@ -128,7 +128,7 @@ class Runner:
         except Exception as why:
             text = f"the contents for task {spec.name} cannot be decoded: {type(why).__name__}: {why}"
             raise Unrunnable(text) from why
-        return Call(spec, args, kwargs)
+        return TaskCall(spec, args, kwargs)
 
     def _find(self, headers: Mapping[str, Any]) -> tuple[Spec, Serializer]:
         """

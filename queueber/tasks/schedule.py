@@ -18,9 +18,7 @@ are sure to exist.  Of several such firings of a task only the last one is added
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final
-
-from attrs import define, field, frozen
+from typing import Final, NamedTuple
 
 from queueber.errors import InvalidRequest
 from queueber.fixed_limits import DEDUP_KEY_BYTES_MAX, ID_BYTES
@@ -44,8 +42,7 @@ RETRY_MS: Final = SpanMs(5 * MS_PER_SECOND)
 """The time between two tries to add a firing that could not be added."""
 
 
-@frozen
-class Firing:
+class Firing(NamedTuple):
     """One firing of a periodic task."""
 
     task: str
@@ -71,19 +68,20 @@ class Firing:
         return f"{self.task} at {datetime.fromtimestamp(self.at / MS_PER_SECOND, UTC).isoformat()}"
 
 
-@define(eq=False)
 class Schedule:
     """The firings to add, of all periodic tasks."""
 
-    _tasks: Mapping[tuple[str, str], Timing]
-    """The timing of each task, by its name and queue."""
+    def __init__(
+        self, tasks: Mapping[tuple[str, str], Timing], ahead: SpanMs = AHEAD_MS, catch_up: SpanMs = CATCH_UP_MS
+    ) -> None:
+        """*tasks* has the timing of each task, by its name and queue."""
+        self._tasks = tasks
+        self.ahead = ahead
+        self.catch_up = catch_up
+        self._covered: dict[str, WallMs] = {}
+        """For each task: the time up to which its firings have been found."""
 
-    ahead: SpanMs = AHEAD_MS
-    catch_up: SpanMs = CATCH_UP_MS
-    _covered: dict[str, WallMs] = field(factory=dict, init=False)
-    """For each task: the time up to which its firings have been found."""
-
-    _pending: list[Firing] = field(factory=list, init=False)
+        self._pending: list[Firing] = []
 
     def due(self, now: WallMs) -> Sequence[Firing]:
         """Return the firings to add now, those that could not be added before included, in the order of their times."""

@@ -17,11 +17,9 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
-from attrs import define, field
-
 from queueber.errors import Kind, QueueberError
 from queueber.process import enable_loggers
-from queueber.tasks.connections import Connections
+from queueber.tasks.connections import AppConnections
 from queueber.tasks.schedule import RETRY_MS, Firing, Schedule, check_window
 from queueber.tasks.task import ToAdd
 from queueber.units import MS_PER_SECOND, SpanMs, WallMs
@@ -61,7 +59,6 @@ class _Face(Protocol):
     def stop(self) -> None: ...
 
 
-@define(eq=False)
 class Scheduler:
     """
     Adds the firings of an app's periodic tasks; made by `Tasks.scheduler`.
@@ -72,16 +69,23 @@ class Scheduler:
     server are logged, and the add is tried again until it is too late.
     """
 
-    schedule: Schedule
-    _connections: Connections
-    _item: Callable[[Firing], ToAdd]
-    _queues: frozenset[str]
-    """The queues of the periodic tasks."""
-
-    _clock: ClockSeconds = system_clock
-    _face: _Face | None = field(default=None, init=False)
-    _thread: threading.Thread | None = field(default=None, init=False)
-    _stopped: bool = field(default=False, init=False)
+    def __init__(
+        self,
+        schedule: Schedule,
+        connections: AppConnections,
+        item: Callable[[Firing], ToAdd],
+        queues: frozenset[str],
+        clock: ClockSeconds = system_clock,
+    ) -> None:
+        """Made by `Tasks.scheduler`.  *queues* are those of the periodic tasks, and *item* makes a firing's item."""
+        self.schedule = schedule
+        self._connections = connections
+        self._item = item
+        self._queues = queues
+        self._clock = clock
+        self._face: _Face | None = None
+        self._thread: threading.Thread | None = None
+        self._stopped = False
 
     def run(self) -> None:
         """
@@ -178,11 +182,11 @@ class Scheduler:
         return WallMs(int(self._clock() * MS_PER_SECOND))
 
 
-@define(eq=False)
 class _Blocking:
-    _connections: Connections
-    _stops: SimpleQueue[None] = field(factory=SimpleQueue, init=False)
-    """Its `put` may be called by a signal handler at any instruction."""
+    def __init__(self, connections: AppConnections) -> None:
+        self._connections = connections
+        self._stops: SimpleQueue[None] = SimpleQueue()
+        """Its `put` may be called by a signal handler at any instruction."""
 
     async def add(self, call: ToAdd) -> object:
         return self._connections.add(call, timeout_ms=ADD_TIMEOUT_MS)
@@ -198,11 +202,11 @@ class _Blocking:
         self._stops.put(None)
 
 
-@define(eq=False)
 class _Twisted:
-    _connections: Connections
-    _reactor: Any
-    _waiting: Any = field(default=None, init=False)
+    def __init__(self, connections: AppConnections, reactor: Any) -> None:  # noqa: ANN401
+        self._connections = connections
+        self._reactor = reactor
+        self._waiting: Any = None
 
     async def add(self, call: ToAdd) -> object:
         return await self._connections.add_tx(call, timeout_ms=ADD_TIMEOUT_MS)

@@ -8,8 +8,6 @@ from datetime import datetime
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
 
-from attrs import frozen
-
 from queueber.errors import InvalidRequest
 from queueber.tasks.options import (
     CONTENT_TYPE_HEADER,
@@ -54,8 +52,7 @@ class ToAdd(NamedTuple):
     """The connections of the app whose task it is."""
 
 
-@frozen
-class Spec:
+class Spec(NamedTuple):
     """The definition of a task."""
 
     name: str
