@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from queueber.client.client import Client
 from queueber.client_core.address import Address, TcpAddress, UnixAddress, host_of, no_address
 from queueber.client_core.arguments import wrong
-from queueber.client_core.options import Options, Tls
+from queueber.client_core.options import ConnectOptions, Tls
 from queueber.client_core.url import target_of
 from queueber.errors import InvalidRequest
 
@@ -78,7 +78,7 @@ def connect(
         "resend_adds": resend_adds,
     }
     if not isinstance(url, str):
-        options = Options(**{name: value for name, value in given.items() if value is not None})
+        options = ConnectOptions(**{name: value for name, value in given.items() if value is not None})
         return Client(Connector(reactor, _secured(options.tls, url, None), options))
     target = target_of(url, **given)
     endpoint = _secured(target.options.tls, endpoint_of(reactor, target.address), host_of(target.address))

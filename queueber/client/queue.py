@@ -10,7 +10,7 @@ from queueber import api
 from queueber.api import AddTo, NewItem, Settled, Settlement
 from queueber.client.delivery import Batch, batch_of
 from queueber.client_core.queue_calls import LEASE_MS_DEFAULT, QueueCalls, SessionRef, dead_letters
-from queueber.client_core.routes import DeadLetters
+from queueber.client_core.routes import DeadLettersOf
 from queueber.client_core.url import Target
 from queueber.values import DEFAULT_QUEUE
 
@@ -44,7 +44,7 @@ class Queue:
     before the method returns.
     """
 
-    def __init__(self, connector: Connector, place: str | DeadLetters | None) -> None:
+    def __init__(self, connector: Connector, place: str | DeadLettersOf | None) -> None:
         """Created by `Client`; *place* is None for the default queue."""
         self._connector = connector
         self._place = place
@@ -57,17 +57,17 @@ class Queue:
         return self._connector.target
 
     @property
-    def place(self) -> str | DeadLetters | None:
+    def place(self) -> str | DeadLettersOf | None:
         """The queue on the server; None for the default queue."""
         return self._place
 
     @property
     def name(self) -> str:
         """The queue's name; for dead items, that of their queue."""
-        return (self._place.queue if isinstance(self._place, DeadLetters) else self._place) or DEFAULT_QUEUE
+        return (self._place.queue if isinstance(self._place, DeadLettersOf) else self._place) or DEFAULT_QUEUE
 
     def __repr__(self) -> str:
-        of = "of the dead items of " if isinstance(self._place, DeadLetters) else ""
+        of = "of the dead items of " if isinstance(self._place, DeadLettersOf) else ""
         return f"<Queue {of}{self.name}>"
 
     def add(self, *contents: Buffer, delay_ms: int = 0, timeout_ms: int | None = None) -> Deferred[list[bytes]]:

@@ -22,7 +22,7 @@ from queueber.client.refusals import failed_attempt
 from queueber.client_core.arguments import timeout
 from queueber.client_core.calls import Call, PendingCall, PendingState
 from queueber.client_core.held_leases import HeldLeases
-from queueber.client_core.options import Options
+from queueber.client_core.options import ConnectOptions
 from queueber.client_core.reconnect import Withdrawn, link_of, timed_out
 from queueber.client_core.url import Target
 from queueber.errors import QueueberError
@@ -102,7 +102,7 @@ class Connector:
         self,
         clock: IReactorTime,
         endpoint: IStreamClientEndpoint,
-        options: Options,
+        options: ConnectOptions,
         *,
         target: Target | None = None,
     ) -> None:

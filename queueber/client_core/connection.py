@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class End(NamedTuple):
+class ConnectionEnd(NamedTuple):
     """The end of a connection."""
 
     why: str
@@ -60,7 +60,7 @@ class ConnectionOwner(Protocol):
     def on_stopping(self, pending: PendingCall, why: Stopping) -> None:
         """Finish *pending*, which may be sent again and for which the server did nothing, or keep it until `on_end`."""
 
-    def on_end(self, end: End, unfinished: list[PendingCall]) -> None:
+    def on_end(self, end: ConnectionEnd, unfinished: list[PendingCall]) -> None:
         """
         Note that the connection has ended, with these calls *unfinished*, in the order in which they were made.
 
@@ -77,7 +77,7 @@ class ClientConnection:
 
         *limits* are the client's own, or None for the server's.  *to* follows "cannot connect" in errors.
         """
-        self.ended: End | None = None
+        self.ended: ConnectionEnd | None = None
         """Why the connection has ended; None while it is open."""
 
         self._owner = owner
@@ -319,7 +319,7 @@ class ClientConnection:
         """
         if self.ended is not None:
             return
-        self.ended = End(why, refused)
+        self.ended = ConnectionEnd(why, refused)
         unsent = {each.question for each in self._unsent}
         unfinished = [each for each in (*self._sent.values(), *self._held) if not each.internal]
         self._sent, self._held = {}, {}

@@ -37,7 +37,7 @@ from queueber.client_core.arguments import (
     wrong,
 )
 from queueber.client_core.calls import Call, Resend
-from queueber.client_core.routes import Control
+from queueber.client_core.routes import ControlOf
 from queueber.errors import InvalidRequest
 from queueber.fixed_limits import LISTED_MAX
 from queueber.units import WallMs
@@ -57,7 +57,7 @@ class ControlCalls:
 
     def __init__(self, queue: str) -> None:
         """Build calls of the control of *queue*, a checked name."""
-        self._place = Control(queue)
+        self._place = ControlOf(queue)
 
     def stats(self, *, exact: bool = False) -> Call[QueueCounts]:
         """Count the queue's items by their state."""

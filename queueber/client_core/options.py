@@ -70,7 +70,7 @@ class Tls:
         return hash(tuple(vars(self).values()))
 
 
-class Options:
+class ConnectOptions:
     """
     How a client connects and calls.
 
@@ -122,14 +122,14 @@ class Options:
         """Whether every add has a request id, so that it is sent again after its connection was lost."""
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Options) and vars(other) == vars(self)
+        return isinstance(other, ConnectOptions) and vars(other) == vars(self)
 
     def __hash__(self) -> int:
         return hash(tuple(vars(self).values()))
 
-    def replace(self, **changes: Any) -> Options:  # noqa: ANN401
+    def replace(self, **changes: Any) -> ConnectOptions:  # noqa: ANN401
         """Return these options with *changes*."""
-        return Options(**{**vars(self), **changes})
+        return ConnectOptions(**{**vars(self), **changes})
 
 
 def _check_limits(limits: Limits) -> None:

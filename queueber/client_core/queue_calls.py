@@ -12,7 +12,7 @@ from queueber.client_core.calls import Call, Resend
 from queueber.client_core.delivery import DeliveredBatch
 from queueber.client_core.held_leases import HeldLeases
 from queueber.client_core.items import checked_items, checked_settlements, error_text, settle_content
-from queueber.client_core.routes import DeadLetters, Place
+from queueber.client_core.routes import DeadLettersOf, Place
 from queueber.errors import InvalidRequest, RemoteProtocolError, too_large
 from queueber.fixed_limits import QUEUE_NAME_BYTES_MAX
 from queueber.units import SpanMs
@@ -164,16 +164,16 @@ class QueueCalls(Generic[B]):
         return Call(self._place, api.QUEUE_INTERFACE_ID, api.SETTLE, content, lambda results: _only(read(results)))
 
 
-def dead_letters(place: str | DeadLetters | None) -> DeadLetters:
+def dead_letters(place: str | DeadLettersOf | None) -> DeadLettersOf:
     """
     Return the place of the dead items of the queue at *place*.
 
     Raises:
         InvalidRequest: *place* is one of dead items already.
     """
-    if isinstance(place, DeadLetters):
+    if isinstance(place, DeadLettersOf):
         raise InvalidRequest("the queue of dead items has no dead items of its own")
-    return DeadLetters(place)
+    return DeadLettersOf(place)
 
 
 def poll_request(

@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 from queueber.client_core.arguments import wrong
 from queueber.client_core.calls import Call, PendingCall, PendingState, Resend
-from queueber.client_core.connection import ClientConnection, End
+from queueber.client_core.connection import ClientConnection, ConnectionEnd
 from queueber.client_core.errors import CallTimedOut, NotConnected, OutcomeUnknown
-from queueber.client_core.options import Options
+from queueber.client_core.options import ConnectOptions
 from queueber.errors import InvalidRequest, QueueberError, Stopping
 
 if TYPE_CHECKING:
@@ -278,7 +278,7 @@ class Link:
         pending.state, pending.error, pending.why = PendingState.WAITING, why, str(why)
         self._for_next[pending] = None
 
-    def on_end(self, end: End, unfinished: list[PendingCall]) -> None:
+    def on_end(self, end: ConnectionEnd, unfinished: list[PendingCall]) -> None:
         """Forget the connection, and fail the calls that are not sent again.  Part of `ConnectionOwner`."""
         if self.connection is not None and self.connection.knows_request_ids:
             self._knows_request_ids = True
@@ -339,7 +339,7 @@ def timed_out(timeout_ms: int, withdrawn: Withdrawn) -> CallTimedOut:
     return CallTimedOut(f"no answer within {timeout_ms:,} ms: the call may have taken effect or not{why}", sent=True)
 
 
-def link_of(options: Options, address: str | None, clock: Callable[[], float]) -> Link:
+def link_of(options: ConnectOptions, address: str | None, clock: Callable[[], float]) -> Link:
     """Return the link of a client with *options*; the rest are arguments of `Link`."""
     return Link(
         limits=options.limits,

@@ -47,20 +47,20 @@ class _OfQueue:
         return hash((type(self), self.queue))
 
 
-class DeadLetters(_OfQueue):
+class DeadLettersOf(_OfQueue):
     """The dead items of a queue."""
 
     __slots__ = ()
 
 
-class Control(_OfQueue):
+class ControlOf(_OfQueue):
     """The control of a queue."""
 
     __slots__ = ()
     queue: str
 
 
-Place: TypeAlias = str | DeadLetters | Control | None
+Place: TypeAlias = str | DeadLettersOf | ControlOf | None
 """An object of the server: a queue by its name, the object with another interface, or None for the default queue."""
 
 
@@ -105,12 +105,12 @@ class Routes:
         self._named[place] = route  # keeps the dictionary in order of use
         return route
 
-    def _request(self, place: str | DeadLetters | Control) -> Route:
+    def _request(self, place: str | DeadLettersOf | ControlOf) -> Route:
         parent, called = self._root, (api.BROKER_INTERFACE_ID, api.QUEUE)
-        if isinstance(place, DeadLetters):
+        if isinstance(place, DeadLettersOf):
             parent, called = self.to(place.queue), (api.QUEUE_INTERFACE_ID, api.DEAD_LETTERS)
             content = api.write_dead_letters_request()
-        elif isinstance(place, Control):
+        elif isinstance(place, ControlOf):
             called = api.BROKER_INTERFACE_ID, api.CONTROL
             content = api.write_queue_request(place.queue)
         else:

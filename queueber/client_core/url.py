@@ -27,7 +27,7 @@ from queueber.client_core.address import (
     unix_address,
 )
 from queueber.client_core.arguments import SPAN_MS_MAX, integer
-from queueber.client_core.options import Options, Tls
+from queueber.client_core.options import ConnectOptions, Tls
 from queueber.client_core.queue_calls import checked_name
 from queueber.errors import InvalidRequest
 from queueber.fixed_limits import FRAME_BYTES_HIGHEST
@@ -55,12 +55,12 @@ class Target(NamedTuple):
     queue: str | None = None
     """The name of the URL's queue; None for the default queue."""
 
-    options: Options = Options()
+    options: ConnectOptions = ConnectOptions()
 
 
 def target_of(url: str, **arguments: Any) -> Target:  # noqa: ANN401
     """
-    Return the target of *url*, with *arguments* of `connect`, fields of `Options`, in place of the URL's parameters.
+    Return the target of *url*, with *arguments*, fields of `ConnectOptions`, in place of the parameters of the URL.
 
     Arguments that are None are left to the URL.
 
@@ -69,7 +69,7 @@ def target_of(url: str, **arguments: Any) -> Target:  # noqa: ANN401
     """
     given = {name: value for name, value in arguments.items() if value is not None}
     if "://" not in url:
-        return Target(parse(url), url, None, Options(**given))
+        return Target(parse(url), url, None, ConnectOptions(**given))
     found = _URL.fullmatch(url)
     if found is None or not url.isprintable() or " " in url:
         raise InvalidRequest("the URL has a space or a character that does not print: write it in percent-encoding")
@@ -108,7 +108,7 @@ def plain_address(text: str) -> TcpAddress | UnixAddress | None:
     if "://" not in text:
         return socket_address(text)
     target = target_of(text)
-    if target.options != Options() or isinstance(target.address, EndpointString):
+    if target.options != ConnectOptions() or isinstance(target.address, EndpointString):
         return None
     return target.address if isinstance(target.address, UnixAddress) or target.address.host.isascii() else None
 
@@ -158,7 +158,7 @@ def _parameters(query: str) -> dict[str, str]:
     return found
 
 
-def _options(scheme: str, parameters: Mapping[str, str], arguments: Mapping[str, Any]) -> Options:
+def _options(scheme: str, parameters: Mapping[str, str], arguments: Mapping[str, Any]) -> ConnectOptions:
     """Return the options in *parameters*, and in *arguments*, which take precedence."""
     found: dict[str, Any] = {}
     for name, convert in _CONVERTERS.items():
@@ -169,7 +169,7 @@ def _options(scheme: str, parameters: Mapping[str, str], arguments: Mapping[str,
         found["tls"] = Tls(**tls)
     elif tls:
         raise InvalidRequest(f"{next(iter(tls))} needs TLS: the URL must begin with queueber+tls://")
-    return Options(**{**found, **arguments})
+    return ConnectOptions(**{**found, **arguments})
 
 
 def _decoded(name: str, value: str) -> str:
@@ -215,4 +215,4 @@ _CONVERTERS: Final[Mapping[str, Callable[[str, str], dict[str, Any]]]] = {
     "frame_bytes": lambda name, value: {"limits": _limits(_number(name, value, FRAME_BYTES_HIGHEST, "bytes"))},
     "resend_adds": lambda name, value: {name: _boolean(name, value)},
 }
-"""The options of `Options` by the name of their parameter."""
+"""The options of `ConnectOptions` by the name of their parameter."""

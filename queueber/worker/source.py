@@ -11,7 +11,7 @@ from queueber.client_core.calls import Call
 from queueber.client_core.held_leases import HeldLeases
 from queueber.client_core.queue_calls import QueueCalls, SessionRef
 from queueber.client_core.reconnect import Link
-from queueber.client_core.routes import DeadLetters, Place
+from queueber.client_core.routes import DeadLettersOf, Place
 from queueber.errors import InvalidRequest, QueueberError
 from queueber.units import SpanMs
 from queueber.values import DEFAULT_QUEUE, Action, AddTo, Outcome, Settled, Settlement
@@ -43,20 +43,20 @@ class Source:
     @property
     def name(self) -> str:
         """The name of the only queue; for dead items, that of their queue."""
-        place = self.place.queue if isinstance(self.place, DeadLetters) else self.place
+        place = self.place.queue if isinstance(self.place, DeadLettersOf) else self.place
         return place if isinstance(place, str) else DEFAULT_QUEUE
 
     @property
     def names(self) -> list[str]:
         """The names of all queues; none for dead items."""
-        if isinstance(self.place, DeadLetters):
+        if isinstance(self.place, DeadLettersOf):
             return []
         return list(self.several) or [self.name]
 
     def __str__(self) -> str:
         if self.several:
             return ", ".join(self.several)
-        return f"the dead items of {self.name}" if isinstance(self.place, DeadLetters) else self.name
+        return f"the dead items of {self.name}" if isinstance(self.place, DeadLettersOf) else self.name
 
     def _queue(self, place: Place) -> QueueCalls[api.PollResponse]:
         return QueueCalls(place, _as_it_is, held=self.held)

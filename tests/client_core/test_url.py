@@ -10,7 +10,7 @@ from twisted.internet.testing import MemoryReactorClock
 from queueber import aio, sync
 from queueber.client import Tls, connect
 from queueber.client_core.address import EndpointString, TcpAddress, UnixAddress
-from queueber.client_core.options import Options
+from queueber.client_core.options import ConnectOptions
 from queueber.client_core.url import Target, plain_address, target_of
 from queueber.errors import InvalidRequest
 from queueber.limits import DEFAULTS
@@ -68,7 +68,7 @@ def test_a_path_below_the_home_directory(monkeypatch):
 
 def test_options_are_parameters_and_arguments_count_first():
     url = "queueber+tls://host:7/mail?timeout_ms=5000&attempts=3&frame_bytes=70000&resend_adds=true&ca=/a%26b&server_name=q"
-    options = Options(
+    options = ConnectOptions(
         timeout_ms=5_000,
         attempts=3,
         limits=evolve(DEFAULTS, frame_bytes=70_000),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from queueber.client_core.options import Options
+from queueber.client_core.options import ConnectOptions
 from queueber.testing import TestServer
 from tests.support.processes import completed
 
@@ -36,5 +36,5 @@ def test_a_program_does_what_it_shows(name, tmp_path):
 def test_every_parameter_of_a_url_is_in_the_table():
     rows = re.findall(r"^\| (`[^|]+`) \|", PAGE, flags=re.MULTILINE)
     names = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-    options = vars(Options()).keys() - {"tls", "limits", "retry_policy"}
+    options = vars(ConnectOptions()).keys() - {"tls", "limits", "retry_policy"}
     assert options | {"frame_bytes", "ca", "certificate", "key", "server_name"} <= names

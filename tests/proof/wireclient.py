@@ -29,7 +29,7 @@ from history import (
 from queueber import api, rpc
 from queueber.api import control
 from queueber.api import control_types as types
-from queueber.client_core.routes import Control, DeadLetters, Routes
+from queueber.client_core.routes import ControlOf, DeadLettersOf, Routes
 from queueber.limits import Limits
 from queueber.units import SpanMs, WallMs
 
@@ -164,10 +164,10 @@ class Client(asyncio.Protocol):
     def _place(self, call, interface):
         name = None if self.queue == "default" else self.queue
         if interface == types.CONTROL_INTERFACE_ID:
-            return Control(self.queue)
+            return ControlOf(self.queue)
         if interface == api.BROKER_INTERFACE_ID:
             return None
-        return DeadLetters(name) if call.dead else name
+        return DeadLettersOf(name) if call.dead else name
 
     def _fields(self, **more):
         return {"queue": self.queue, "connection": self.number, "invoked": time.monotonic(), **more}

@@ -3,7 +3,7 @@
 import pytest
 
 from queueber import aio, sync
-from queueber.client_core.routes import DeadLetters
+from queueber.client_core.routes import DeadLettersOf
 from queueber.errors import InvalidRequest
 from queueber.worker.queues import resolve
 
@@ -43,7 +43,7 @@ def test_queues_of_any_client():
         found = resolve(blocking.queue(), None, strict=False)
         assert (found.source.place, found.server, found.target.options.timeout_ms) == ("mail", ("h", 9091), 5_000)
         assert source([blocking.queue("a"), blocking.default]) == (None, {"a": 1, "default": 1}, False)
-        assert source(blocking.queue().dead_letters()) == (DeadLetters("mail"), {}, False)
+        assert source(blocking.queue().dead_letters()) == (DeadLettersOf("mail"), {}, False)
         with pytest.raises(InvalidRequest, match="dead items cannot be polled together"):
             resolve([blocking.queue("a"), blocking.queue().dead_letters()], None, strict=False)
     assert source(aio.connect("queueber://h/mail").queue("a")) == ("a", {}, False)
