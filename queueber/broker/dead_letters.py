@@ -28,7 +28,7 @@ _SLICES_MAX = 64
 """A redrive that has found items reads no further slices than these for more, so that it ends among other items."""
 
 
-class Redriven(NamedTuple):
+class RedriveReply(NamedTuple):
     """The result of a redrive."""
 
     moved: int
@@ -173,7 +173,7 @@ class DeadLetters:
         """Give up a redrive."""
         self._uncommitted.unfollow(redrive)
 
-    def redrive(self, search: Redrive, now: WallMs) -> Plan[Redriven | QueueberError]:
+    def redrive(self, search: Redrive, now: WallMs) -> Plan[RedriveReply | QueueberError]:
         """
         Move the items that *search* has found: all, or none if the target cannot take them.
 
@@ -184,7 +184,7 @@ class DeadLetters:
         dead, to = search.dead, search.to
         size = sum(len(item.contents) for item in items)
         if not items:
-            return Plan([], (), Redriven(0, more))
+            return Plan([], (), RedriveReply(0, more))
         if (why := self._adds.why_refused(to, items)) is not None:
             return Plan([], (), why)
         number = self._queues.assign_number(to) if to.number is None else to.number
@@ -201,7 +201,7 @@ class DeadLetters:
         for item in moved:
             to.off_time += off_time(item.key)
             to.put(item)
-        reply: Redriven | QueueberError = Redriven(len(moved), more)
+        reply: RedriveReply | QueueberError = RedriveReply(len(moved), more)
         return self._moves.plan(changes, reply)
 
 

@@ -12,7 +12,7 @@ from queueber import rpc
 from queueber.api import control_types
 from queueber.api.control import read_control_request, write_control_response
 from queueber.broker import Broker, ItemId, Plan, Queue, Store
-from queueber.broker.dead_letters import Redrive, Redriven
+from queueber.broker.dead_letters import Redrive, RedriveReply
 from queueber.errors import QueueberError, StorageError
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
@@ -76,7 +76,7 @@ class Redrives:
             )
             reply = partial(self._reply, waiting)
             if search is None:
-                self._committer.submit(Plan([], (), Redriven(0, more=False)), reply)
+                self._committer.submit(Plan([], (), RedriveReply(0, more=False)), reply)
                 continue
             # Items of a redrive count while they are read, whether there are that many or not.
             self._committer.reserve(self._limits.add_bytes)
@@ -114,7 +114,7 @@ class Redrives:
                 self.log.error(line, queue=search.dead.name, why=gap.why)
             search.add_slice(scan)
 
-    def _reply(self, waiting: _Waiting, reply: Redriven | QueueberError) -> None:
+    def _reply(self, waiting: _Waiting, reply: RedriveReply | QueueberError) -> None:
         """Return *reply*, which is durable."""
         self._replies.release(waiting.sink.peer, waiting.size)
         if isinstance(reply, QueueberError):
