@@ -88,6 +88,17 @@ def number_option(*names: str, kind: Range, default: float, help: str) -> Callab
     return click.option(*names, type=kind, default=default, show_default=True, help=help)
 
 
+def option_group(*all_of_them: Callable[[FC], FC]) -> Callable[[FC], FC]:
+    """Return a decorator that adds several options, in this order."""
+
+    def decorate(command: FC) -> FC:
+        for option in reversed(all_of_them):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 def time_limit(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
     """
     Return the milliseconds of a time limit given in seconds, rounded up; None if none was given.

@@ -9,7 +9,7 @@ import click
 
 from queueber.cli.arguments import LocalPath, seconds, seconds_option
 from queueber.cli.load import queue_for, run_load
-from queueber.cli.server_options import ServerCommand, ServerSelection, json_option
+from queueber.cli.server_options import ResultsCommand, ServerSelection
 from queueber.cli.terminal import LoadDisplay, print_table
 from queueber.loadgen.clients import Fleet
 from queueber.loadgen.results import BarGroup, bar_chart
@@ -19,7 +19,7 @@ from queueber.units import MS_PER_SECOND
 HEADING = ("scenario", "items/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms")
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=ResultsCommand)
 @seconds_option("--duration", "each", default="3", help="Duration of each scenario.")
 @click.option("--seconds", "old", callback=seconds, hidden=True)
 @click.option(
@@ -28,9 +28,8 @@ HEADING = ("scenario", "items/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms")
     metavar="FILE.svg",
     help="Write a chart of the results to this file.",
 )
-@json_option
 @click.pass_obj
-def bench(server: ServerSelection, each: int, old: int | None, plot: Path | None, as_json: bool) -> None:
+def bench(server: ServerSelection, each: int, old: int | None, plot: Path | None) -> None:
     """
     Measure a server with a few fixed scenarios.
 
@@ -45,15 +44,15 @@ def bench(server: ServerSelection, each: int, old: int | None, plot: Path | None
         raise click.BadParameter("0 is too short to measure anything.", param_hint="--duration")
     if plot is not None:
         _check_writable(plot)
-    name, display = queue_for(server, "bench"), LoadDisplay(quiet=as_json)
+    name = queue_for(server, "bench")
     queues = [f"{name}-{number}" for number in range(len(SCENARIOS))]
 
-    def make(fleet: Fleet) -> Bench:
+    def make(fleet: Fleet, display: LoadDisplay) -> Bench:
         return Bench(fleet, each / MS_PER_SECOND, display, name)
 
-    show_unfinished = partial(_print_unfinished, as_json=as_json)
-    results = run_load(server, name, make, display, show_unfinished, names=queues).results
-    _print_results(results, as_json=as_json)
+    show_unfinished = partial(_print_unfinished, as_json=server.as_json)
+    results = run_load(server, name, make, show_unfinished, names=queues).results
+    _print_results(results, as_json=server.as_json)
     if plot is not None:
         plot.write_text(chart(results))
 

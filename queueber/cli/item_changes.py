@@ -4,6 +4,7 @@ Commands that change items: ``queueber cancel``, ``kick``, ``reschedule``, ``red
 The first asks for confirmation.
 """
 
+import json
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
@@ -12,7 +13,6 @@ from typing import Final
 import click
 
 from queueber.api.control_types import Redriven
-from queueber.cli import queue_output as output
 from queueber.cli.arguments import seconds_option, uuid_bytes
 from queueber.cli.output import camel_case, moment, newer_than_client
 from queueber.cli.server_options import CallCommand, ServerSelection, queue_argument
@@ -128,7 +128,7 @@ def _change(
     server.control(work)
     if server.as_json:
         found = [{"id": id_text(each), **_fields(outcome)} for each, outcome in zip(ids, outcomes, strict=True)]
-        click.echo(output.json_line({"outcomes": found}))
+        click.echo(json.dumps({"outcomes": found}))
     if any(outcome is not ControlOutcome.DONE for outcome in outcomes):
         sys.exit(EXIT_ERROR)
 

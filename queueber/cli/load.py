@@ -37,8 +37,7 @@ class Load(Protocol):
 def run_load(
     server: ServerSelection,
     queue: str,
-    make: Callable[[Fleet], R],
-    display: LoadDisplay,
+    make: Callable[[Fleet, LoadDisplay], R],
     show_unfinished: Callable[[R], object],
     *,
     names: Sequence[str] = (),
@@ -48,11 +47,12 @@ def run_load(
 
     The queues *names*, or else *queue*, must be empty.  Raises what `refuse_unless_empty` and `with_fleet` raise.
     """
+    display = LoadDisplay(quiet=server.as_json)
     runs: list[R] = []
 
     async def work(fleet: Fleet) -> None:
         await refuse_unless_empty(fleet, server, *(names or (queue,)))
-        runs.append(make(fleet))
+        runs.append(make(fleet, display))
         await runs[0].run()
 
     def stop() -> bool:

@@ -5,8 +5,7 @@ A number that the server does not know exactly is shown by its bounds: ``12-40``
 Names, errors and headers are printed so that none can control the terminal.
 """
 
-import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -343,8 +342,3 @@ def _reasons(item: ItemView) -> list[str]:
     if not waits.waiting_polls:
         found.append("no poll is waiting in the queue")
     return found
-
-
-def json_line(value: Mapping[str, Any]) -> str:
-    """Return *value* as JSON on one line."""
-    return json.dumps(value)

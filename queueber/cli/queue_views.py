@@ -7,7 +7,7 @@ import click
 
 from queueber.api.control_types import ItemView, LeaseView, Listed, QueueCounts, QueueSummary, SettingsInForce
 from queueber.cli import queue_output as output
-from queueber.cli.arguments import number_option, uuid_bytes
+from queueber.cli.arguments import number_option, option_group, uuid_bytes
 from queueber.cli.server_options import CallCommand, ServerSelection, queue_argument
 from queueber.cli.terminal import LoadDisplay
 from queueber.cli.watch import show, watch_options
@@ -100,9 +100,8 @@ def queues(
             return client.queues(prefix, label=wanted, after="" if last is None else last.name, limit=number)
 
         found, more = await listed(ask, limit)
-        if server.as_json:
-            return output.json_line({"queues": [output.summary_json(each) for each in found], "more": more})
-        return output.queues_text(found) + ("\nthere are more" if more else "")
+        text = output.queues_text(found) + ("\nthere are more" if more else "")
+        return server.rendered({"queues": [output.summary_json(each) for each in found], "more": more}, text)
 
     show(server, look, interval)
 
@@ -125,30 +124,22 @@ def leases(server: ServerSelection, limit: int | None, interval: int | None) -> 
             return control.leases(after=b"" if last is None else last.handle, limit=number)
 
         found, more = await listed(ask, limit)
-        if server.as_json:
-            return output.json_line({"leases": [output.lease_json(each) for each in found], "more": more})
-        return output.leases_text(found) + ("\nthere are more" if more else "")
+        text = output.leases_text(found) + ("\nthere are more" if more else "")
+        return server.rendered({"leases": [output.lease_json(each) for each in found], "more": more}, text)
 
     show(server, look, interval)
 
 
-def _peek_options(command: Callable[..., T]) -> Callable[..., T]:
-    for option in reversed(
-        (
-            number_option("-n", "--limit", kind=click.IntRange(1), default=10, help="Most items to show."),
-            click.option(
-                "--after", callback=place, default="", metavar="PLACE", help="Begin after the item at this place."
-            ),
-            click.option(
-                "--bytes",
-                "size",
-                type=click.IntRange(0),
-                help=f"Most bytes of each item's contents, 0 for all; by default {SHOWN_BYTES}, and all with --json.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+_peek_options = option_group(
+    number_option("-n", "--limit", kind=click.IntRange(1), default=10, help="Most items to show."),
+    click.option("--after", callback=place, default="", metavar="PLACE", help="Begin after the item at this place."),
+    click.option(
+        "--bytes",
+        "size",
+        type=click.IntRange(0),
+        help=f"Most bytes of each item's contents, 0 for all; by default {SHOWN_BYTES}, and all with --json.",
+    ),
+)
 
 
 @click.command(cls=CallCommand)
@@ -195,12 +186,9 @@ def _print_items(
 
     found, more = server.control(look)
     following = found[-1].place.hex() if more else None
-    if server.as_json:
-        items = [output.item_json(each) for each in found]
-        click.echo(output.json_line({"items": items, "after": following}))
-        return
-    click.echo(output.items_text(found))
-    if following is not None:
+    items = [output.item_json(each) for each in found]
+    server.show({"items": items, "after": following}, output.items_text(found))
+    if following is not None and not server.as_json:
         click.echo(f"there are more: --after {following}", err=True)
 
 
@@ -239,9 +227,8 @@ async def look_at_counts(client: Client, server: ServerSelection, *, exact: bool
     """Return the counts of the selected queue as text, or as JSON; with *progress*, show that of an exact count."""
     control = client.control(server.queue_name)
     counts = await (count_with_progress(control) if progress else control.stats(exact=exact))
-    if server.as_json:
-        return output.json_line({"name": server.queue_name, "stats": output.counts_json(counts)})
-    return output.counts_text(server.queue_name, counts)
+    found = {"name": server.queue_name, "stats": output.counts_json(counts)}
+    return server.rendered(found, output.counts_text(server.queue_name, counts))
 
 
 async def count_with_progress(control: QueueControl, clock: Any = None) -> QueueCounts:  # noqa: ANN401

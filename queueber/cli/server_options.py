@@ -47,7 +47,7 @@ _EPILOG = "The options of `queueber` itself, such as --addr, --queue and --tls-c
 @frozen(kw_only=True)
 class ServerSelection:
     """
-    The server and queue that the options select, and the output and the time limit of a `CallCommand`.
+    The server and queue that the options select, and the output and the time limit of a command.
 
     The fields after `run` have the names of the options.
     """
@@ -101,9 +101,13 @@ class ServerSelection:
         result: T = self.run(self.address, with_client, self.tls, in_seconds(self.timeout_ms))
         return result
 
+    def rendered(self, found: Mapping[str, Any], text: str) -> str:
+        """Return *found* as JSON on one line if that is wanted, else *text*."""
+        return json.dumps(found) if self.as_json else text
+
     def show(self, found: Mapping[str, Any], text: str) -> None:
-        """Print *found* as JSON if that is wanted, else *text*."""
-        click.echo(json.dumps(found) if self.as_json else text)
+        """Print *found* as JSON, or *text*."""
+        click.echo(self.rendered(found, text))
 
     def show_outcome(self, found: Mapping[str, Any], done: str | None, problem: str) -> None:
         """Print *found* as JSON, or what was *done*.  If that is nothing, print the *problem*, and exit with 1."""
@@ -206,6 +210,12 @@ class ServerCommand(click.Command):
         if ctx.obj.queue is None and "://" in ctx.obj.address:
             ctx.obj = evolve(ctx.obj, queue=_queue_of(ctx.obj.address))
         return super().invoke(ctx)
+
+
+class ResultsCommand(ServerCommand):
+    """A command that runs for some time, prints results, and accepts ``--json``."""
+
+    added = (_JSON,)
 
 
 class CallCommand(ServerCommand):

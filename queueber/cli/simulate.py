@@ -10,7 +10,7 @@ import click
 
 from queueber.cli.arguments import FiniteFloat, number_option, seconds_option
 from queueber.cli.load import queue_for, run_load
-from queueber.cli.server_options import ServerCommand, ServerSelection, json_option
+from queueber.cli.server_options import ResultsCommand, ServerSelection
 from queueber.cli.terminal import LoadDisplay
 from queueber.limits import DEFAULTS
 from queueber.loadgen.clients import Fleet
@@ -43,7 +43,7 @@ EXPLAINED = {
 _probability = FiniteFloat(0, 1)
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=ResultsCommand)
 @number_option("--workers", kind=click.IntRange(1, WORKERS_MAX), default=100, help="Number of workers.")
 @number_option(
     "--tasks-per-worker",
@@ -71,9 +71,8 @@ _probability = FiniteFloat(0, 1)
 @click.option(
     "--seed", type=int, metavar="NUMBER", help="Seed of the random numbers, to repeat a run; printed with the results."
 )
-@json_option
 @click.pass_obj
-def simulate(server: ServerSelection, /, as_json: bool, **options: Any) -> None:  # noqa: ANN401  (click checks them)
+def simulate(server: ServerSelection, /, **options: Any) -> None:  # noqa: ANN401  (click checks them)
     """
     Simulate producers and workers, and account for every task.
 
@@ -86,15 +85,14 @@ def simulate(server: ServerSelection, /, as_json: bool, **options: Any) -> None:
     At Ctrl-C or SIGTERM the simulation ends without an account, and its tasks are removed, for at most 8 seconds.
     """
     parameters = _parameters(**options)
-    name, display = queue_for(server, "simulate"), LoadDisplay(quiet=as_json)
 
-    def make(fleet: Fleet) -> Simulation:
+    def make(fleet: Fleet, display: LoadDisplay) -> Simulation:
         return Simulation(fleet, parameters, display, f"{secrets.token_hex(4)}-")
 
     def show(run: Simulation) -> bool:
-        return _print_results(run, as_json=as_json)
+        return _print_results(run, as_json=server.as_json)
 
-    if not show(run_load(server, name, make, display, show)):
+    if not show(run_load(server, queue_for(server, "simulate"), make, show)):
         sys.exit(EXIT_UNBALANCED)
 
 

@@ -7,8 +7,8 @@ import click
 
 from queueber.cli.arguments import FiniteFloat, number_option, seconds_option
 from queueber.cli.load import queue_for, run_load
-from queueber.cli.server_options import ServerCommand, ServerSelection, json_option
-from queueber.cli.terminal import LoadDisplay, print_table
+from queueber.cli.server_options import ResultsCommand, ServerSelection
+from queueber.cli.terminal import print_table
 from queueber.limits import DEFAULTS
 from queueber.loadgen.stress import RATES, Stress, StressOptions
 from queueber.units import MS_PER_SECOND, counted
@@ -16,7 +16,7 @@ from queueber.units import MS_PER_SECOND, counted
 CLIENTS_MAX = 5_000
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=ResultsCommand)
 @number_option(
     "--polling-clients", kind=click.IntRange(0, CLIENTS_MAX), default=4, help="Connections that poll and remove."
 )
@@ -35,9 +35,8 @@ CLIENTS_MAX = 5_000
     help="Items per add, and most items per poll.",
 )
 @number_option("--size", kind=click.IntRange(0, DEFAULTS.contents_bytes), default=64, help="Bytes per item.")
-@json_option
 @click.pass_obj
-def stress(server: ServerSelection, /, as_json: bool, duration: int, **given: Any) -> None:  # noqa: ANN401
+def stress(server: ServerSelection, /, duration: int, **given: Any) -> None:  # noqa: ANN401
     """
     Load a server with adds and polls, at full speed or at a given rate.
 
@@ -61,13 +60,12 @@ def stress(server: ServerSelection, /, as_json: bool, duration: int, **given: An
         raise click.UsageError(
             f"--batch times --size is {size:,} bytes; the limit is {DEFAULTS.add_bytes:,} (add_bytes)."
         )
-    name, display = queue_for(server, "stress"), LoadDisplay(quiet=as_json)
 
     def show(run: Stress) -> None:
         if run.seconds:
-            _print_results(run, as_json=as_json)
+            _print_results(run, as_json=server.as_json)
 
-    show(run_load(server, name, lambda fleet: Stress(fleet, options, display), display, show))
+    show(run_load(server, queue_for(server, "stress"), lambda fleet, display: Stress(fleet, options, display), show))
 
 
 def _print_results(run: Stress, *, as_json: bool) -> None:

@@ -1,5 +1,6 @@
 """``queueber top``: shows the queues of a server live in the terminal."""
 
+import json
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
@@ -10,7 +11,7 @@ from attrs import evolve
 from queueber.api.control_types import QueueSummary
 from queueber.cli import queue_output as output
 from queueber.cli.arguments import number_option, seconds_option, time_limit
-from queueber.cli.server_options import ServerCommand, ServerSelection, in_seconds, json_option
+from queueber.cli.server_options import ResultsCommand, ServerSelection, in_seconds
 from queueber.cli.top_questions import Questions
 from queueber.cli.top_state import Rates, Top
 from queueber.cli.watch import show
@@ -25,13 +26,12 @@ RETRY_SECONDS: Final = 1.0
 """Time between two attempts to reach a server that cannot be reached."""
 
 
-@click.command(cls=ServerCommand)
+@click.command(cls=ResultsCommand)
 @click.argument("prefix", default="")
 @seconds_option("--interval", default="1", help="Time between two refreshes.")
 @number_option(
     "-n", "--limit", kind=click.IntRange(1), default=LISTED_MAX, help="Most queues to show, from the first by name."
 )
-@json_option
 @click.option(
     "--timeout",
     callback=time_limit,
@@ -41,7 +41,7 @@ RETRY_SECONDS: Final = 1.0
     help=f"Time to wait for an answer; by default {ANSWER_SECONDS:g}, with --json without limit.",
 )
 @click.pass_obj
-def top(server: ServerSelection, prefix: str, interval: int, limit: int, as_json: bool, timeout: int | None) -> None:
+def top(server: ServerSelection, prefix: str, interval: int, limit: int, timeout: int | None) -> None:
     """
     Show the queues live: depth, rates, age, leases and workers.
 
@@ -51,7 +51,7 @@ def top(server: ServerSelection, prefix: str, interval: int, limit: int, as_json
     """
     if not interval:
         raise click.BadParameter("0 is too short.", param_hint="--interval")
-    if as_json:
+    if server.as_json:
         _print_samples(server, prefix, limit, interval, timeout)
     else:
         _run(server, prefix, limit, interval, timeout)
@@ -65,7 +65,7 @@ def _print_samples(server: ServerSelection, prefix: str, limit: int, interval: i
         found = await Questions(client, prefix, limit, monotonic).sample()
         rates.note(found)
         queues = [_queue_json(each, *rates.of(each.name)) for each in found.queues]
-        return output.json_line({"atMs": found.wall_ms, "queues": queues, "more": found.more})
+        return json.dumps({"atMs": found.wall_ms, "queues": queues, "more": found.more})
 
     show(evolve(server, timeout_ms=timeout), look, interval)
 

@@ -1,6 +1,6 @@
 """The options of ``queueber work``: their declarations, and their values for one process."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 from urllib.parse import quote, urlencode
@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 import click
 from attrs import field, frozen
 
-from queueber.cli.arguments import PATH, seconds
+from queueber.cli.arguments import PATH, option_group, seconds
 from queueber.cli.server_options import ADDRESS_DEFAULT, ServerSelection
 from queueber.client_core.address import PORT_MAX, TcpAddress
 from queueber.client_core.address import parse as parse_address
@@ -157,18 +157,7 @@ def limit_of(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
     return Limit(**found)
 
 
-def _options(
-    *options: Callable[[Callable[..., T]], Callable[..., T]],
-) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    def decorate(command: Callable[..., T]) -> Callable[..., T]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-worker_options = _options(
+worker_options = option_group(
     click.option(
         "--queue", "queues", multiple=True, metavar="NAME", help="A queue; repeatable.  Tasks have their own."
     ),
@@ -221,7 +210,7 @@ worker_options = _options(
     click.option("--no-scheduler", is_flag=True, help="Do not add the items of periodic tasks."),
 )
 
-process_options = _options(
+process_options = option_group(
     click.option(
         "--processes",
         type=click.IntRange(1, PROCESSES_MAX),
@@ -241,7 +230,7 @@ process_options = _options(
     click.option("--reload", is_flag=True, help="Restart when a Python file in the working directory changes."),
 )
 
-command_options = _options(
+command_options = option_group(
     click.option(
         "--defer",
         "defer_seconds",

@@ -3,7 +3,6 @@
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -13,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from simulated_server import RecordedProgress, SimulatedServer
 
 from queueber.cli.bench import bench, chart
+from queueber.cli.server_options import ServerSelection
 from queueber.cli.session import Interrupted
 from queueber.errors import InvalidRequest
 from queueber.loadgen.results import BarGroup, bar_chart
@@ -90,7 +90,7 @@ def test_a_permanent_error_ends_the_run(few):
 def benched(few, monkeypatch):
     """Return a function that runs the command with the simulated server."""
     monkeypatch.setattr("queueber.cli.load.with_fleet", lambda _, __, work, stop=None: few.until(work(few.fleet())))
-    target = SimpleNamespace(address="nowhere", queue=None, tls=None)
+    target = ServerSelection(run=None, addr="nowhere")
     return lambda *arguments: CliRunner().invoke(bench, ("--duration", "0.1", *arguments), obj=target)
 
 

@@ -4,7 +4,6 @@ import json
 import re
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -15,6 +14,7 @@ from tests.support.processes import run_command
 sys.path.insert(0, str(Path(__file__).parent))
 from simulated_server import RecordedProgress, SimulatedServer
 
+from queueber.cli.server_options import ServerSelection
 from queueber.cli.session import Interrupted
 from queueber.cli.simulate import EXPLAINED, _print_results, simulate
 from queueber.client import OutcomeUnknown
@@ -24,7 +24,7 @@ from queueber.loadgen import ledger, simulation
 from queueber.loadgen.ledger import Ledger, balanced
 from queueber.loadgen.simulation import Simulation, SimulationOptions
 
-TARGET = SimpleNamespace(address="nowhere", queue=None, tls=None)
+TARGET = ServerSelection(run=None, addr="nowhere")
 
 
 def options(**changes):

@@ -3,7 +3,6 @@
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from attrs import evolve
@@ -15,17 +14,18 @@ from simulated_server import RecordedProgress, SimulatedServer
 
 from queueber.cli import load
 from queueber.cli.bench import bench
+from queueber.cli.server_options import ServerSelection
 from queueber.cli.session import Interrupted
 from queueber.cli.simulate import simulate
 from queueber.cli.stress import stress
-from queueber.client import NotConnected, Tls
+from queueber.client import NotConnected
 from queueber.client.blocking import NoAnswer
 from queueber.errors import InvalidRequest, Overloaded
 from queueber.loadgen.clients import NotEmpty
 from queueber.loadgen.results import Latency, percentiles_text
 from queueber.loadgen.stress import Stress, StressOptions
 
-TARGET = SimpleNamespace(address="nowhere", queue=None, tls=None)
+TARGET = ServerSelection(run=None, addr="nowhere")
 RATED = StressOptions(polling_clients=2, adding_clients=2, rate=100.0, duration=11.0, batch=2, size=3)
 
 
@@ -141,7 +141,7 @@ def test_removed_items_are_forgotten():
 def test_a_queue_that_is_not_empty_is_refused_and_left_alone(monkeypatch, tool):
     server = SimulatedServer()
     server.add(b"foreign")
-    target = SimpleNamespace(address="nowhere", queue="mail", tls=None)
+    target = ServerSelection(run=None, addr="nowhere", queue="mail")
     monkeypatch.setattr(
         "queueber.cli.load.with_fleet",
         lambda _, name, work, stop=None: server.until(work(evolve(server.fleet(), queue=name))),
@@ -214,7 +214,7 @@ def test_a_load_pauses_when_the_server_is_overloaded():
 @pytest.mark.parametrize("error", [None, Overloaded("too much")])
 def test_a_load_uses_the_address_and_tls_options_and_closes_its_connections(monkeypatch, error):
     connected, server = [], SimulatedServer()
-    target = SimpleNamespace(address="here:1", queue=None, tls=Tls(server_name="queueber"))
+    target = ServerSelection(run=None, addr="here:1", tls_server_name="queueber")
 
     class Session:
         def __init__(self, work, *, stop):
