@@ -34,10 +34,15 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+# A collection of garbage finds none among the modules and the tests that are being loaded.
+gc.disable()
+
+
 def pytest_collection_finish():
     """Let no later collection of garbage look at the modules and the tests, which stay to the end."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -57,9 +62,10 @@ def pytest_pyfunc_call(pyfuncitem):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
-    """Run tests that are marked `untraced` without coverage's tracer."""
+    """Run without coverage's tracer what is marked `untraced`, and what hypothesis runs and is not marked `traced`."""
     tracer = sys.gettrace()
-    if item.get_closest_marker("untraced"):
+    random = item.get_closest_marker("hypothesis") and not item.get_closest_marker("traced")
+    if random or item.get_closest_marker("untraced"):
         sys.settrace(None)
     try:
         return (yield)

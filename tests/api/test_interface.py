@@ -2,6 +2,7 @@
 
 import copy
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from interface_values import (
@@ -133,6 +134,7 @@ MESSAGES = {
 messages = st.sampled_from(sorted(MESSAGES)).flatmap(lambda name: st.tuples(st.just(name), MESSAGES[name][0]))
 
 
+@pytest.mark.traced
 @settings(max_examples=examples(250))
 @given(message=messages)
 def test_a_message_there_and_back(pycapnp, message):
@@ -230,6 +232,7 @@ def item_view(**waits):
     )
 
 
+@pytest.mark.traced
 @settings(max_examples=examples(250))
 @example(call=(types.GET, bytes(16), item_view(ahead=3, queue_paused=True)))
 @example(call=(types.GET, bytes(16), item_view(lease=types.LeaseView(handle=b"h" * 8, items=1, ids=[bytes(16)]))))

@@ -37,6 +37,8 @@ from queueber.rpc import Calls
 from queueber.rpc.messages import NO_CONTENT, AnswerId, Params
 from queueber.units import SpanMs, span_from
 
+pytestmark = pytest.mark.traced
+
 # What is there and back again; how long a delay may be is another matter.
 LIMITS = Limits(delay_ms=SpanMs(1 << 80))
 LIST_OF_BYTES = 1 | 2 << 32

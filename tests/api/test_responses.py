@@ -56,6 +56,7 @@ leases = st.one_of(ids, st.just(b""))
 polled = st.builds(PollResponse, st.lists(items, max_size=5), leases, numbers, st.just(False), st.just(()))
 
 
+@pytest.mark.traced
 @given(found=st.lists(ids, max_size=300))
 def test_add_there_and_back(pycapnp, found):
     content = write_add_responses([found])[0]
@@ -92,6 +93,7 @@ def pointers_of(answer):
     return struct_body([answer.deadline], [structs_body(2, 2, elements), data_body(answer.lease)])
 
 
+@pytest.mark.traced
 @given(answer=polled)
 def test_poll_there_and_back(pycapnp, answer):
     content = write_poll_responses([answer])[0]

@@ -295,6 +295,7 @@ STEPS += [Driver.add_delayed, Driver.abandon, Driver.remove, Driver.wait, Driver
 STEPS += [Driver.go_on_with_one] * 5
 
 
+@pytest.mark.untraced
 def test_reads_are_true_when_they_end(make_harness):
     """Whatever happens between their request and their end, and whenever their snapshots were taken."""
 

@@ -196,6 +196,7 @@ class TestWindow:
         )
         assert drain(window) == [item.key for item in left]
 
+    @pytest.mark.traced
     @settings(max_examples=examples(300))
     @given(st.data())
     def test_removes_items_by_key(self, data):

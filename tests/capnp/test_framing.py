@@ -28,6 +28,7 @@ segments = st.binary(max_size=12).map(lambda content: content * 8)
 messages = st.lists(st.lists(segments, min_size=1, max_size=4), max_size=5)
 
 
+@pytest.mark.traced
 @given(messages, st.data())
 def test_the_same_messages_come_out_however_the_stream_is_cut(stream_of, sent, data):
     stream = b"".join(stream_of(each) for each in sent)

@@ -98,6 +98,7 @@ def test_pycapnp_reads_what_we_write(pycapnp, struct):
     assert pycapnp.read(name, [built]) == hexed(layout(name).read(built))
 
 
+@pytest.mark.traced
 @pytest.mark.slow
 @settings(max_examples=examples(200))
 @given(struct=structs, words=st.integers(1, 20))

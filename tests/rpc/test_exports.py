@@ -67,7 +67,7 @@ class Counted(RuleBasedStateMachine):
         assert len(set(numbers.values())) == len(numbers)
 
 
-TestExports = Counted.TestCase
+TestExports = pytest.mark.traced(Counted.TestCase)
 
 
 def test_an_unknown_export_id_is_an_error():

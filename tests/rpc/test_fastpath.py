@@ -770,6 +770,7 @@ def outcome_of(connection, pieces, then, open_calls):
     return events, connection.data_to_send()
 
 
+@pytest.mark.traced
 @pytest.mark.slow
 @settings(max_examples=examples(300), deadline=None)
 @given(

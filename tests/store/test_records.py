@@ -89,6 +89,7 @@ def test_an_item_with_facts_is_read_back(item, facts, encoding):
     assert records.decode_item(row, value) == item
 
 
+@pytest.mark.traced
 @given(items, facts | number_facts | header_facts)
 def test_an_item_with_facts_is_written_as_the_schema_says(item, facts):
     row, value = encoded(PutItems(QueueNumber(7), [item._replace(facts=facts)]), Encoding.UNPACKED)
@@ -112,6 +113,7 @@ def test_an_item_with_facts_is_written_as_the_schema_says(item, facts):
     }
 
 
+@pytest.mark.traced
 @given(items, st.lists(items, max_size=3), facts | number_facts | header_facts)
 def test_items_with_and_without_facts_are_written_together(make, item, others, facts):
     put = [*others, item._replace(facts=facts), *others]
@@ -245,6 +247,7 @@ def test_a_lease_is_read_back(lease, record, encoding):
     assert state_records.decode_lease(*encoded(PutLease(lease, record), encoding)) == record
 
 
+@pytest.mark.traced
 @given(ids, leases)
 def test_a_lease_of_another_form_is_read(lease, record):
     """One of format 1, and one without sizes."""

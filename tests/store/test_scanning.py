@@ -188,6 +188,7 @@ def scan(engine, after=LOWEST, **bounds):
     return Scanner(engine, engine.queue, after, **bounds).scan()
 
 
+@pytest.mark.traced
 @given(
     before=st.sets(st.integers(1, 2**20), max_size=9),
     bad=st.sets(st.one_of(st.integers(2**20 + 1, 2**20 + 99), st.integers(2**20 + 1, 2**40)), max_size=9),
