@@ -23,7 +23,7 @@ SOME = (
 EACH_KIND = "add-64x1x1-mixed add-4x64x1 cycle-128x1x1-mixed take-16x16x10-mixed add-1x1x1-mixed"
 ONE_OF_A_PEER = "take-16x16x10-mixed"
 
-BRIEF = ["--quick", "--seconds", "0.05", "--warmup", "0.02"]
+BRIEF = ["--quick", "--seconds", "0.15", "--warmup", "0.05"]
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from tests.hostile.attacks import ATTACKS
 
 pytestmark = pytest.mark.slow
 
-SECONDS = 0.4
+SECONDS = 0.2
 
 
 class Servers:

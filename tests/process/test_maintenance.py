@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from queueber.errors import Overloaded
 from queueber.store import verify
-from tests.process.conftest import HERE
+from queueber.sync import connect
+from tests.process.conftest import HERE, Server
 from tests.process.pseudo_terminal import CTRL_C, CTRL_D, PseudoTerminal
 from tests.support.processes import completed, run_command
 
@@ -169,13 +171,29 @@ def test_looking_into_a_running_server_s_directory_changes_nothing_in_it(start):
     assert f"another server holds it (process {server.process.pid})" in said
 
 
+@contextmanager
+def queue_of(server):
+    with connect(f"queueber://127.0.0.1:{server.port}/default") as client:
+        yield client.queue()
+
+
+@pytest.fixture(scope="module")
+def backed_up(tmp_path_factory):
+    """Return a folder with the data of a server that has ended, and a backup of it with two items."""
+    folder = tmp_path_factory.mktemp("backed-up")
+    with Server(folder / "data") as server:
+        with queue_of(server) as queue:
+            queue.add(b"one", b"two")
+        server.control()
+        assert queueber("backup", folder / "backup", "-d", server.data_dir)[0] == 0
+        server.stop()
+    return folder
+
+
 @pytest.fixture
-def backup(start, tmp_path):
-    """Return a backup with two items, of a server that has ended."""
-    server = start()
-    assert queueber(f"--addr=127.0.0.1:{server.port}", "add", "one", "two")[0] == 0
-    assert queueber("backup", tmp_path / "backup", "-d", server.data_dir)[0] == 0
-    server.stop()
+def backup(backed_up, tmp_path):
+    """Return a backup with two items, next to the data of its server."""
+    shutil.copytree(backed_up, tmp_path, dirs_exist_ok=True)
     return tmp_path / "backup"
 
 
@@ -183,9 +201,9 @@ def backup(start, tmp_path):
 def damaged(start, tmp_path):
     """Return the directory of a killed server, with one bit changed in the middle of its log."""
     server = start()
-    for _ in range(3):
-        status, said = queueber(f"--addr=127.0.0.1:{server.port}", "add", "x" * 10_000)
-        assert status == 0, said
+    with queue_of(server) as queue:
+        for _ in range(3):
+            queue.add(b"x" * 10_000)
     server.kill()
     (log,) = [file for file in (server.data_dir / "db").glob("*.log") if file.stat().st_size]
     content = bytearray(log.read_bytes())
@@ -291,15 +309,15 @@ def test_a_disk_that_others_have_filled_leaves_a_server_that_goes_on(start, tmp_
     """The write buffers do not fit on the disk any more.  Flushing them would end the server."""
     with disk_of("64m", tmp_path / "disk") as disk:
         server = start(data_dir=disk / "data")
-        address = f"--addr=127.0.0.1:{server.port}"
-        (tmp_path / "contents").write_bytes(os.urandom(MIB))
-        for _ in range(8):
-            assert queueber(address, "add", f"--file={tmp_path}/contents")[0] == 0
-        (disk / "ballast").write_bytes(bytes(free(disk) - 3 * MIB))
-        server.line("The space of removed items cannot be reclaimed: ")
-        for _ in range(8):
-            assert queueber(address, "poll", "--no-wait", "--lease=600")[0] == 0
-        assert queueber(address, "add", "one")[0] != 0
+        with queue_of(server) as queue:
+            for _ in range(8):
+                queue.add(os.urandom(MIB))
+            (disk / "ballast").write_bytes(bytes(free(disk) - 3 * MIB))
+            server.line("The space of removed items cannot be reclaimed: ")
+            for _ in range(8):
+                assert queue.poll(1, lease_ms=600_000, wait_ms=0).items
+            with pytest.raises(Overloaded):
+                queue.add(b"one")
         (disk / "ballast").unlink()
         server.line("Taking adds again: ")
         assert server.stop() in (0, -signal.SIGTERM)
