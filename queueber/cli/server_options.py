@@ -5,10 +5,9 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import click
-from attrs import evolve, frozen
 from click.core import ParameterSource
 
 from queueber.cli.arguments import PATH, time_limit
@@ -44,8 +43,7 @@ ADDRESS_DEFAULT: Final = "127.0.0.1:9090"
 _EPILOG = "The options of `queueber` itself, such as --addr, --queue and --tls-ca, are accepted here too."
 
 
-@frozen(kw_only=True)
-class ServerSelection:
+class ServerSelection(NamedTuple):
     """
     The server and queue that the options select, and the output and the time limit of a command.
 
@@ -206,9 +204,9 @@ class ServerCommand(click.Command):
             if ctx.get_parameter_source(name) in {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}:
                 given[name] = value
         if given:
-            ctx.obj = evolve(ctx.obj, **given)
+            ctx.obj = ctx.obj._replace(**given)
         if ctx.obj.queue is None and "://" in ctx.obj.address:
-            ctx.obj = evolve(ctx.obj, queue=_queue_of(ctx.obj.address))
+            ctx.obj = ctx.obj._replace(queue=_queue_of(ctx.obj.address))
         return super().invoke(ctx)
 
 
@@ -275,4 +273,4 @@ def select_queue(ctx: click.Context, name: str | None) -> ServerSelection:
     )
     if given and server.queue != name:
         raise click.UsageError(f"QUEUE is {name!r} and --queue is {server.queue!r}: give one of them.")
-    return evolve(server, queue=name)
+    return server._replace(queue=name)

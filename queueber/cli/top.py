@@ -6,7 +6,6 @@ from time import monotonic
 from typing import Any, Final
 
 import click
-from attrs import evolve
 
 from queueber.api.control_types import QueueSummary
 from queueber.cli import queue_output as output
@@ -67,7 +66,7 @@ def _print_samples(server: ServerSelection, prefix: str, limit: int, interval: i
         queues = [_queue_json(each, *rates.of(each.name)) for each in found.queues]
         return json.dumps({"atMs": found.wall_ms, "queues": queues, "more": found.more})
 
-    show(evolve(server, timeout_ms=timeout), look, interval)
+    show(server._replace(timeout_ms=timeout), look, interval)
 
 
 def _queue_json(queue: QueueSummary, added: float | None, gone: float | None) -> dict[str, Any]:
