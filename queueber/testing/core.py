@@ -26,7 +26,7 @@ from queueber.server.net.states import ENDED
 from queueber.server.net.timeouts import SILENCE
 from queueber.testing.faults import Faults, FaultyFactory, FaultyProtocol, Switch
 from queueber.testing.inspection import Inspector, RecordingStore, moment
-from queueber.testing.memory import settings_in_memory
+from queueber.testing.memory import SeededJitter, settings_in_memory
 from queueber.testing.virtual_time import VirtualTime
 from queueber.units import MS_PER_SECOND, SpanMs
 from queueber.values import ItemState
@@ -50,7 +50,7 @@ _NO_LIMIT: Final = SpanMs(0)
 class Core:
     """One server.  Belongs to the thread of *reactor*."""
 
-    def __init__(self, reactor: Any, start: float, limits: Limits, directory: str, *, tcp: bool) -> None:  # noqa: ANN401
+    def __init__(self, reactor: Any, start: float, limits: Limits, directory: str, *, seed: int, tcp: bool) -> None:  # noqa: ANN401
         self._reactor = reactor
         self.time = VirtualTime(reactor, start)
         self.store = RecordingStore(self.time.creep)
@@ -64,6 +64,7 @@ class Core:
             self.store,
             self.time.pool,
             self.time.queue_clock,
+            ids=SeededJitter(seed),
             end=lambda what, why: self.deaths.append((what, why)),
             defer_to_thread=self.time.pool.run,
         )

@@ -10,7 +10,7 @@ from queueber.limits import DEFAULTS, Limits
 from queueber.server.app.composition import assemble
 from queueber.server.core.clock import QueueClock
 from queueber.server.net.protocol import RpcProtocol
-from queueber.testing.memory import DisklessStore, StepPool, settings_in_memory
+from queueber.testing.memory import DisklessStore, SeededJitter, StepPool, settings_in_memory
 
 # Far more than the calls of any test need.
 SETTLE_TURNS = 100
@@ -31,7 +31,8 @@ class InProcessServer:
 
         Args:
             limits: its limits.
-            ids: makes the ids of items and leases; random ones by default.
+            ids: makes the ids of items and leases, and the jitter of backoffs; by default, the ids are random and the
+                jitter is the same in each run.
             **settings: other fields of `Settings`.
         """
         self.reactor = Clock()
@@ -48,7 +49,7 @@ class InProcessServer:
             self.store,
             self.pool,
             self.clock,
-            ids=ids,
+            ids=ids or SeededJitter(0),
             end=lambda what, why: self.deaths.append((what, why)),
             defer_to_thread=self.pool.run,
         )

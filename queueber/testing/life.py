@@ -43,7 +43,7 @@ class Adoptee(Protocol):
 class RunningServer:
     """The life, the addresses and the time of a test server; `TestServer` adds what a test asks and does."""
 
-    def __init__(self, *, start: datetime = START, tcp: bool = False, limits: Limits = DEFAULTS) -> None:
+    def __init__(self, *, start: datetime = START, tcp: bool = False, limits: Limits = DEFAULTS, seed: int = 0) -> None:
         """
         Make a server; `start` runs it.
 
@@ -51,12 +51,15 @@ class RunningServer:
             start: the server's time at its start, with a time zone.
             tcp: whether it listens on a TCP port of the loopback interface, too; `url` then is that of the port.
             limits: its limits.  Those that bound slow peers by time have no effect.
+            seed: the source of the jitter in backoffs, which is the same in each run.  With another seed, items that
+                fail come back at other times.
         """
         if start.tzinfo is None:
             raise ValueError(f"start is {start}, which has no time zone")
         self._start = start
         self._tcp = tcp
         self._limits = limits
+        self._seed = seed
         self._lock = threading.RLock()
         self._pid = os.getpid()
         self._thread: ReactorThread | None = None
@@ -92,7 +95,7 @@ class RunningServer:
     def _begin(self) -> Deferred[None]:
         assert self._thread is not None
         start = self._start.timestamp()
-        self._core = Core(self._thread.reactor, start, self._limits, self._directory, tcp=self._tcp)
+        self._core = Core(self._thread.reactor, start, self._limits, self._directory, seed=self._seed, tcp=self._tcp)
         self._core.listen()
         return succeed(None)
 

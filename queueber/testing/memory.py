@@ -1,9 +1,10 @@
-"""The parts of a server in memory: a store without a disk, a pool whose jobs are run on request, and settings."""
+"""The parts of a server in memory: a store without a disk, jobs that are run on request, a fixed jitter, settings."""
 
 import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from random import Random
 from typing import Any, ParamSpec, TypeVar
 
 from attrs import evolve
@@ -12,10 +13,24 @@ from twisted.internet.defer import Deferred
 from queueber.errors import StorageError
 from queueber.limits import Limits
 from queueber.server.config.settings import Settings
+from queueber.server.core.ids import RandomIds
 from queueber.store import Durability, MemoryStore
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class SeededJitter(RandomIds):
+    """Random ids, and a jitter of backoffs that is the same in each run: ids of two servers must differ."""
+
+    def __init__(self, seed: int) -> None:
+        """Draw the jitter from *seed*."""
+        super().__init__()
+        self._jitter = Random(seed)  # noqa: S311  (spreads retries, and protects nothing)
+
+    def below(self, bound: int) -> int:
+        """Return an integer from 0 to *bound* - 1, the next of the seed."""
+        return self._jitter.randrange(bound)
 
 
 class StepPool:

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from queueber import sync
 from queueber.client import new_item
 from queueber.errors import InvalidRequest
+from queueber.testing import TestServer
 from queueber.values import Action, AddTo, DeathReason, ItemState
 from queueber.worker import Defer, Done, Fail, Reject, Worker
 
@@ -138,8 +139,23 @@ def test_a_refusal_is_raised_once_the_item_is_settled(server, mail, late):
     mail.add(b"a")
     with pytest.raises(InvalidRequest, match="expiresAtMs is "):
         asyncio.run(server.drain_async(late, "mail"))
-    # Ready or delayed: its backoff may be 0 ms.
-    assert [(item.state is ItemState.LEASED, item.failures) for item in server.items("mail")] == [(False, 1)]
+    assert [(item.state, item.failures) for item in server.items("mail")] == [(ItemState.DELAYED, 1)]
+
+
+def dues(**options):
+    """Return when three items that failed are due again, in seconds."""
+    with TestServer(**options) as server:
+        with sync.connect(server.url("mail")) as client:
+            client.queue().add(b"a", b"b", b"c")
+        server.drain(lambda _: Fail(), "mail")
+        return [(item.due - server.now).total_seconds() for item in server.items("mail")]
+
+
+def test_the_jitter_of_backoffs_is_that_of_the_seed():
+    once = dues()
+    assert once == dues(seed=0)
+    assert once != dues(seed=1)
+    assert len(set(once)) == 3
 
 
 def test_a_refused_decision_of_a_task_keeps_its_own_error(server, mail):
