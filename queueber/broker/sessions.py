@@ -68,7 +68,7 @@ class Sessions:
         again = session.peer == peer
         superseded = None if again else session.peer
         was_detached = session.state is SessionState.DETACHED
-        session.grace = grace or GRACE_DEFAULT
+        before, session.grace = session.grace, grace or GRACE_DEFAULT
         self._leases.sessions.attach(session, peer)
         plans: list[Plan[None]] = []
         if was_detached:
@@ -80,6 +80,11 @@ class Sessions:
             for lease in session.leases.values():
                 lease.grace, lease.excused = session.grace, False
             plans = self._move_deadlines(session, FOREVER) + self._write(lost)
+        elif not again and session.grace != before:
+            # Not over the same connection, where small calls would cause large writes.
+            for lease in session.leases.values():
+                lease.grace = session.grace
+            plans = self._write(session.leases.values())
         if not again:
             session.unlisted = deque(session.leases.values())
         return Attached(session, plans, superseded, again)

@@ -198,6 +198,21 @@ def test_an_attach_again_on_one_connection_changes_the_grace(harness):
     assert len(harness.broker.leases.sessions) == 0
 
 
+@pytest.mark.parametrize(("peer", "grace"), [(ONE, GRACE), (TWO, 5 * GRACE)], ids=["same", "other"])
+def test_a_grace_that_a_newer_connection_changes_holds_for_earlier_leases_over_a_start(harness, peer, grace):
+    """Over the same connection, small calls would cause large writes."""
+    harness.add(b"a")
+    attach(harness)
+    lease = take(harness)
+    attached = attach(harness, peer, grace=SpanMs(5 * GRACE))
+    assert len(attached.plans) == (peer is TWO)
+    harness.commit_all()
+    assert harness.rows.leases[lease.id].grace == grace
+    harness = restarted(harness)
+    assert harness.broker.leases.sessions.get(WORKER).grace == grace
+    assert list(attach(harness, TWO).session.leases) == [lease.id]
+
+
 def test_a_poll_that_was_claimed_for_an_older_connection_gives_its_items_back(harness):
     harness.add(b"a")
     harness.commit_all()
