@@ -141,14 +141,14 @@ def _fields(outcome: ControlOutcome | InvalidRequest) -> dict[str, str]:
 
 
 @click.command(cls=CallCommand)
-@click.argument("lease", callback=uuid_bytes)
+@click.argument("lease", metavar="HANDLE", callback=uuid_bytes)
 @click.pass_obj
 def end_lease(server: ServerSelection, lease: bytes) -> None:
     """
-    End LEASE now, as if it had expired.
+    End the lease with this HANDLE now, as if it had expired.
 
-    Its items are redelivered, and a loss is counted.  LEASE is an id that `queueber leases` prints, or the worker's
-    own.  The exit status is 1 if there is no such lease.
+    Its items are redelivered, and a loss is counted.  `queueber leases` and `queueber get` print handles; the lease's
+    id, which the worker has, is accepted too.  The exit status is 1 if there is no such lease.
     """
     ended = server.control(lambda control: control.end_lease(lease))
     problem = f"not ended: there is no such lease in the queue {server.queue_text}"

@@ -203,7 +203,7 @@ def leases_text(leases: Sequence[LeaseView]) -> str:
         )
         for each in leases
     ]
-    return columns(("lease", "items", "since", "until", "peer"), rows)
+    return columns(("handle", "items", "since", "until", "peer"), rows)
 
 
 def _since(lease: LeaseView) -> str:
@@ -329,7 +329,7 @@ def _reasons(item: ItemView) -> list[str]:
         peer = text_of(lease.peer) or "a peer that is not known any more"
         since = f"since {moment(lease.since_ms)}" if lease.since_ms else "since before the server's start"
         until = f"until {moment(lease.deadline_ms)}" if lease.deadline_ms else "until its session ends"
-        return [f"leased by {peer} {since} {until}, lease {id_text(lease.handle)}"]
+        return [f"leased by {peer} {since} {until}, handle {id_text(lease.handle)}"]
     if item.state is ItemState.DEAD:
         return ["it is dead until it is redriven"]
     found = ["the polls of the queue are paused"] if waits.queue_paused else []

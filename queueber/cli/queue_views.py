@@ -114,7 +114,8 @@ def leases(server: ServerSelection, limit: int | None, interval: int | None) -> 
     """
     List the leases on items of QUEUE, and their peers.
 
-    The printed id of a lease is a handle for `queueber end-lease`, and gives no right to its items.
+    A lease is shown by its handle, for `queueber end-lease`.  The handle is not the lease's id, which `queueber poll`
+    prints: it gives no right to the items, and `queueber remove` and the like do not know it.
     """
 
     async def look(client: Client) -> str:

@@ -195,7 +195,7 @@ def _item(item: ItemView, now: int) -> list[Cell]:
 def _leases(leases: Sequence[LeaseView], width: int, now: int) -> list[Text]:
     if not leases:
         return [Text("no leases")]
-    columns = [Column("worker", left=True), Column("items"), Column("held for"), Column("ends"), Column("lease")]
+    columns = [Column("worker", left=True), Column("items"), Column("held for"), Column("ends"), Column("handle")]
     rows = [
         [
             Cell(_peer(each.peer)),

@@ -674,7 +674,7 @@ class TestText:
     )
     def test_the_worker_of_a_leased_item(self, shell, lease, why):
         shell.control_.answers["get"] = [item(state=ItemState.LEASED, waits=Waits(lease=lease))]
-        assert f"why       leased by {why}, lease {LEASE_TEXT}\n" in shell("get", ID_TEXT).stdout
+        assert f"why       leased by {why}, handle {LEASE_TEXT}\n" in shell("get", ID_TEXT).stdout
         assert json.loads(shell("get", ID_TEXT, "--json").stdout)["item"]["waits"]["lease"]["handle"] == LEASE_TEXT
 
     def test_a_dead_item_has_its_reason_and_its_error(self, shell):

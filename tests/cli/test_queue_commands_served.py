@@ -179,6 +179,10 @@ def test_items_are_moved_and_removed_by_their_ids(command):
         f"queueber: item {UNKNOWN} not cancelled: there is no such item",
     ]
     (handle,) = [each["handle"] for each in command.json("leases")["leases"]]
+    heading, row = command("leases").splitlines()
+    assert (heading.split()[0], row.split()[0]) == ("handle", handle)
+    assert command.run("remove", held, handle).exit_code == 1
+    assert command.run("extend", handle).exit_code == 1
     assert command("end-lease", handle) == "ended\n"
     assert command.run("end-lease", UNKNOWN).exit_code == 1
     assert command.run("remove", held, lease).exit_code == 1
