@@ -86,7 +86,7 @@ class Broker:
         self.polls = Polls(self.queues, self.leases, limits)
         """The waiting polls: to cancel, to pause and to resume."""
         self.deaths = Deaths(self.queues, on_death)
-        """The deaths of items, and their counts."""
+        """The deaths and drops of items, and their counts."""
         self.moves = Moves(self.queues, self.polls, self._uncommitted, self.deaths)
         self.claims = Claims(
             self.queues,

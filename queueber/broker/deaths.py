@@ -8,6 +8,7 @@ do not die again.
 
 from collections import Counter
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Final, TypeAlias
 
 from attrs import define, field
@@ -21,19 +22,30 @@ from queueber.values import Death, DeathReason
 NO_FACTS: Final = Facts()
 
 COUNTED_QUEUES_MAX: Final = 100
-"""Queues whose deaths are counted apart.  Each makes up to four time series in a monitoring system."""
-
-OnDeath: TypeAlias = Callable[[Queue, Item, DeathReason], None]
-"""Takes the queue in which an item died, the dead item, and the reason.  The plan is not durable yet."""
+"""Queues whose deaths and drops are counted apart.  Each makes up to six time series in a monitoring system."""
 
 
-def ignore_death(queue: Queue, item: Item, reason: DeathReason) -> None:
+class DropReason(StrEnum):
+    """Why the server removed an item that no worker has finished and no operator has removed."""
+
+    EXPIRED = "expired"
+    """Not delivered in time, in a queue with `drop_expired`."""
+
+    DEAD_TTL = "dead_ttl"
+    """Among the dead items for `dead_ttl_ms`."""
+
+
+OnDeath: TypeAlias = Callable[[Queue, Item, DeathReason | DropReason], None]
+"""Takes the queue in which an item died or is dropped, the item, and the reason.  The plan is not durable yet."""
+
+
+def ignore_death(queue: Queue, item: Item, reason: DeathReason | DropReason) -> None:
     """Do nothing."""
 
 
 @define(eq=False)
 class Deaths:
-    """Moves items to dead lines, and counts them."""
+    """Moves items to dead lines, and counts them and the items that are dropped."""
 
     _queues: Queues
     _on_death: OnDeath = ignore_death
@@ -41,8 +53,11 @@ class Deaths:
     """
     Deaths since the start, by the name of the queue and the reason; items that were dropped are not among them.
 
-    Queues beyond the first `COUNTED_QUEUES_MAX` that had any are counted together under an empty name.
+    Queues beyond the first `COUNTED_QUEUES_MAX` that had any, or drops, are counted together under an empty name.
     """
+
+    drops: Counter[tuple[str, DropReason]] = field(factory=Counter, init=False)
+    """Items that were dropped since the start, in the same way."""
 
     _counted: set[str] = field(factory=set, init=False)
 
@@ -67,14 +82,18 @@ class Deaths:
         dead.bytes += len(item.contents)
         dead.off_time += off_time(died.key)
         dead.put(died)
-        self._count(queue.name, reason)
+        self.counts[self._counted_as(queue.name), reason] += 1
         self._on_death(queue, died, reason)
         return dead, died
 
-    def _count(self, name: str, reason: DeathReason) -> None:
+    def note_drop(self, queue: Queue, item: Item, reason: DropReason) -> None:
+        """Count *item* of *queue*, or of its dead line, which is dropped."""
+        self.drops[self._counted_as(queue.name), reason] += 1
+        self._on_death(queue, item, reason)
+
+    def _counted_as(self, name: str) -> str:
         if name not in self._counted:
             if len(self._counted) >= COUNTED_QUEUES_MAX:
-                name = ""
-            else:
-                self._counted.add(name)
-        self.counts[name, reason] += 1
+                return ""
+            self._counted.add(name)
+        return name

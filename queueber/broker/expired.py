@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from attrs import define
 
 from queueber.broker.allocation import Budget, ExpiryBudget
+from queueber.broker.deaths import DropReason
 from queueber.broker.model import LOWEST, Item, Key
 from queueber.broker.moves import Changes, Moves
 from queueber.broker.queue import Queue
@@ -81,7 +82,7 @@ class Expirations:
                 past = item.key
             assert queue.number is not None, "a queue with items has a number"
             if settings.drop_expired:
-                self._moves.drop(changes, queue.number, item)
+                self._moves.drop_for(changes, queue.number, item, DropReason.EXPIRED)
             else:
                 self._moves.die(changes, queue.number, item, DeathReason.EXPIRED, now)
         return Unexpired(live, past)

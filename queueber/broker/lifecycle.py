@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 
 from attrs import define
 
+from queueber.broker.deaths import DropReason
 from queueber.broker.leases import LeaseTable
 from queueber.broker.model import UNKNOWN_TIME, Key
 from queueber.broker.moves import Changes, Moves
@@ -143,7 +144,7 @@ class Lifecycle:
         changes = Changes(dead)
         assert dead.number is not None, "a queue with items has a number"
         for item in items:
-            self._moves.drop(changes, dead.number, item)
+            self._moves.drop_for(changes, dead.number, item, DropReason.DEAD_TTL)
         dead.raise_floor(items[-1].key)
         return self._moves.plan(changes, None)
 

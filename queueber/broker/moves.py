@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from attrs import define, field
 
-from queueber.broker.deaths import Deaths
+from queueber.broker.deaths import Deaths, DropReason
 from queueber.broker.model import Item, Key, QueueNumber, off_time
 from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.polls import Polls
@@ -74,6 +74,11 @@ class Moves:
         queue.removed += 1
         queue.bytes -= len(item.contents)
         queue.off_time -= off_time(item.key)
+
+    def drop_for(self, changes: Changes, number: QueueNumber, item: Item, reason: DropReason) -> None:
+        """Do what `drop` does, and count it: neither a worker nor an operator removes *item*."""
+        self.drop(changes, number, item)
+        self._deaths.note_drop(changes.queue, item, reason)
 
     def plan(self, changes: Changes, reply: T) -> Plan[T]:
         """Make the plan."""

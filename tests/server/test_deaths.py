@@ -3,7 +3,7 @@
 import pytest
 
 from queueber import api
-from queueber.broker.deaths import COUNTED_QUEUES_MAX
+from queueber.broker.deaths import COUNTED_QUEUES_MAX, DropReason
 from queueber.broker.settings import QueueConfig
 from queueber.units import SpanMs, WallMs
 from queueber.values import DeathReason
@@ -67,6 +67,33 @@ def test_many_such_items_are_one_line(server, log_lines):
     assert server.broker.deaths.counts == {("default", DeathReason.LOST): 50}
 
 
+def test_expired_items_that_are_dropped_are_counted_and_logged(make_server, log_lines):
+    server = make_server({"queue_defaults": QueueConfig(ttl_ms=SpanMs(1_000), drop_expired=True)})
+    peer = server.connect()
+    peer.add(*[b"late"] * 3)
+    server.settle()
+    server.reactor.advance(2)
+    peer.poll(no_wait=True)
+    server.settle()
+    (line,) = log_lines("is dropped")
+    assert (line["queue"], line["attempts"], line["why"]) == ("default", 0, "it was not delivered in time")
+    assert server.broker.deaths.drops == {("default", DropReason.EXPIRED): 3}
+    assert not server.broker.deaths.counts
+
+
+def test_dead_items_that_are_dropped_are_counted_and_logged(make_server, log_lines):
+    server = make_server({"queue_defaults": QueueConfig(max_attempts=1, dead_ttl_ms=SpanMs(60_000))})
+    peer = server.connect()
+    peer.add(b"poison")
+    lose(server, peer, 1)
+    server.reactor.advance(61)
+    server.cleanup.run()
+    server.settle()
+    (line,) = log_lines("is dropped")
+    assert (line["queue"], line["attempts"], line["why"]) == ("default", 1, "it was dead for the time of dead-ttl-ms")
+    assert server.broker.deaths.drops == {("default", DropReason.DEAD_TTL): 1}
+
+
 def test_further_queues_are_counted_together(server):
     deaths = server.broker.deaths
     peer = server.connect()
@@ -80,3 +107,5 @@ def test_further_queues_are_counted_together(server):
         deaths.die(queue, item._replace(key=item.key._replace(due=1)), DeathReason.EXPIRED, server.clock.now())
     assert deaths.counts["", DeathReason.EXPIRED] == 10
     assert deaths.counts["q7", DeathReason.EXPIRED] == 2
+    deaths.note_drop(queue, item, DropReason.EXPIRED)
+    assert deaths.drops == {("", DropReason.EXPIRED): 1}

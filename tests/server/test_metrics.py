@@ -10,6 +10,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from queueber.broker.deaths import DropReason
 from queueber.errors import Kind
 from queueber.limits import PEER_LIMITS
 from queueber.server.monitoring import queue_stats
@@ -79,9 +80,11 @@ def test_items_by_queue_and_state(scrape, server):
 def test_deaths_by_queue_and_reason(scrape, server):
     server.broker.deaths.counts["mail", DeathReason.LOST] = 3
     server.broker.deaths.counts["", DeathReason.EXPIRED] = 1
+    server.broker.deaths.drops["mail", DropReason.DEAD_TTL] = 2
     found = scrape()
     assert found["queueber_deaths_total", ("queue", "mail"), ("reason", "lost")] == 3
     assert found["queueber_deaths_total", ("queue", queue_stats.OTHER_QUEUES), ("reason", "expired")] == 1
+    assert found["queueber_drops_total", ("queue", "mail"), ("reason", "dead_ttl")] == 2
 
 
 def test_a_queue_whose_first_item_was_not_read_has_no_age_and_gets_one(scrape, server):

@@ -1,15 +1,17 @@
 """Puts back the items of expired leases, and logs items that are delivered again and again, or that die."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from typing import Final
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from queueber.broker import Broker, Item, ItemId, Lease, LeaseId, Queue, Store
+from queueber.broker.deaths import DropReason
 from queueber.errors import StorageError
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
@@ -24,11 +26,13 @@ _RETRY_DELAY_MAX = SpanMs(64 * SECOND)
 ATTEMPT_STEPS = (1, 10, 100, 1_000)
 """Deliveries of an item, in steps.  Each step but the first is logged."""
 
-DEATH_CAUSES = {
+DEATH_CAUSES: Final[Mapping[DeathReason | DropReason, str]] = {
     DeathReason.ATTEMPTS: "its last attempt failed",
     DeathReason.LOST: "the lease of its last attempt ended by itself",
     DeathReason.REJECTED: "a worker rejected it",
     DeathReason.EXPIRED: "it was not delivered in time",
+    DropReason.EXPIRED: "it was not delivered in time",
+    DropReason.DEAD_TTL: "it was dead for the time of dead-ttl-ms",
 }
 
 
@@ -182,7 +186,7 @@ class Sweeper:
 
 @define(eq=False)
 class DeathLog:
-    """Logs each item that dies, with a bound on the lines of each queue."""
+    """Logs each item that dies or is dropped, with a bound on the lines of each queue."""
 
     _seconds: Callable[[], float]
     _limiter: LogRateLimiter = field(init=False)
@@ -192,13 +196,19 @@ class DeathLog:
         """Bound the log."""
         self._limiter = LogRateLimiter(self._seconds)
 
-    def note(self, queue: Queue, item: Item, reason: DeathReason) -> None:
-        """Log *item*, which died in *queue*."""
-        more = self._limiter.passes(queue.name, "died")
-        if more is not None:
+    def note(self, queue: Queue, item: Item, reason: DeathReason | DropReason) -> None:
+        """Log *item*, which died in *queue* or is dropped."""
+        dropped = isinstance(reason, DropReason)
+        more = self._limiter.passes(queue.name, "dropped" if dropped else "died")
+        if more is None:
+            return
+        if dropped:
+            level, line = LogLevel.info, "Item {item} of queue {queue!r} is dropped: {why}; attempts: {attempts}{more}"
+        else:
             line = "Item {item} of queue {queue!r} is among the dead items now: {why}; attempts: {attempts}{more}"
-            name, why = queue.name, DEATH_CAUSES[reason]
-            self.log.warn(line, item=item.key.id.hex(), queue=name, why=why, attempts=item.attempts, more=more)
+            level = LogLevel.warn
+        name, why = queue.name, DEATH_CAUSES[reason]
+        self.log.emit(level, line, item=item.key.id.hex(), queue=name, why=why, attempts=item.attempts, more=more)
 
 
 def _step(attempts: int) -> int:

@@ -200,6 +200,11 @@ def _queues(stats: QueueStats, diagnostics: Diagnostics) -> Iterator[Metric]:
     for (name, reason), count in diagnostics.broker.deaths.counts.items():
         deaths.add_metric([name or OTHER_QUEUES, reason.name.lower()], count)
     yield deaths
+    says = "Items that were dropped because they had expired, or were dead for too long, by queue and reason"
+    drops = CounterMetricFamily("queueber_drops", says, labels=["queue", "reason"])
+    for (name, why), count in diagnostics.broker.deaths.drops.items():
+        drops.add_metric([name or OTHER_QUEUES, why.value], count)
+    yield drops
     yield _gauge("queueber_waiting_polls", "Waiting polls", diagnostics.broker.polls.waiting)
     yield _gauge(
         "queueber_window_bytes", "Memory for the windows of all queues", diagnostics.broker.queues.windows.bytes
