@@ -313,3 +313,14 @@ def test_a_long_redrive_shows_its_progress_on_a_terminal(command):
     assert terminal.status() == 0
     assert re.search(r"Moving.*/2500", terminal.shown)
     assert command.counts() == counts(ready=items)
+
+
+def test_a_name_that_begins_with_a_dot_is_that_of_a_queue_like_any_other(command):
+    """Clients that were compiled before may have such names."""
+    command("configure", "max-attempts=1", "--queue", ".dead")
+    command("add", "a", "--queue", ".dead")
+    batch = command.json("poll", "--no-wait", "--queue", ".dead")
+    command("fail", batch["items"][0]["id"], batch["lease"], "--queue", ".dead")
+    assert command("redrive", "--queue", ".dead", "--to", ".again") == "moved 1 item\n"
+    found = {each["name"] for each in command.json("queues", ".")["queues"]}
+    assert found == {".again", ".dead"}
