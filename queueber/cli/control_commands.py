@@ -19,7 +19,7 @@ from click.core import ParameterSource
 from queueber.cli.arguments import PATH, seconds_option
 from queueber.cli.data_directory import control_address, data_dir_option
 from queueber.cli.output import bytes_of
-from queueber.cli.server_options import CallCommand, ServerCommand, ServerSelection, select_queue
+from queueber.cli.server_options import QueueCommand, ServerCommand, ServerSelection, select_queue
 from queueber.cli.terminal import is_terminal
 from queueber.cli.watch import show, watch_options
 from queueber.client import Client
@@ -46,7 +46,7 @@ def run_on_control_socket(
     return result
 
 
-@click.command(cls=CallCommand)
+@click.command(cls=QueueCommand)
 @click.argument("name", metavar="[QUEUE]", required=False)
 @data_dir_option
 @click.option("--exact", is_flag=True, help="Count all items of QUEUE, which reads them, instead of showing bounds.")
@@ -75,7 +75,7 @@ def stats(ctx: click.Context, name: str | None, data_dir: Path, exact: bool, int
     server = select_queue(ctx, name)
     # Progress is for a terminal.  One call alone needs no reactor.
     progress = exact and interval is None and is_terminal(sys.stderr)
-    of_queue = partial(look_at_counts, server=server, exact=exact, progress=progress)
+    of_queue = partial(look_at_counts, server=server, exact=exact, progress=progress, once=interval is None)
     there = control_address(data_dir) if here else None
     show(server, of_queue, interval, address=there, concurrent=progress)
 

@@ -15,7 +15,7 @@ import click
 from queueber.api.control_types import Redriven
 from queueber.cli.arguments import seconds_option, uuid_bytes
 from queueber.cli.output import camel_case, moment, newer_than_client
-from queueber.cli.server_options import CallCommand, ServerSelection, queue_argument
+from queueber.cli.server_options import CallCommand, QueueCommand, ServerSelection, queue_argument
 from queueber.cli.streams import EXIT_ERROR
 from queueber.cli.terminal import LoadDisplay, confirm, yes_option
 from queueber.client.control import QueueControl
@@ -155,7 +155,7 @@ def end_lease(server: ServerSelection, lease: bytes) -> None:
     server.show_outcome({"ended": ended}, "ended" if ended else None, problem)
 
 
-@click.command(cls=CallCommand)
+@click.command(cls=QueueCommand)
 @queue_argument()
 @click.option("--item", "ids", multiple=True, callback=_ids, metavar="ITEM", help="Only this item; repeatable.")
 @click.option("--reason", type=click.Choice(list(_REASONS)), help="Only items that died of this.")
@@ -190,7 +190,7 @@ def redrive(server: ServerSelection, ids: list[bytes], reason: str | None, to: s
 
     ended = False
     try:
-        server.control(work)
+        server.control(work, is_empty=lambda _: not moved)
         ended = True
     finally:
         display.end()

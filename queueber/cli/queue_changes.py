@@ -15,7 +15,7 @@ from queueber.api.control_types import QueueSettings, SettingsInForce
 from queueber.cli import queue_output as output
 from queueber.cli.output import camel_case, newer_than_client
 from queueber.cli.queue_views import label, print_settings
-from queueber.cli.server_options import CallCommand, ServerSelection, queue_argument
+from queueber.cli.server_options import CallCommand, QueueCommand, ServerSelection, queue_argument
 from queueber.cli.terminal import confirm, yes_option
 from queueber.client.control import QueueControl
 from queueber.units import counted, parse
@@ -132,14 +132,16 @@ def configure(
 @queue_argument()
 @click.option("--adds", is_flag=True, help="Refuse adds, as overloaded.")
 @click.option("--polls", is_flag=True, help="Deliver no items; the default.")
-def pause(server: ServerSelection, adds: bool, polls: bool) -> None:
+@click.option("--create", is_flag=True, help="Create QUEUE, paused, if it does not exist.")
+def pause(server: ServerSelection, adds: bool, polls: bool, create: bool) -> None:
     """
     Deliver no items of QUEUE, or refuse adds.
 
-    That lasts until `queueber resume`, also across restarts of the server.  Leased items stay with their workers.
+    That lasts until `queueber resume`, also across restarts of the server.  Leased items stay with their workers.  A
+    queue that does not exist is an error unless --create is given.
     """
     polls = polls or not adds
-    _pause(server, lambda control: control.pause(adds=adds, polls=polls))
+    _pause(server, lambda control: control.pause(adds=adds, polls=polls), needs_queue=not create)
 
 
 @click.command(cls=CallCommand)
@@ -156,18 +158,20 @@ def resume(server: ServerSelection, adds: bool, polls: bool) -> None:
     _pause(server, lambda control: control.resume(adds=adds or both, polls=polls or both))
 
 
-def _pause(server: ServerSelection, change: Callable[[QueueControl], Awaitable[None]]) -> None:
+def _pause(
+    server: ServerSelection, change: Callable[[QueueControl], Awaitable[None]], *, needs_queue: bool = True
+) -> None:
     async def work(control: QueueControl) -> QueueSettings:
         await change(control)
         return (await control.settings()).settings
 
-    found = server.control(work)
+    found = server.control(work, needs_queue=needs_queue)
     adds, polls = ("paused" if paused else "not paused" for paused in (found.adds_paused, found.polls_paused))
     text = f"queue {server.queue_text}: adds {adds}, polls {polls}"
     server.show({"addsPaused": found.adds_paused, "pollsPaused": found.polls_paused}, text)
 
 
-@click.command(cls=CallCommand)
+@click.command(cls=QueueCommand)
 @queue_argument(required=True)
 @click.option("--dead", is_flag=True, help="Remove the dead items, and no others.")
 @yes_option
@@ -179,11 +183,11 @@ def purge(server: ServerSelection, dead: bool, yes: bool) -> None:
     """
     which = "dead items" if dead else "ready and delayed items"
     confirm(f"Remove all {which} of the queue {server.queue_text}, for ever?", yes=yes)
-    removed = server.control(lambda control: control.purge(dead=dead))
+    removed = server.control(lambda control: control.purge(dead=dead), is_empty=lambda removed: not removed)
     server.show({"removed": removed}, f"removed {counted(removed, 'item')}")
 
 
-@click.command(cls=CallCommand)
+@click.command(cls=QueueCommand)
 @queue_argument(required=True)
 @click.option("--force", is_flag=True, help="Delete it with all its items, including leased and dead ones.")
 @yes_option
@@ -197,9 +201,11 @@ def delete(server: ServerSelection, force: bool, yes: bool) -> None:
     confirm(f"Delete the queue {server.queue_text} with {what}, for ever?", yes=yes)
     outcome = server.control(lambda control: control.delete(force=force))
     reasons = {
-        ControlOutcome.NOT_FOUND: "there is no such queue",
+        ControlOutcome.NOT_FOUND: f"there is no queue '{server.queue_text}'",
         ControlOutcome.NOT_EMPTY: "it has items or waiting polls; --force deletes it with them",
     }
     why = reasons.get(outcome) or newer_than_client(outcome)
     done = "deleted" if outcome is ControlOutcome.DONE else None
+    if outcome is ControlOutcome.NOT_FOUND and server.if_exists:
+        done = why
     server.show_outcome({"outcome": camel_case(outcome.name)}, done, f"not deleted: {why}")

@@ -8,7 +8,7 @@ import click
 from queueber.api.control_types import ItemView, LeaseView, Listed, QueueCounts, QueueSummary, SettingsInForce
 from queueber.cli import queue_output as output
 from queueber.cli.arguments import number_option, option_group, uuid_bytes
-from queueber.cli.server_options import CallCommand, ServerSelection, queue_argument
+from queueber.cli.server_options import CallCommand, QueueCommand, ServerSelection, queue_argument
 from queueber.cli.terminal import LoadDisplay
 from queueber.cli.watch import show, watch_options
 from queueber.client import Client
@@ -106,7 +106,7 @@ def queues(
     show(server, look, interval)
 
 
-@click.command(cls=CallCommand)
+@click.command(cls=QueueCommand)
 @queue_argument()
 @_limit_option
 @watch_options
@@ -125,6 +125,8 @@ def leases(server: ServerSelection, limit: int | None, interval: int | None) -> 
             return control.leases(after=b"" if last is None else last.handle, limit=number)
 
         found, more = await listed(ask, limit)
+        if not found and interval is None:
+            await server.check_queue(client)
         text = output.leases_text(found) + ("\nthere are more" if more else "")
         return server.rendered({"leases": [output.lease_json(each) for each in found], "more": more}, text)
 
@@ -143,7 +145,7 @@ _peek_options = option_group(
 )
 
 
-@click.command(cls=CallCommand)
+@click.command(cls=QueueCommand)
 @queue_argument()
 @click.option("--state", type=click.Choice(list(STATES)), help="Only these items; by default ready and delayed ones.")
 @_peek_options
@@ -156,7 +158,7 @@ def peek(server: ServerSelection, state: str | None, **more: Any) -> None:  # no
     _print_items(server, None if state is None else STATES[state], **more)
 
 
-@click.command(cls=CallCommand)
+@click.command(cls=QueueCommand)
 @queue_argument()
 @_peek_options
 def dead(server: ServerSelection, **more: Any) -> None:  # noqa: ANN401  (those of `_print_items`)
@@ -185,7 +187,7 @@ def _print_items(
 
         return await listed(ask, limit)
 
-    found, more = server.control(look)
+    found, more = server.control(look, is_empty=lambda result: not result[0])
     following = found[-1].place.hex() if more else None
     items = [output.item_json(each) for each in found]
     server.show({"items": items, "after": following}, output.items_text(found))
@@ -208,7 +210,7 @@ def get(server: ServerSelection, item_id: bytes) -> None:
     server.show_outcome({"item": None if item is None else output.item_json(item)}, text, problem)
 
 
-@click.command(cls=CallCommand)
+@click.command(cls=QueueCommand)
 @queue_argument()
 def settings(server: ServerSelection) -> None:
     """
@@ -216,7 +218,7 @@ def settings(server: ServerSelection) -> None:
 
     They have the names that `queueber configure` takes.
     """
-    print_settings(server, server.control(lambda control: control.settings()))
+    print_settings(server, server.control(lambda control: control.settings(), needs_queue=True))
 
 
 def print_settings(server: ServerSelection, found: SettingsInForce, names: Collection[str] | None = None) -> None:
@@ -224,10 +226,19 @@ def print_settings(server: ServerSelection, found: SettingsInForce, names: Colle
     server.show(output.settings_json(found), output.settings_text(found, names))
 
 
-async def look_at_counts(client: Client, server: ServerSelection, *, exact: bool, progress: bool = False) -> str:
-    """Return the counts of the selected queue as text, or as JSON; with *progress*, show that of an exact count."""
+async def look_at_counts(
+    client: Client, server: ServerSelection, *, exact: bool, progress: bool = False, once: bool = True
+) -> str:
+    """
+    Return the counts of the selected queue as text, or as JSON; with *progress*, show that of an exact count.
+
+    Raises:
+        click.ClickException: the queue does not exist, and this look is the only one, *once*.
+    """
     control = client.control(server.queue_name)
     counts = await (count_with_progress(control) if progress else control.stats(exact=exact))
+    if once and not (counts.items or counts.dead or counts.waiting_polls):
+        await server.check_queue(client)
     found = {"name": server.queue_name, "stats": output.counts_json(counts)}
     return server.rendered(found, output.counts_text(server.queue_name, counts))
 

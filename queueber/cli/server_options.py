@@ -33,6 +33,9 @@ _TIMEOUT = click.Option(
     metavar="SECONDS",
     help="Time limit of the call, from connecting to the answer; by default none.  The wait of a poll is added to it.",
 )
+_IF_EXISTS = click.Option(
+    ("--if-exists", "if_exists"), is_flag=True, help="Take a queue that does not exist for an empty one: no error."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help=_JSON.help)
 
 Runner = Callable[..., Any]
@@ -45,7 +48,7 @@ _EPILOG = "The options of `queueber` itself, such as --addr, --queue and --tls-c
 
 class ServerSelection(NamedTuple):
     """
-    The server and queue that the options select, and the output and the time limit of a command.
+    The server and queue that the options select, and the output, the time limit and the like of a command.
 
     The fields after `run` have the names of the options.
     """
@@ -60,6 +63,7 @@ class ServerSelection(NamedTuple):
     tls_server_name: str | None = None
     as_json: bool = False
     timeout_ms: int | None = None
+    if_exists: bool = False
 
     @property
     def address(self) -> str:
@@ -90,14 +94,49 @@ class ServerSelection(NamedTuple):
         """Return the name of the selected queue as printable text."""
         return printable(self.queue_name.encode(errors="surrogateescape"))
 
-    def control(self, work: "Callable[[QueueControl], Awaitable[T]]") -> T:
-        """Return the result of *work* with the control of the selected queue, within the time limit."""
+    def control(
+        self,
+        work: "Callable[[QueueControl], Awaitable[T]]",
+        *,
+        needs_queue: bool = False,
+        is_empty: Callable[[T], bool] = lambda _: False,
+    ) -> T:
+        """
+        Return the result of *work* with the control of the selected queue, within the time limit.
+
+        If it *needs_queue*, its existence is checked first, or afterwards if the result *is_empty*.
+
+        Raises:
+            click.ClickException: the queue does not exist.
+        """
 
         async def with_client(client: Client) -> T:
-            return await work(client.control(self.queue_name))
+            if needs_queue:
+                await self.check_queue(client)
+            result = await work(client.control(self.queue_name))
+            if is_empty(result):
+                await self.check_queue(client)
+            return result
 
         result: T = self.run(self.address, with_client, self.tls, in_seconds(self.timeout_ms))
         return result
+
+    async def check_queue(self, client: Client) -> None:
+        """
+        Check that the selected queue exists, unless `if_exists` is set.
+
+        The default queue always does, and so does one with waiting polls.
+
+        Raises:
+            click.ClickException: it does not.
+        """
+        if self.if_exists or self.queue_name == DEFAULT_QUEUE:
+            return
+        name = self.queue_name
+        listed = (await client.queues(name, limit=1)).found
+        if [each.name for each in listed] == [name] or (await client.control(name).stats()).waiting_polls:
+            return
+        raise click.ClickException(f"there is no queue '{self.queue_text}'")
 
     def rendered(self, found: Mapping[str, Any], text: str) -> str:
         """Return *found* as JSON on one line if that is wanted, else *text*."""
@@ -219,7 +258,13 @@ class ResultsCommand(ServerCommand):
 class CallCommand(ServerCommand):
     """A command that prints the outcome of calls, and accepts ``--json`` and ``--timeout``."""
 
-    added = (_JSON, _TIMEOUT)
+    added: tuple[click.Option, ...] = (_JSON, _TIMEOUT)
+
+
+class QueueCommand(CallCommand):
+    """A command about a queue that exists.  It accepts ``--if-exists``, too."""
+
+    added = (*CallCommand.added, _IF_EXISTS)
 
 
 def _queue_of(url: str) -> str | None:

@@ -230,8 +230,68 @@ CALLS = {
 def test_a_command_makes_its_call(shell, arguments):
     result = shell(*arguments)
     assert (result.exit_code, result.stderr) == (0, "")
-    assert shell.calls[0] == CALLS[arguments]
+    # The existence of the queue may be checked before.
+    made = [each for each in shell.calls if each[0] != "queues" or arguments[0] == "queues"]
+    assert made[0] == CALLS[arguments]
     assert shell.names == ["mail"] * (arguments[0] != "queues")
+
+
+NO_QUEUE = [
+    *(("stats",), ("stats", "--exact"), ("peek",), ("peek", "--state", "delayed"), ("dead",), ("leases",)),
+    *(("settings",), ("purge", "--yes"), ("purge", "--dead", "--yes"), ("redrive",), ("redrive", "--to", "mailbox")),
+    ("delete", "--yes"),
+]
+
+
+@pytest.fixture
+def missing(shell):
+    """A server that has no queue `mail`."""
+    other = QueueSummary(name="mailbox", stats=QueueCounts(items=3))
+    shell.client.answers["queues"] = [Listed([other], True)]
+    nothing = {"stats": QueueCounts(), "peek": Listed([], False), "leases": Listed([], False), "purge": 0}
+    shell.control_.answers |= {name: [answer] for name, answer in nothing.items()}
+    shell.control_.answers["delete"] = [ControlOutcome.NOT_FOUND]
+    shell.control_.answers["redrive"] = [redriven(0, more=False)]
+    return shell
+
+
+@pytest.mark.parametrize("json_too", [(), ("--json",)], ids=["text", "json"])
+@pytest.mark.parametrize("arguments", [*NO_QUEUE, ("pause",), ("pause", "--adds"), ("resume",)], ids=" ".join)
+def test_a_queue_that_does_not_exist_is_an_error(missing, arguments, json_too):
+    result = missing(*arguments, "mail", *json_too)
+    assert result.exit_code == 1
+    if arguments[0] != "delete":
+        assert result.stdout == ""
+    if arguments[0] != "delete" or not json_too:
+        assert result.stderr.endswith("there is no queue 'mail'\n")
+    assert not {each[0] for each in missing.calls} & {"pause", "resume"}
+
+
+@pytest.mark.parametrize("arguments", NO_QUEUE, ids=" ".join)
+def test_with_if_exists_it_is_an_empty_queue(missing, arguments):
+    result = missing(*arguments, "mail", "--if-exists")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout
+
+
+def test_a_queue_is_created_paused_only_on_request(missing):
+    assert missing("pause", "mail", "--create").exit_code == 0
+    assert ("pause", {"adds": False, "polls": True}) in missing.calls
+
+
+@pytest.mark.parametrize("arguments", NO_QUEUE[:-1], ids=" ".join)
+def test_a_queue_with_waiting_polls_exists(missing, arguments):
+    missing.control_.answers["stats"] = [QueueCounts(waiting_polls=1)]
+    assert missing(*arguments, "mail").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["peek", "dead", "leases", "settings", "redrive", "pause", "resume"])
+def test_the_default_queue_always_exists(missing, command):
+    assert missing(command).exit_code == 0
+
+
+def test_the_name_of_a_queue_that_does_not_exist_cannot_control_the_terminal(missing):
+    assert ESCAPE not in missing("peek", f"mail{ESCAPE}").stderr
 
 
 def test_every_command_is_called():
@@ -395,7 +455,7 @@ NOTHING_CHANGED = {
     ),
     ("delete", "mail", "--yes", "--force"): (
         ControlOutcome.NOT_FOUND,
-        "queueber: not deleted: there is no such queue\n",
+        "queueber: not deleted: there is no queue 'mail'\n",
     ),
 }
 

@@ -324,3 +324,17 @@ def test_a_name_that_begins_with_a_dot_is_that_of_a_queue_like_any_other(command
     assert command("redrive", "--queue", ".dead", "--to", ".again") == "moved 1 item\n"
     found = {each["name"] for each in command.json("queues", ".")["queues"]}
     assert found == {".again", ".dead"}
+
+
+def test_a_queue_exists_from_its_first_item_or_settings_to_its_end(command, name):
+    problem = f"queueber: there is no queue '{name}'\n"
+    for arguments in (["stats", name], ["dead"], ["redrive"], ["pause"], ["settings"]):
+        done = command.run(*arguments)
+        assert (done.exit_code, done.stdout, done.stderr) == (1, "", problem)
+    command("configure", "max-attempts=5")
+    assert command("dead") == "no items\n"
+    assert command("redrive") == "moved 0 items\n"
+    assert command("delete", name, "--yes") == "deleted\n"
+    assert command.run("delete", name, "--yes").stderr == f"queueber: not deleted: there is no queue '{name}'\n"
+    assert command("pause", "--create") == f"queue {name}: adds not paused, polls paused\n"
+    assert command("resume") == f"queue {name}: adds not paused, polls not paused\n"
