@@ -50,6 +50,6 @@ def config(options: tuple[str, ...], changed: bool) -> None:
     service.parseOptions(options)
     # Written as bytes, because TOML is UTF-8 in every locale.
     click.echo(as_file(service.effective, changed=changed).encode(), nl=False)
-    for name, hint in service.unknown_variables.items():
+    for name, hint in service.effective.unknown_variables.items():
         click.echo(f"queueber: {name} in the environment is not an option{hint}", err=True)
     sys.stdout.flush()

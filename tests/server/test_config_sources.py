@@ -270,7 +270,7 @@ def test_a_conflict_with_an_option_of_an_unread_file_is_not_reported(complaints,
 def test_wipe_is_ignored_in_the_environment(parse):
     options = parse(environment={"QUEUEBER_WIPE": "yes", "QUEUEBER_PORT_9090_TCP": "tcp://10.0.0.1:9090"})
     assert not options.settings.wipe
-    assert options.unknown_variables == {
+    assert options.effective.unknown_variables == {
         "QUEUEBER_PORT_9090_TCP": "",
         "QUEUEBER_WIPE": "; wipe is accepted on the command line only",
     }
@@ -279,7 +279,7 @@ def test_wipe_is_ignored_in_the_environment(parse):
 
 @pytest.mark.parametrize(("slip", "meant"), [("WORKRES", "WORKERS"), ("CONNECTIONS", "LIMIT_CONNECTIONS")])
 def test_an_unknown_variable_is_reported_with_a_similar_one(parse, slip, meant):
-    unknown = parse(environment={f"QUEUEBER_{slip}": "3"}).unknown_variables
+    unknown = parse(environment={f"QUEUEBER_{slip}": "3"}).effective.unknown_variables
     assert unknown == {f"QUEUEBER_{slip}": f"; did you mean QUEUEBER_{meant}?"}
 
 
@@ -369,6 +369,14 @@ def test_a_mistake_in_the_password_file_is_reported_under_its_own_option(complai
     assert complaints("--manhole=unix:/m", words[1])[1] == [
         "--manhole unix:/m needs no --manhole-password-file: only its owner can connect to a Unix socket"
     ]
+
+
+def test_a_reload_does_not_need_the_password_file(parse, tmp_path):
+    (tmp_path / "password").write_text("user:long enough for it")
+    (tmp_path / "password").chmod(0o600)
+    options = parse("--manhole=127.0.0.1:9092", f"--manhole-password-file={tmp_path}/password")
+    (tmp_path / "password").unlink()
+    assert options.reload()[1] == {}
 
 
 def test_an_invalid_character_is_reported_in_every_source(complaints):

@@ -50,7 +50,7 @@ def makeService(options: Options) -> IService:
         options.reject(["Python runs without assertions (-O or PYTHONOPTIMIZE), which a server needs"], os.EX_CONFIG)
     SIGNALS.hold()
     use_monotonic_time(reactor)
-    for name, hint in options.unknown_variables.items():
+    for name, hint in options.effective.unknown_variables.items():
         QueueberService.log.warn("{name} in the environment is not an option{hint}", name=name, hint=hint)
     launcher = Launcher(options.parent) if options.parent is not None else Launcher()
     complaints = launcher.complaints()

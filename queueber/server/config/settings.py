@@ -153,12 +153,10 @@ class Settings:
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Self:
         """Return the settings with *values*, those of all options by their names."""
-
-        def chosen(options: tuple[Option, ...]) -> dict[str, Any]:
-            return {option.attribute: values[option.name] for option in options if option is not CONFIG}
-
-        parts = {name: part(**chosen(options)) for name, (part, options) in OPTION_TABLES.items()}
-        return cls(**chosen(SERVICE_OPTIONS), **parts)
+        chosen = {option.attribute: values[option.name] for option in SERVICE_OPTIONS[1:]}
+        for attribute, (part, options) in OPTION_TABLES.items():
+            chosen[attribute] = part(**{option.attribute: values[option.name] for option in options})
+        return cls(**chosen)
 
     @property
     def claim(self) -> ClaimBounds:
@@ -194,13 +192,8 @@ class Settings:
             places.append(("manhole", self.console.listen))
         return places
 
-    def conflicts(self, *, at_start: bool = True) -> Iterator[str]:
-        """
-        Yield a sentence for each conflict of options that are valid each on its own; ``--listen`` names one.
-
-        Only a configuration *at_start* has its password file read.  Another one cannot change it, and --uid may have
-        put it out of reach.
-        """
+    def conflicts(self) -> Iterator[str]:
+        """Yield a sentence for each conflict of options that are valid each on its own; ``--listen`` names one."""
         given = {option.name for option in SERVICE_OPTIONS[1:] if getattr(self, option.attribute)}
         yield from self.limits.conflicts()
         yield from (f"--{a} needs --{b}{why}" for a, b, why in _NEEDS if a in given and b not in given)
@@ -212,11 +205,11 @@ class Settings:
         for name, listen in (*(("listen", each) for each in self.listen), ("http", self.http)):
             if listen is not None and listen.exposed and not self.insecure_plaintext:
                 yield f"--{name} {listen.text}: plaintext beyond this machine needs --insecure-plaintext"
-        yield from self._console_conflicts(at_start=at_start)
+        yield from self._console_conflicts()
 
-    def _console_conflicts(self, *, at_start: bool) -> Iterator[str]:
+    def _console_conflicts(self) -> Iterator[str]:
         try:
-            if self.console is not None and self.console.password_file is not None and at_start:
+            if self.console is not None and self.console.password_file is not None:
                 self.console.password_file.read()
         except PasswordFileError as why:
             yield f"--manhole-password-file {why}"

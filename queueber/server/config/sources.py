@@ -69,6 +69,9 @@ class Resolved:
     """An invalid option has its default."""
 
     sources: dict[str, Source] = field(factory=dict)
+    unknown_variables: dict[str, str] = field(factory=dict)
+    """The variables that look like options but are not, each with a hint or an empty text."""
+
     complaints: list[tuple[Source, str]] = field(factory=list)
     invalid: set[str] = field(factory=set)
     """The options with an invalid value; the option `CONFIG`, too, if the file cannot be read."""
@@ -115,7 +118,7 @@ class Resolved:
 
         self.complain(_NAMES.sub(spell, reason), *changeable)
 
-    def checked(self, *, at_start: bool = True) -> Settings:
+    def checked(self) -> Settings:
         """
         Return the settings with these values, which must not be in conflict; see `Settings.conflicts`.
 
@@ -123,7 +126,7 @@ class Resolved:
             ConfigError: names all mistakes, ordered by precedence of their sources.
         """
         settings = Settings.from_values(self.values)
-        for reason in settings.conflicts(at_start=at_start):
+        for reason in settings.conflicts():
             self._add_conflict(reason)
         if self.complaints:
             ordered = sorted(self.complaints, key=lambda complaint: complaint[0].precedence)
@@ -140,8 +143,9 @@ def resolve(
 
     *arguments* are the texts on the command line, and *complaints* those about its other words.
     """
-    found = Resolved()
-    sources = [evolve(COMMAND_LINE, given=arguments), evolve(ENVIRONMENT, given=read_environment(environment)[0])]
+    texts, unknown = read_environment(environment)
+    found = Resolved(unknown_variables=unknown)
+    sources = [evolve(COMMAND_LINE, given=arguments), evolve(ENVIRONMENT, given=texts)]
     found.add(CONFIG, sources)
     if found.values[CONFIG.name] is not None:
         sources.append(_read_file(found.values[CONFIG.name], found))

@@ -11,7 +11,7 @@ from twisted.python import usage
 
 from queueber import __version__
 from queueber.server.config.settings import OPTIONS, Settings, suggestion
-from queueber.server.config.sources import COMMAND_LINE, DEFAULT, ConfigError, Resolved, read_environment, resolve
+from queueber.server.config.sources import COMMAND_LINE, DEFAULT, ConfigError, Resolved, resolve
 from queueber.server.config.spec import Option
 
 _LETTERS = {"listen": "l", "data-dir": "d", "workers": "w"}
@@ -40,7 +40,7 @@ class Options(usage.Options):
     optFlags: ClassVar = [[option.name, None, option.help] for option in OPTIONS if option.is_flag]
 
     effective: Resolved
-    """The value and the source of every option, once the command line is parsed."""
+    """The values and the sources of all options, once the command line is parsed."""
 
     settings: Settings
     """The checked configuration, once the command line is parsed."""
@@ -50,11 +50,6 @@ class Options(usage.Options):
         self._environment = environment
         self._arguments: dict[str, list[str]] = {}
         super().__init__()  # type: ignore[no-untyped-call]
-
-    @property
-    def unknown_variables(self) -> Mapping[str, str]:
-        """The variables that look like options but are not, each with a hint or an empty text."""
-        return read_environment(self._environment)[1]
 
     def opt_version(self) -> None:
         """Print the version and exit."""
@@ -101,13 +96,14 @@ class Options(usage.Options):
             # Reading a pipe would block until its writer closes it.
             raise ConfigError([f"{path} is not a regular file, and cannot be read a second time"], status=os.EX_CONFIG)
         found = resolve(self._arguments, self._environment)
-        settings = found.checked(at_start=False)
         changed = {
             option.name: found.sources[option.name].origin(option)
             for option in OPTIONS[1:]
             if found.values[option.name] != self.effective.values[option.name]
         }
-        return settings, changed
+        # The console stays as it was at the start, and --uid may have put its password file out of reach.
+        found.values.update({"manhole": None, "manhole-password-file": None})
+        return found.checked(), changed
 
     def make_config_path_absolute(self, root: str | None) -> None:
         """Keep the file's path valid after twistd has changed the directory, and the root to *root*."""
