@@ -35,6 +35,8 @@ LOG = logging.getLogger("queueber.worker")
 
 SYSTEM: Final = "queueber"
 
+_API_MODULES: Final = ("opentelemetry.trace", "opentelemetry.metrics")
+
 _LINKS_MAX = 128
 """Links of a span that SDKs keep by default."""
 
@@ -50,12 +52,20 @@ def installed() -> bool:
     return True
 
 
+def is_recorded() -> bool:
+    """Return whether the program has a provider of traces or of metrics; those of the API record nothing."""
+    from opentelemetry import metrics, trace  # noqa: PLC0415
+
+    providers = (trace.get_tracer_provider(), metrics.get_meter_provider())
+    return not all(type(each).__module__.startswith(_API_MODULES) for each in providers)
+
+
 class Telemetry:
     """
     The spans and metrics of one server's queues.
 
-    Providers are looked up when the first span begins, so that a program may
-    configure them after it has made its worker.
+    Providers are looked up at each poll, so that a program may configure them after
+    it has made its worker.
     """
 
     def __init__(self, server: tuple[str, int] | None = None, *, parent: bool = False) -> None:
@@ -65,6 +75,9 @@ class Telemetry:
         With *parent* a `process` span is a child of the span that sent its item, instead of being linked with it.
         """
         self._parent = parent
+        self._is_recorded = is_recorded()
+        """Whether there are providers, as of the last poll."""
+
         self._common: dict[str, Any] = {"messaging.system": SYSTEM}
         if server is not None:
             self._common |= {"server.address": server[0], "server.port": server[1]}
@@ -103,8 +116,10 @@ class Telemetry:
             found.sent.add(messages, attributes)
             found.operation.record(time.monotonic() - began, attributes)
 
-    def processing(self, item: WorkItem) -> _Processing:
+    def processing(self, item: WorkItem) -> _Processing | _Unrecorded:
         """Return a context that traces the run of a handler on *item*."""
+        if not self._is_recorded:
+            return _UNRECORDED
         return _Processing(item, self._attributes("process", "process", item.queue), partial(self._origin, item))
 
     def _origin(self, item: WorkItem) -> tuple[Context | None, Sequence[Link]]:
@@ -121,7 +136,9 @@ class Telemetry:
     def received(self, queue: str, items: int, seconds: float) -> None:
         """Record a poll that brought *items* items and ends now, *seconds* after it was sent."""
         with _harmless():
-            self._received(queue, items, seconds)
+            self._is_recorded = is_recorded()
+            if self._is_recorded:
+                self._received(queue, items, seconds)
 
     def _received(self, queue: str, items: int, seconds: float) -> None:
         from opentelemetry.trace import SpanKind  # noqa: PLC0415
@@ -141,8 +158,9 @@ class Telemetry:
         self, entries: Sequence[Settlement], items: Sequence[WorkItem], seconds: float, error: Exception | None = None
     ) -> None:
         """Record a settle of *items* that ends now, *seconds* after it was sent, with its *error* if it failed."""
-        with _harmless():
-            self._settled(entries, items, seconds, error)
+        if self._is_recorded:
+            with _harmless():
+                self._settled(entries, items, seconds, error)
 
     def _settled(
         self, entries: Sequence[Settlement], items: Sequence[WorkItem], seconds: float, error: Exception | None
@@ -240,6 +258,22 @@ class _Processing:
                 self._context.__exit__(None, None, None)
 
 
+class _Unrecorded:
+    """The run of a handler of which no span is recorded."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def ended(self, verdict: Verdict | None, error: BaseException | None) -> None:
+        """Ignore how the handler ended."""
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+_UNRECORDED: Final = _Unrecorded()
+
+
 @contextmanager
 def _harmless() -> Iterator[None]:
     """Log an exception of the program's own exporters and processors, which must not end the worker."""
@@ -311,6 +345,10 @@ def publishing(
     given = dict(headers or {})
     if not installed():
         yield given
+        return
+    if not is_recorded():
+        # The program may pass a context on that it has got itself.
+        yield {**context_headers(), **given}
         return
     with Telemetry(server).publishing(queue, messages) as context:
         yield {**context, **given}

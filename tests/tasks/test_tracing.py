@@ -18,6 +18,7 @@ def tracer(monkeypatch):
     """The tracer of the program, which is that of the client as well."""
     made = sdk.TracerProvider(shutdown_on_exit=False).get_tracer("tests")
     monkeypatch.setattr("queueber.worker.telemetry.tracer", lambda: made)
+    monkeypatch.setattr("queueber.worker.telemetry.is_recorded", lambda: True)
     return made
 
 

@@ -47,6 +47,7 @@ class Recorded:
 def recorded(monkeypatch):
     """Providers of this test, although a process has only one of each in its life."""
     made = Recorded()
+    monkeypatch.setattr(telemetry, "is_recorded", lambda: True)
     monkeypatch.setattr(telemetry, "tracer", lambda: made.tracers.get_tracer("queueber"))
     monkeypatch.setattr("opentelemetry.metrics.get_meter", made.meters.get_meter)
     telemetry.meters.cache_clear()
@@ -216,6 +217,38 @@ def test_a_fault_of_a_span_processor_harms_no_item(server, recorded, add, work, 
         until(lambda: not server.items("work"))
     assert sorted(seen) == [b"a", b"b"]
     assert "traces or metrics failed" in caplog.text
+
+
+class TestWithoutProviders:
+    """Only the API is installed, as by a dependency, and nothing records."""
+
+    @pytest.fixture(autouse=True)
+    def untraced(self, monkeypatch):
+        self.meters = telemetry.meters
+        monkeypatch.setattr(telemetry, "tracer", lambda: pytest.fail("a span was made"))
+        monkeypatch.setattr(telemetry, "meters", lambda: pytest.fail("a metric was made"))
+
+    def test_no_span_is_made(self, server, work):
+        assert publish(server) == {"user": b"ann"}
+        with work(print, telemetry=True):
+            until(lambda: not server.items("work"))
+
+    def test_a_context_is_passed_on(self, server):
+        passed = trace.SpanContext(7, 8, is_remote=True, trace_flags=trace.TraceFlags(1))
+        with trace.use_span(trace.NonRecordingSpan(passed)):
+            headers = publish(server)
+        assert headers["traceparent"] == f"00-{7:032x}-{8:016x}-01".encode()
+
+    def test_providers_that_are_configured_later_are_found(self, server, add, work, monkeypatch):
+        add(b"a")
+        with work(print, telemetry=True):
+            until(lambda: not server.items("work"))
+            spans = Recorded()
+            monkeypatch.setattr(telemetry, "is_recorded", lambda: True)
+            monkeypatch.setattr(telemetry, "tracer", lambda: spans.tracers.get_tracer("queueber"))
+            monkeypatch.setattr(telemetry, "meters", self.meters)
+            add(b"b")
+            until(lambda: spans.spans("process work"))
 
 
 class TestWithoutOpenTelemetry:
