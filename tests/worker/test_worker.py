@@ -543,7 +543,7 @@ class TestFaults:
 
     @pytest.mark.slow
     def test_a_server_that_is_away_is_waited_for_and_the_log_says_so(self, server, add, work, caplog, monkeypatch):
-        monkeypatch.setattr("queueber.worker.attachment.ABSENT_SECONDS", 0.0)
+        monkeypatch.setattr("queueber.worker.connection_watch.ABSENT_SECONDS", 0.0)
         add(b"a")
         away = server.down()
         with work(lambda _: None):
