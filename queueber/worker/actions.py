@@ -16,7 +16,7 @@ from queueber.values import AddTo, Settlement
 from queueber.worker.verdicts import DEFER, Verdict
 
 
-class State(Enum):
+class ItemState(Enum):
     """The state of a taken item, as in the table of `rules`."""
 
     WAITING = auto()
@@ -59,7 +59,7 @@ class TakenItem:
 
     id: bytes
     lease: KeptLease
-    state: State = State.WAITING
+    state: ItemState = ItemState.WAITING
     started: float = 0.0
     """When it was given to the runner."""
 

@@ -30,7 +30,7 @@ from queueber.units import MS_PER_SECOND, SpanMs
 from queueber.worker.connection_watch import ConnectionState, ConnectionWatch
 from queueber.worker.handling import LOG
 from queueber.worker.polling import PollMode
-from queueber.worker.source import Source
+from queueber.worker.source import QueueSource
 
 RETRY_SECONDS: Final = 1.0
 
@@ -75,7 +75,7 @@ class Attachment:
     def __init__(
         self,
         io: IoThread,
-        source: Source,
+        source: QueueSource,
         upkeep: LeaseOptions,
         *,
         session: bytes | None,

@@ -21,7 +21,7 @@ from queueber.client_core.errors import NotConnected
 from queueber.errors import QueueberError
 from queueber.sync.io_thread import IoThread
 from queueber.worker.handling import LOG
-from queueber.worker.source import Source
+from queueber.worker.source import QueueSource
 
 ABSENT_SECONDS: Final = 3.0
 AWAY_SECONDS: Final = 60.0
@@ -42,7 +42,7 @@ class ConnectionState(Enum):
 class ConnectionWatch:
     """The connection of one worker, as its health and its log show it.  Lives in the I/O thread."""
 
-    def __init__(self, io: IoThread, source: Source, on_refused: Callable[[QueueberError], None]) -> None:
+    def __init__(self, io: IoThread, source: QueueSource, on_refused: Callable[[QueueberError], None]) -> None:
         """
         Watch the link of *io*, and name *source* in the log.
 

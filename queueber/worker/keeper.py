@@ -47,7 +47,7 @@ from queueber.worker.policy import Policy
 from queueber.worker.polling import PollMode
 from queueber.worker.rules import WorkerRules
 from queueber.worker.runners import Runner
-from queueber.worker.source import Answer, Source, settle_without_settle
+from queueber.worker.source import Answer, QueueSource, settle_without_settle
 from queueber.worker.telemetry import Telemetry
 from queueber.worker.verdicts import Verdict
 
@@ -72,7 +72,7 @@ class Keeper:
     def __init__(
         self,
         connector: Connector,
-        source: Source,
+        source: QueueSource,
         policy: Policy,
         upkeep: LeaseOptions,
         *,

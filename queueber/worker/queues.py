@@ -12,17 +12,17 @@ from queueber.client_core.url import Target, target_of
 from queueber.errors import InvalidRequest
 from queueber.fixed_limits import POLL_ANY_QUEUES_MAX, WEIGHT_MAX
 from queueber.values import DEFAULT_QUEUE
-from queueber.worker.source import Source
+from queueber.worker.source import QueueSource
 
 _WANTED = "a queueber:// URL or a Queue, or a list of them, or a mapping from them to weights"
 
 
 @frozen
-class Resolved:
+class ResolvedQueues:
     """The server and the queues of a worker."""
 
     target: Target
-    source: Source
+    source: QueueSource
 
     @property
     def server(self) -> tuple[str, int] | None:
@@ -31,7 +31,7 @@ class Resolved:
         return (address.host, address.port) if isinstance(address, TcpAddress) else None
 
 
-def resolve(queue: object, names: Iterable[str] | Mapping[str, int] | None, *, strict: bool) -> Resolved:
+def resolve(queue: object, names: Iterable[str] | Mapping[str, int] | None, *, strict: bool) -> ResolvedQueues:
     """
     Return the server of *queue*, and its queues, or the ones with these *names*.
 
@@ -40,17 +40,17 @@ def resolve(queue: object, names: Iterable[str] | Mapping[str, int] | None, *, s
     """
     if names is not None:
         target, _ = _one(queue)
-        return Resolved(target, _several(names, strict=strict))
+        return ResolvedQueues(target, _several(names, strict=strict))
     # A queue of a client is iterable itself: over its items.
     if isinstance(queue, Mapping | Iterable) and not isinstance(queue, str | bytes) and not hasattr(queue, "target"):
         return _of_many(queue, strict=strict)
     target, place = _one(queue)
     if strict:
         raise InvalidRequest("strict is True; it needs several queues")
-    return Resolved(target, Source(place))
+    return ResolvedQueues(target, QueueSource(place))
 
 
-def _of_many(queues: Mapping[Any, int] | Iterable[Any], *, strict: bool) -> Resolved:
+def _of_many(queues: Mapping[Any, int] | Iterable[Any], *, strict: bool) -> ResolvedQueues:
     each = list(queues)
     if not each:
         raise InvalidRequest(f"queue is empty; it must be {_WANTED}")
@@ -64,10 +64,10 @@ def _of_many(queues: Mapping[Any, int] | Iterable[Any], *, strict: bool) -> Reso
             raise InvalidRequest("dead items cannot be polled together with other queues")
         names.append(place or DEFAULT_QUEUE)
     weights = dict(zip(names, queues.values(), strict=True)) if isinstance(queues, Mapping) else names
-    return Resolved(first, _several(weights, strict=strict))
+    return ResolvedQueues(first, _several(weights, strict=strict))
 
 
-def _several(names: Iterable[str] | Mapping[str, int], *, strict: bool) -> Source:
+def _several(names: Iterable[str] | Mapping[str, int], *, strict: bool) -> QueueSource:
     """
     Return the source of the queues with these names, or names and weights.
 
@@ -86,8 +86,8 @@ def _several(names: Iterable[str] | Mapping[str, int], *, strict: bool) -> Sourc
         if isinstance(weight, bool) or not isinstance(weight, int) or not 1 <= weight <= WEIGHT_MAX:
             raise InvalidRequest(f"queues[{name!r}] is {weight!r}; it must be a weight of 1 to {WEIGHT_MAX:,}")
     if len(each) == 1:
-        return Source(each[0])
-    return Source(None, weights, strict)
+        return QueueSource(each[0])
+    return QueueSource(None, weights, strict)
 
 
 def _one(queue: object) -> tuple[Target, Place]:

@@ -26,7 +26,7 @@ def _as_it_is(response: api.PollResponse) -> api.PollResponse:
 
 
 @frozen(eq=False)
-class Source:
+class QueueSource:
     """One queue at a *place*, or several by name with their weights."""
 
     place: Place = None
@@ -93,7 +93,7 @@ class Source:
 
 
 def settle_without_settle(
-    link: Link, source: Source, action: Settle, on_done: Callable[[list[Settled] | QueueberError], None]
+    link: Link, source: QueueSource, action: Settle, on_done: Callable[[list[Settled] | QueueberError], None]
 ) -> None:
     """
     Do *action* on a server that is older than `settle`, and call *on_done* once with the outcomes, or with an error.

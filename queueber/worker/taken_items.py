@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from queueber.worker.actions import State, TakenItem
+from queueber.worker.actions import ItemState, TakenItem
 from queueber.worker.verdicts import Verdict
 
 
@@ -41,26 +41,26 @@ class TakenItems:
         items = list(islice(self.waiting, count))
         for taken in items:
             del self.waiting[taken]
-            taken.state, taken.started = State.RUNNING, now
+            taken.state, taken.started = ItemState.RUNNING, now
             self.running[taken] = None
         return items
 
     def ask_to_end(self, taken: TakenItem, verdict: Verdict, until: float) -> None:
         """Let a RUNNING item be ENDING, with this *verdict* unless it succeeds, and at most *until* then."""
         del self.running[taken]
-        taken.state, taken.on_end, taken.ending_until = State.ENDING, verdict, until
+        taken.state, taken.on_end, taken.ending_until = ItemState.ENDING, verdict, until
         self.ending[taken] = None
 
     def abandon(self, taken: TakenItem) -> None:
         """Let a RUNNING or ENDING item be ABANDONED."""
         del self._of(taken.state)[taken]
-        taken.state = State.ABANDONED
+        taken.state = ItemState.ABANDONED
         self.abandoned[taken] = None
 
-    def drop(self, taken: TakenItem) -> State:
+    def drop(self, taken: TakenItem) -> ItemState:
         """Let an item be OVER; return the state that it had."""
-        state, taken.state = taken.state, State.OVER
-        del (self.running if state is State.RUNNING else self._of(state))[taken]
+        state, taken.state = taken.state, ItemState.OVER
+        del (self.running if state is ItemState.RUNNING else self._of(state))[taken]
         return state
 
     def overdue(self, max_runtime: float, now: float) -> Iterator[TakenItem]:
@@ -74,13 +74,13 @@ class TakenItems:
         while self.ending and now >= (first := next(iter(self.ending))).ending_until:
             yield first
 
-    def _of(self, state: State) -> dict[TakenItem, None]:
+    def _of(self, state: ItemState) -> dict[TakenItem, None]:
         match state:
-            case State.WAITING:
+            case ItemState.WAITING:
                 return self.waiting
-            case State.RUNNING:
+            case ItemState.RUNNING:
                 return self.running
-            case State.ENDING:
+            case ItemState.ENDING:
                 return self.ending
             case _:
                 return self.abandoned

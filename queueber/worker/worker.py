@@ -22,7 +22,7 @@ from queueber.worker.keeper import Keeper
 from queueber.worker.liveness import NOT_STARTED, Health, Watch, health_of
 from queueber.worker.policy import ENDING_SECONDS, SETTLE_SECONDS, Policy
 from queueber.worker.probes import Probes
-from queueber.worker.queues import Resolved, resolve
+from queueber.worker.queues import ResolvedQueues, resolve
 from queueber.worker.runners import Runner, ThreadRunner
 from queueber.worker.signals import StopSignals
 from queueber.worker.telemetry import Telemetry, installed
@@ -101,7 +101,7 @@ class Worker:
         self._handler = checked_handler(handler)
         self._before, self._after = checked_hooks(before, after)
         self._threads = not is_coroutine_function(handler) if threads is None else threads
-        self._resolved: Resolved = resolve(queue, queues, strict=strict)
+        self._resolved: ResolvedQueues = resolve(queue, queues, strict=strict)
         default = THREADS if self._threads else COROUTINES
         self._policy = Policy(
             concurrency=default if concurrency is None else _number("concurrency", concurrency, 1, CONCURRENCY_MAX),
@@ -335,7 +335,7 @@ class Worker:
             keeper.stop(seconds)
 
 
-def _telemetry(resolved: Resolved, wanted: bool | None, *, parent: bool) -> Telemetry | None:
+def _telemetry(resolved: ResolvedQueues, wanted: bool | None, *, parent: bool) -> Telemetry | None:
     if wanted is False or not installed():
         if wanted:
             raise InvalidRequest("telemetry needs the extra `otel`, pip install 'queueber[otel]'")

@@ -11,8 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from queueber.client_core.errors import OutcomeUnknown
 from queueber.errors import InvalidRequest, Overloaded
-from queueber.values import Action, Outcome, Settled
-from queueber.worker.actions import Cancel, CancelPoll, End, Extend, GiveBack, Poll, PollAnswer, Settle, Start, State
+from queueber.values import Outcome, Settled
+from queueber.worker.actions import Cancel, CancelPoll, End, Extend, GiveBack, Poll, PollAnswer, Settle, Start
 from queueber.worker.policy import TICK_SECONDS, Policy
 from queueber.worker.rules import WorkerRules
 from queueber.worker.verdicts import DEFER, REMOVE, Defer, Fail, Reject
@@ -294,6 +294,3 @@ class Worlds(RuleBasedStateMachine):
 
 TestWorlds = Worlds.TestCase
 TestWorlds.settings = settings(max_examples=examples(60), stateful_step_count=40, deadline=None)
-
-assert Action
-assert State
