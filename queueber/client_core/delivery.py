@@ -6,12 +6,12 @@ Each client adds the methods that settle an item, in its own way of waiting.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from queueber.api import Action, DeliveryFacts, PolledItem, PollResponse
 from queueber.client_core.errors import LeaseLost
+from queueber.client_core.process import HERE
 from queueber.errors import InvalidRequest
 from queueber.fixed_limits import ERROR_BYTES_MAX
 from queueber.units import WallMs
@@ -38,7 +38,7 @@ class Delivered:
         self.settled = False
         """Whether one of the item's own methods has ended its lease, or was called to."""
 
-        self._process = os.getpid()
+        self._process = HERE.id
         """The process that polled the item."""
 
     def __repr__(self) -> str:
@@ -46,7 +46,7 @@ class Delivered:
 
     def _why_not_here(self) -> InvalidRequest | None:
         """Return the error of settling the item in a process that was forked from its own; None in its own."""
-        here = os.getpid()
+        here = HERE.id
         if here == self._process:
             return None
         return InvalidRequest(

@@ -11,7 +11,8 @@ import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from queueber.tasks.options import CONTENT_TYPE_HEADER, TASK_HEADER, Backoff
 from queueber.tasks.parameters import Unrunnable
@@ -43,16 +44,8 @@ def current_item() -> Any:  # noqa: ANN401
         raise LookupError("no item: this code was not called by a worker that runs a task") from None
 
 
-class TaskCall(NamedTuple):
-    """A task and the arguments that an item has for it."""
-
-    spec: Spec
-    args: Sequence[Any]
-    kwargs: Mapping[str, Any]
-
-    def run(self) -> Any:  # noqa: ANN401
-        """Call the function."""
-        return self.spec.function(*self.args, **self.kwargs)
+TaskCall: TypeAlias = tuple[Spec, Sequence[Any], Mapping[str, Any]]
+"""A task and the arguments that an item has for it."""
 
 
 class TaskRunner:
@@ -68,32 +61,35 @@ class TaskRunner:
 
     def handle(self, item: Any) -> Decision | None:  # noqa: ANN401
         """Run the task of *item*, a plain function, in this thread."""
-        call = self.open(item)
+        spec, args, kwargs = self.open(item)
         try:
             token = _current.set(item)
             try:
-                result = call.run()
+                result = spec.function(*args, **kwargs)
             finally:
                 _current.reset(token)
-            return None if result is None else decision_of(call.spec, item, result)
+            return None if result is None else decision_of(spec, item, result)
         except Exception as why:
-            decision = failure_of(call.spec, item, why)
+            decision = failure_of(spec, item, why)
             if decision is None:
                 raise
             raise decision from why
 
     async def handle_async(self, item: Any) -> Decision | None:  # noqa: ANN401
         """Run the task of *item*: a coroutine function in this loop, a plain one in a thread."""
-        call = self.open(item)
+        spec, args, kwargs = self.open(item)
         try:
             token = _current.set(item)
             try:
-                result = await (call.run() if call.spec.coroutine else self._in_thread(call.run))
+                if spec.coroutine:
+                    result = await spec.function(*args, **kwargs)
+                else:
+                    result = await self._in_thread(partial(spec.function, *args, **kwargs))
             finally:
                 _current.reset(token)
-            return None if result is None else decision_of(call.spec, item, result)
+            return None if result is None else decision_of(spec, item, result)
         except Exception as why:
-            decision = failure_of(call.spec, item, why)
+            decision = failure_of(spec, item, why)
             if decision is None:
                 raise
             raise decision from why
@@ -109,10 +105,11 @@ class TaskRunner:
             call = self._opened(item)
         except Unrunnable as why:
             raise Reject(str(why)) from None
-        most = call.spec.max_attempts
+        spec = call[0]
+        most = spec.max_attempts
         if most is not None and item.attempt > most:
             raise Reject(
-                f"attempt {item.attempt} of task {call.spec.name} would exceed its {most}: "
+                f"attempt {item.attempt} of task {spec.name} would exceed its {most}: "
                 f"{item.failures} failed, the worker was lost in {item.losses}"
             )
         return call
@@ -128,7 +125,7 @@ class TaskRunner:
         except Exception as why:
             text = f"the contents for task {spec.name} cannot be decoded: {type(why).__name__}: {why}"
             raise Unrunnable(text) from why
-        return TaskCall(spec, args, kwargs)
+        return spec, args, kwargs
 
     def _find(self, headers: Mapping[str, Any]) -> tuple[Spec, Serializer]:
         """

@@ -1,11 +1,11 @@
 """Handlers in an asyncio loop: coroutine functions, or functions that return awaitables."""
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Sequence
 from time import monotonic
 
+from queueber.client_core.process import HERE
 from queueber.worker.actions import TakenItem
 from queueber.worker.handling import LOG, Handling, exit_child
 from queueber.worker.runners import Reports
@@ -59,7 +59,7 @@ class AioRunner:
         self._handling = handling
         self._reports = reports
         self._loop = asyncio.get_running_loop()
-        self._pid = os.getpid()
+        self._pid = HERE.id
         self._tasks: dict[TakenItem, asyncio.Task[None]] = {}
 
     def start(self, items: Sequence[TakenItem]) -> None:
@@ -77,7 +77,7 @@ class AioRunner:
         # It reports its end by itself, because the loop takes longer to call back than this does for all the rest.
         self._tasks[taken].remove_done_callback(self._never_begun)
         verdict = await self._handling.run_async(taken.item)
-        if os.getpid() != self._pid:
+        if HERE.id != self._pid:
             exit_child()
         del self._tasks[taken]
         self._reports.done(taken, verdict)

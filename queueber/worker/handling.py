@@ -15,6 +15,7 @@ from typing import Any, Final, NoReturn, Protocol, TypeAlias
 
 from attrs import frozen
 
+from queueber.client_core.process import HERE
 from queueber.values import id_text
 from queueber.worker.items import WorkItem
 from queueber.worker.verdicts import REMOVE, Decision, Verdict, users_frames, verdict_of, verdict_of_error
@@ -81,7 +82,7 @@ class Handling:
 
     def _attempt(self, item: WorkItem) -> Ending:
         """Call the handler and the hooks before it."""
-        pid = os.getpid()
+        pid = HERE.id
         ending: Ending
         try:
             for before in self.before:
@@ -90,7 +91,7 @@ class Handling:
             ending = REMOVE if returned is None else verdict_of(_not_awaitable(returned)), None
         except BaseException as why:  # noqa: BLE001  (SystemExit of a handler must not end its thread)
             ending = verdict_of_error(why), why
-        if os.getpid() != pid:
+        if HERE.id != pid:
             exit_child()
         return ending
 
@@ -115,7 +116,7 @@ class Handling:
 
     async def _attempt_async(self, item: WorkItem) -> Ending:
         """Call the handler and the hooks before it, and await what they return."""
-        pid = os.getpid()
+        pid = HERE.id
         ending: Ending
         try:
             for before in self.before:
@@ -130,7 +131,7 @@ class Handling:
             ending = None, why
         except BaseException as why:  # noqa: BLE001  (SystemExit of a handler must not end the loop)
             ending = verdict_of_error(why), why
-        if os.getpid() != pid:
+        if HERE.id != pid:
             exit_child()
         return ending
 

@@ -1,6 +1,5 @@
 """Handlers in a Twisted reactor: coroutine functions, or functions that return Deferreds."""
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from time import monotonic
@@ -9,6 +8,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+from queueber.client_core.process import HERE
 from queueber.worker.actions import TakenItem
 from queueber.worker.handling import Handling, exit_child
 from queueber.worker.runners import Reports
@@ -62,7 +62,7 @@ class TwistedRunner:
         self._handling = handling
         self._reports = reports
         self._reactor = reactor
-        self._pid = os.getpid()
+        self._pid = HERE.id
         self._running: dict[TakenItem, Deferred[Verdict | None]] = {}
 
     def start(self, items: Sequence[TakenItem]) -> None:
@@ -77,7 +77,7 @@ class TwistedRunner:
             running.addBoth(self._ended, taken)
 
     def _ended(self, result: Verdict | Failure | None, taken: TakenItem) -> None:
-        if os.getpid() != self._pid:
+        if HERE.id != self._pid:
             exit_child()
         del self._running[taken]
         if isinstance(result, Failure):
