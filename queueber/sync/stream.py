@@ -12,6 +12,8 @@ from queueber.client_core.address import TcpAddress
 from queueber.transport.keepalive import keep_socket_alive
 
 if TYPE_CHECKING:
+    import ssl
+
     from queueber.client_core.endpoint import Endpoint
 
 READ_BYTES = 65_536
@@ -46,9 +48,7 @@ def connect(endpoint: Endpoint, seconds: float) -> Stream:
         if endpoint.context is None:
             stream = Stream(made)
         else:
-            from queueber.sync.tls_stream import secured  # noqa: PLC0415
-
-            stream = secured(made, endpoint.context, endpoint.server_name)
+            stream = TlsStream(endpoint.context.wrap_socket(made, server_hostname=endpoint.server_name))
         stream.socket.setblocking(False)
     return stream
 
@@ -66,15 +66,15 @@ def _closed_on_error(made: socket.socket) -> Iterator[None]:
 class Stream:
     """A connected socket, and the bytes that wait until it takes them."""
 
-    WANTS_READ: tuple[type[OSError], ...] = (BlockingIOError,)
-    """The errors of a socket that has nothing to read, or has to read before it goes on writing."""
-
-    WANTS_WRITE: tuple[type[OSError], ...] = (BlockingIOError,)
-    """The errors of a socket that takes nothing, or has to write before it goes on reading."""
-
     def __init__(self, made: socket.socket) -> None:
         """Take *made*, which does not block."""
         self.socket = made
+        self.wants_read: tuple[type[OSError], ...] = (BlockingIOError,)
+        """The errors of a socket that has nothing to read, or has to read before it goes on writing."""
+
+        self.wants_write: tuple[type[OSError], ...] = (BlockingIOError,)
+        """The errors of a socket that takes nothing, or has to write before it goes on reading."""
+
         self._unsent = bytearray()
         self._is_writing = False
         """Whether to wait until the socket takes more."""
@@ -100,9 +100,9 @@ class Stream:
         while True:
             try:
                 data = self.socket.recv(READ_BYTES)
-            except self.WANTS_READ:
+            except self.wants_read:
                 return
-            except self.WANTS_WRITE:
+            except self.wants_write:
                 self._is_writing = True
                 return
             yield data
@@ -126,10 +126,10 @@ class Stream:
             try:
                 with memoryview(self._unsent)[:WRITE_BYTES] as part:
                     taken = self.socket.send(part)
-            except self.WANTS_WRITE:
+            except self.wants_write:
                 self._is_writing = True
                 return
-            except self.WANTS_READ:
+            except self.wants_read:
                 return
             del self._unsent[:taken]
 
@@ -141,3 +141,26 @@ class Stream:
     def close(self) -> None:
         """Close the socket, or this process's copy of one that it shares with a forked process.  Sends nothing more."""
         self.socket.close()
+
+
+class TlsStream(Stream):
+    """A socket with TLS, whose handshake is finished."""
+
+    def __init__(self, made: ssl.SSLSocket) -> None:
+        """Take *made*, which does not block."""
+        # Imported here, because programs without TLS do without.
+        import ssl  # noqa: PLC0415
+
+        super().__init__(made)
+        self.wants_read = (BlockingIOError, ssl.SSLWantReadError)
+        self.wants_write = (BlockingIOError, ssl.SSLWantWriteError)
+        self._tls = made
+
+    def _has_more(self) -> bool:
+        """Return whether bytes are decrypted that were not read yet."""
+        return self._tls.pending() > 0
+
+    def end(self) -> None:
+        """Send TLS's own end of the stream.  The peer answers it."""
+        with suppress(OSError, ValueError):
+            self._tls.unwrap()
