@@ -155,7 +155,7 @@ VIEWS = {
     m.Call: _call,
     m.Return: _return,
     m.Finish: lambda each, _: [each.question, each.release_result_caps],
-    m.Release: lambda each, _: [each.id, each.count],
+    m.Release: lambda each, _: [each.id, each.references],
     m.Resolve: lambda each, _: [each.promise, each.capability],
     m.Disembargo: lambda each, _: [_target(each.target), each.embargo],
     m.Unknown: lambda each, _: [each.which],
