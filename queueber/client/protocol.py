@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from queueber import rpc
-from queueber.client.refusals import nameless_certificate, refusal_of
+from queueber.client.refusals import lost_transport, nameless_certificate, refusal_of
 from queueber.client_core.connection import ClientConnection
 from queueber.client_core.errors import NotConnected, OutcomeUnknown
 from queueber.client_core.reconnect import Link
@@ -193,7 +193,7 @@ class ClientProtocol(Protocol):
             refusal = refusal_of(reason.value, self.transport, secured=secured)
         # A handshake that ends without an alert may succeed later; a bad certificate does not.
         refused = refusal is not None and not isinstance(reason.value, ConnectionLost | ConnectionDone)
-        why = refusal or reason.getErrorMessage()
+        why = refusal or ("the client was closed" if state is TransportState.CLOSING else lost_transport(reason.value))
         if connection is not None:
             connection.end(why, NotConnected if refusal is not None else OutcomeUnknown, refused=refused)
         elif state is TransportState.SECURING:

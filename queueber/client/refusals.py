@@ -1,10 +1,18 @@
 """Reasons for which a Twisted transport was not made, or never carried a call, as text."""
 
+import errno
 import os
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.error import ConnectError, DNSLookupError, UnknownHostError, errnoMapping
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionDone,
+    ConnectionLost,
+    DNSLookupError,
+    UnknownHostError,
+    errnoMapping,
+)
 from twisted.internet.error import TimeoutError as Late
 
 from queueber.client_core.refusals import interrupted_handshake, name_mismatch, nameless, tls_refusal, untrusted
@@ -24,6 +32,16 @@ def failed_attempt(error: BaseException) -> str:
     return os.strerror(number) if number else str(error)
 
 
+def lost_transport(error: BaseException | None) -> str:
+    """Return why a transport of Twisted was lost, in the words that the clients without Twisted use."""
+    if isinstance(error, ConnectionDone):
+        return "the server closed it"
+    if isinstance(error, ConnectionLost):
+        # Twisted does not say whether the server or the network has reset it.
+        return os.strerror(errno.ECONNRESET)
+    return str(error)
+
+
 def refusal_of(error: BaseException | None, transport: Any, *, secured: bool) -> str | None:  # noqa: ANN401
     """
     Return why *transport*, which received no data, was lost with *error*; None if the server may have read a call.
@@ -34,7 +52,7 @@ def refusal_of(error: BaseException | None, transport: Any, *, secured: bool) ->
         return unverified(error, transport)
     found = tls_reason(error)
     if found is None:
-        return None if secured else interrupted_handshake(error)
+        return None if secured else interrupted_handshake(lost_transport(error))
     if "certificate verify failed" in found:
         return untrusted(_chain(transport))
     return tls_refusal(found, secured=secured)

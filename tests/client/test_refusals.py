@@ -13,7 +13,7 @@ from twisted.internet.tcp import Connection
 from twisted.logger import globalLogPublisher
 
 from queueber.client import NotConnected, OutcomeUnknown, Tls, connect
-from queueber.client.refusals import failed_attempt
+from queueber.client.refusals import failed_attempt, lost_transport
 from queueber.server.net.certificates import Certificates, TlsFiles
 from queueber.server.net.connections import Connections
 from queueber.testing import InProcessServer
@@ -325,6 +325,19 @@ PROBING = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
 )
 def test_an_attempt_that_failed_has_the_words_of_the_system(why, text):
     assert failed_attempt(why) == text
+
+
+@pytest.mark.parametrize(
+    ("why", "text"),
+    [
+        (error.ConnectionDone(), "the server closed it"),
+        (error.ConnectionLost(), "Connection reset by peer"),
+        (ValueError("no"), "no"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_a_connection_that_was_lost_has_the_words_of_the_other_clients(why, text):
+    assert lost_transport(why) == text
 
 
 @pytest_twisted.ensureDeferred

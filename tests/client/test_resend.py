@@ -220,7 +220,7 @@ def test_a_call_that_was_not_sent_again_may_have_happened_before(network, failur
     network.clock.advance(1)
     found = failure(adding)
     assert isinstance(found, OutcomeUnknown)
-    assert "it was not sent again: the call was not sent: Connection was closed" in str(found)
+    assert "it was not sent again: the call was not sent: the server closed it" in str(found)
     client.close()
 
 

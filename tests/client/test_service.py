@@ -44,7 +44,9 @@ def test_a_lost_connection_is_made_again_and_queues_go_on(network, client, failu
     lost = mail.add(b"x")
     network.turn()
     network.peer.transport.loseConnection()
-    assert isinstance(failure(lost), OutcomeUnknown)
+    why = failure(lost)
+    assert isinstance(why, OutcomeUnknown)
+    assert str(why) == "the connection was lost, the call's outcome is unknown: the server closed it"
     waiting = mail.add(b"y")
     network.clock.advance(1)
     network.turn()
@@ -198,7 +200,9 @@ def test_a_call_made_in_the_turn_of_connecting_is_sent_after_the_waiting_ones(ne
 def test_close_sends_pending_calls_and_fails_those_in_flight(network, client, failure, success):
     adding = client.default.add(b"x")
     closing = client.close()
-    assert isinstance(failure(adding), OutcomeUnknown)
+    why = failure(adding)
+    assert isinstance(why, OutcomeUnknown)
+    assert str(why) == "the connection was lost, the call's outcome is unknown: the client was closed"
     network.peer.turn()
     assert len(network.peer.calls()) == 1
     assert success(closing) is None
