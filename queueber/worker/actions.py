@@ -64,13 +64,17 @@ class TakenItem:
     """When it was given to the runner."""
 
     begun: float | None = None
-    """When its handler began, set by the runner; None before.  A loop that is blocked begins none."""
+    """When its handler began; None before.  A loop that is blocked begins none."""
 
     ending_until: float = 0.0
     """When a handler that was asked to end is given up."""
 
     on_end: Verdict = DEFER
     """The verdict of a handler that was asked to end, if it does not succeed."""
+
+    def begin(self, now: float) -> None:
+        """Note that the handler begins, in monotonic seconds.  Called by the runner, in the thread of the handler."""
+        self.begun = now
 
 
 class PollAnswer(NamedTuple):

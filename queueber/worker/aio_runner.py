@@ -68,14 +68,20 @@ class AioRunner:
 
     def _start(self, items: Sequence[TakenItem]) -> None:
         for taken in items:
-            self._tasks[taken] = task = self._loop.create_task(self._run(taken))
-            task.add_done_callback(self._never_begun)
+            task = self._loop.create_task(self._run(taken))
+            # The loop's task factory may be an eager one, which takes the first step at once.
+            if taken.begun is None:
+                self._tasks[taken] = task
+                task.add_done_callback(self._never_begun)
 
     async def _run(self, taken: TakenItem) -> None:
         # In the task's first step, which a handler that blocks the loop may hold up.
-        taken.begun = monotonic()
+        taken.begin(monotonic())
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks[taken] = task
         # It reports its end by itself, because the loop takes longer to call back than this does for all the rest.
-        self._tasks[taken].remove_done_callback(self._never_begun)
+        task.remove_done_callback(self._never_begun)
         verdict = await self._handling.run_async(taken.item)
         if HERE.id != self._pid:
             exit_child()

@@ -90,7 +90,7 @@ class ThreadRunner:
     def _work(self) -> None:
         run, done, get = self._handling.run, self._reports.done, self._started.get
         while (taken := get()) is not None:
-            taken.begun = monotonic()
+            taken.begin(monotonic())
             done(taken, run(taken.item))
 
     def cancel(self, taken: TakenItem, why: str, *, lost: bool) -> None:

@@ -71,7 +71,7 @@ class TwistedRunner:
 
     def _start(self, items: Sequence[TakenItem]) -> None:
         for taken in items:
-            taken.begun = monotonic()
+            taken.begin(monotonic())
             running = Deferred.fromCoroutine(self._handling.run_async(taken.item))
             self._running[taken] = running
             running.addBoth(self._ended, taken)

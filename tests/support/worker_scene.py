@@ -54,7 +54,8 @@ class Scene:
                 case Start(items):
                     for taken in items:
                         self.running[taken.item] = taken
-                        taken.begun = self.now if self.begins else None
+                        if self.begins:
+                            taken.begin(self.now)
                 case Cancel(taken, _, lost):
                     (self.lost if lost else self.cancels).append(taken.item)
                 case Settle(number):

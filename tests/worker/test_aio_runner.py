@@ -33,14 +33,15 @@ def reports():
     return Reports()
 
 
-def run(handler, reports, act):
+def run(handler, reports, act, factory=None):
     """Call *act* with the runner of *handler*, and wait until all handlers have ended."""
 
     async def program():
+        asyncio.get_running_loop().set_task_factory(factory)
         act(AioRunner(Handling(handler, cancelled=(CANCELLED,)), reports))
         # The items are started in the next turn.
         await asyncio.sleep(0)
-        await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
 
     asyncio.run(program())
 
@@ -92,3 +93,13 @@ def test_a_handler_that_awaits_nothing_after_its_own_cancellation_reports_its_ve
 
     run(handler, reports, lambda runner: runner.start([taken(b"a")]))
     assert reports.ended == [(b"a", REMOVE)]
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="this Python has no eager tasks")
+def test_a_loop_may_take_the_first_step_of_a_task_at_once(reports):
+    async def handler(item):
+        if item.id == b"a":
+            await asyncio.sleep(0)
+
+    run(handler, reports, lambda runner: runner.start([taken(b"a"), taken(b"b")]), asyncio.eager_task_factory)
+    assert reports.ended == [(b"b", REMOVE), (b"a", REMOVE)]

@@ -79,7 +79,7 @@ class Worlds(RuleBasedStateMachine):
                     for taken in items:
                         assert taken.lease.id not in self.known_lost
                         self.handlers[taken] = None
-                        taken.begun = self.now
+                        taken.begin(self.now)
                 case Cancel(taken):
                     assert taken in self.handlers
                 case Settle(number, entries):
