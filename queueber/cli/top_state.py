@@ -179,14 +179,10 @@ class Change:
 Action = Quit | Refresh | Change
 
 
-def _depth(low: int, high: int) -> int:
-    return max(low, high)
-
-
 SORTS: Final[dict[str, Callable[[Row], Any]]] = {
     "queue": lambda row: row.name,
-    "ready": lambda row: _depth(row.counts.ready, row.counts.ready_max),
-    "delayed": lambda row: _depth(row.counts.delayed, row.counts.delayed_max),
+    "ready": lambda row: max(row.counts.ready, row.counts.ready_max),
+    "delayed": lambda row: max(row.counts.delayed, row.counts.delayed_max),
     "leased": lambda row: row.counts.leased,
     "dead": lambda row: row.counts.dead,
     "in/s": lambda row: row.added or 0.0,

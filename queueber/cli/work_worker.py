@@ -179,8 +179,9 @@ def make_worker(options: WorkOptions) -> tuple[Worker, AbstractContextManager[ob
         )
         # A prefetched item waits for the command before it, and other workers may be idle.
         settings = {"concurrency": 1, "prefetch": 0, **settings}
-        # Ends a command that the handler cannot end.
-        settings["max_runtime"] = _later(settings.get("max_runtime"))
+        if "max_runtime" in settings:
+            # Ends a command that the handler cannot end.
+            settings["max_runtime"] += KILL_SECONDS
         return _of_handler(handler.handle, options, settings), nullcontext()
     found = load(options.target, options.folder)
     if isinstance(found, Worker):
@@ -227,10 +228,6 @@ def _of_app(app: App, options: WorkOptions, settings: dict[str, Any]) -> tuple[W
         with suppress(InvalidRequest):
             schedule = app.scheduler()
     return app.worker(**settings), schedule
-
-
-def _later(seconds: float | None) -> float | None:
-    return None if seconds is None else seconds + KILL_SECONDS
 
 
 def _hooks() -> dict[str, Any]:
