@@ -6,7 +6,6 @@ The last two use its control socket, which permits administrative calls.
 
 import json
 import sys
-from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -31,19 +30,6 @@ EXIT_FINDINGS = 1
 
 NO_LEASE: Final = bytes(16)
 """Not a lease: lease ids are random UUIDs and never all zeros."""
-
-
-def run_on_control_socket(
-    server: ServerSelection, data_dir: Path, work: Callable[[Client], Awaitable[T]], *, concurrent: bool = False
-) -> T:
-    """
-    Run *work* with the server on *data_dir* and return its result; *concurrent* as for `queueber.cli.session.run`.
-
-    Raises:
-        click.ClickException: no server runs on it.
-    """
-    result: T = server.run(control_address(data_dir), work, concurrent=concurrent)
-    return result
 
 
 @click.command(cls=QueueCommand)
@@ -113,7 +99,7 @@ def check(server: ServerSelection, data_dir: Path, force: bool) -> None:
     During the check the server serves no calls: for at most a tenth of a second, or with --force without a limit, which
     means seconds with a million leased items.
     """
-    checked = run_on_control_socket(server, data_dir, lambda client: client.admin.check(force=force))
+    checked = server.run(control_address(data_dir), lambda client: client.admin.check(force=force))
     for finding in checked.findings:
         click.echo(finding)
     if checked.findings:

@@ -15,9 +15,10 @@ import click
 from twisted.internet.task import LoopingCall
 
 from queueber.cli.arguments import PATH
-from queueber.cli.control_commands import EXIT_FINDINGS, run_on_control_socket
+from queueber.cli.control_commands import EXIT_FINDINGS
 from queueber.cli.data_directory import (
     EXIT_UNREADABLE,
+    control_address,
     data_dir_option,
     directory_argument,
     exit_74_if_unreadable,
@@ -67,7 +68,7 @@ def backup(server: ServerSelection, target: Path, data_dir: Path) -> None:
                         progress_calls.stop()
 
             try:
-                run_on_control_socket(server, data_dir, work, concurrent=True)
+                server.run(control_address(data_dir), work, concurrent=True)
             except DifferentDirectory as why:
                 click.echo(one_line(f"queueber: {why}"), err=True)
                 sys.exit(EXIT_UNREADABLE)

@@ -54,7 +54,7 @@ class ServerSelection(NamedTuple):
     """
 
     run: Runner
-    addr: str
+    address: str
     queue: str | None = None
     tls_wanted: bool = False
     tls_ca: Path | None = None
@@ -64,11 +64,6 @@ class ServerSelection(NamedTuple):
     as_json: bool = False
     timeout_ms: int | None = None
     if_exists: bool = False
-
-    @property
-    def address(self) -> str:
-        """Return the address of the server."""
-        return self.addr
 
     @property
     def tls(self) -> Tls | None:
@@ -177,6 +172,7 @@ def _options(*, hidden: bool) -> list[click.Option]:
         option(
             "--addr",
             "ADDR",
+            "address",
             metavar="ADDRESS",
             help="The server: HOST:PORT, [IPv6]:PORT, a Twisted endpoint, or a URL such as queueber://HOST:PORT/QUEUE.",
             **default,

@@ -98,14 +98,14 @@ def url_of(server: ServerSelection, url: str | None) -> tuple[str, bool]:
     """
     tls = server.tls
     if url is not None:
-        if server.addr != ADDRESS_DEFAULT or tls is not None:
+        if server.address != ADDRESS_DEFAULT or tls is not None:
             raise click.UsageError(
                 "--url contains the address and the TLS options: --addr and --tls cannot be given as well."
             )
         return url, True
     if tls is None:
-        return server.addr, server.addr != ADDRESS_DEFAULT
-    address = parse_address(server.addr)
+        return server.address, server.address != ADDRESS_DEFAULT
+    address = parse_address(server.address)
     if not isinstance(address, TcpAddress):
         raise click.UsageError("TLS needs an address HOST:PORT here, or a --url.")
     host = f"[{address.host}]" if ":" in address.host else quote(address.host)

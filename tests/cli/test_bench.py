@@ -90,7 +90,7 @@ def test_a_permanent_error_ends_the_run(few):
 def benched(few, monkeypatch):
     """Return a function that runs the command with the simulated server."""
     monkeypatch.setattr("queueber.cli.load.with_fleet", lambda _, __, work, stop=None: few.until(work(few.fleet())))
-    target = ServerSelection(run=None, addr="nowhere")
+    target = ServerSelection(run=None, address="nowhere")
     return lambda *arguments: CliRunner().invoke(bench, ("--duration", "0.1", *arguments), obj=target)
 
 

@@ -24,7 +24,7 @@ from queueber.loadgen import ledger, simulation
 from queueber.loadgen.ledger import Ledger, balanced
 from queueber.loadgen.simulation import Simulation, SimulationOptions
 
-TARGET = ServerSelection(run=None, addr="nowhere")
+TARGET = ServerSelection(run=None, address="nowhere")
 
 
 def options(**changes):

@@ -25,7 +25,7 @@ from queueber.loadgen.clients import NotEmpty
 from queueber.loadgen.results import Latency, percentiles_text
 from queueber.loadgen.stress import Stress, StressOptions
 
-TARGET = ServerSelection(run=None, addr="nowhere")
+TARGET = ServerSelection(run=None, address="nowhere")
 RATED = StressOptions(polling_clients=2, adding_clients=2, rate=100.0, duration=11.0, batch=2, size=3)
 
 
@@ -141,7 +141,7 @@ def test_removed_items_are_forgotten():
 def test_a_queue_that_is_not_empty_is_refused_and_left_alone(monkeypatch, tool):
     server = SimulatedServer()
     server.add(b"foreign")
-    target = ServerSelection(run=None, addr="nowhere", queue="mail")
+    target = ServerSelection(run=None, address="nowhere", queue="mail")
     monkeypatch.setattr(
         "queueber.cli.load.with_fleet",
         lambda _, name, work, stop=None: server.until(work(evolve(server.fleet(), queue=name))),
@@ -214,7 +214,7 @@ def test_a_load_pauses_when_the_server_is_overloaded():
 @pytest.mark.parametrize("error", [None, Overloaded("too much")])
 def test_a_load_uses_the_address_and_tls_options_and_closes_its_connections(monkeypatch, error):
     connected, server = [], SimulatedServer()
-    target = ServerSelection(run=None, addr="here:1", tls_server_name="queueber")
+    target = ServerSelection(run=None, address="here:1", tls_server_name="queueber")
 
     class Session:
         def __init__(self, work, *, stop):

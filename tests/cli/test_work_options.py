@@ -152,22 +152,22 @@ def test_a_server_that_is_named_takes_the_place_of_that_of_an_app(folder):
 
 
 def selection(**more):
-    return ServerSelection(run=None, **{"addr": "127.0.0.1:9090", **more})
+    return ServerSelection(run=None, **{"address": "127.0.0.1:9090", **more})
 
 
 def test_the_server():
     assert url_of(selection(), None) == ("127.0.0.1:9090", False)
-    assert url_of(selection(addr="unix:/run/q"), None) == ("unix:/run/q", True)
+    assert url_of(selection(address="unix:/run/q"), None) == ("unix:/run/q", True)
     assert url_of(selection(), "queueber://a/b") == ("queueber://a/b", True)
     with pytest.raises(click.UsageError):
         url_of(selection(tls_wanted=True), "queueber://a/b")
     with pytest.raises(click.UsageError):
-        url_of(selection(addr="unix:/run/q", tls_wanted=True), None)
+        url_of(selection(address="unix:/run/q", tls_wanted=True), None)
 
 
 @pytest.mark.parametrize("address", ["example.org:1", "[::1]:2"])
 def test_a_server_with_tls(address):
-    url, given = url_of(selection(addr=address, tls_ca="/a b&c/ca.pem", tls_server_name="x"), None)
+    url, given = url_of(selection(address=address, tls_ca="/a b&c/ca.pem", tls_server_name="x"), None)
     target = target_of(url)
     assert given
     assert (target.options.tls.ca, target.options.tls.server_name) == ("/a b&c/ca.pem", "x")

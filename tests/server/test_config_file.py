@@ -172,5 +172,5 @@ def test_a_client_finds_the_same_socket(monkeypatch):
 def test_a_command_finds_the_same_directory(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     for words, environment in ([["-d", "~/q"], {}], [[], {"QUEUEBER_DATA_DIR": "~/q"}]):
-        result = CliRunner(env=environment).invoke(stats, words, obj=ServerSelection(run=None, addr="127.0.0.1:1"))
+        result = CliRunner(env=environment).invoke(stats, words, obj=ServerSelection(run=None, address="127.0.0.1:1"))
         assert f"no server runs on {tmp_path}/q" in result.output
