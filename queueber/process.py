@@ -15,6 +15,14 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from pathlib import Path
 
+ENVIRONMENT_PREFIX: Final = "QUEUEBER_"
+
+CLIENT_VARIABLES: Final = frozenset(
+    f"{ENVIRONMENT_PREFIX}{name}"
+    for name in ("ADDR", "QUEUE", "TLS", "TLS_CA", "TLS_SERVER_NAME", "CLIENT_CERTIFICATE", "CLIENT_KEY", "TIMEOUT")
+)
+"""The variables of the commands, which may share an environment with a server."""
+
 CONTROL: Final = "control.sock"
 """The name of the administrator's socket in the data directory of a running server."""
 

@@ -197,21 +197,13 @@ def leases_text(leases: Sequence[LeaseView]) -> str:
         (
             id_text(each.handle),
             f"{each.items:,}",
-            _since(each),
-            _until(each),
+            moment(each.since_ms) if each.since_ms else "before the server's start",
+            moment(each.deadline_ms) if each.deadline_ms else "its session ends",
             text_of(each.peer) or "not known any more",
         )
         for each in leases
     ]
     return columns(("handle", "items", "since", "until", "peer"), rows)
-
-
-def _since(lease: LeaseView) -> str:
-    return moment(lease.since_ms) if lease.since_ms else "before the server's start"
-
-
-def _until(lease: LeaseView) -> str:
-    return moment(lease.deadline_ms) if lease.deadline_ms else "its session ends"
 
 
 # Items
@@ -291,6 +283,7 @@ def contents_text(item: ItemView) -> str:
 def item_text(queue: str, item: ItemView) -> str:
     """Return everything about an item of the queue *queue*, and why it waits."""
     facts = item.facts
+    failures, losses = counted(facts.failures, "failure"), counted(facts.losses, "lost lease")
     rows = [
         ("item", id_text(item.id)),
         ("queue", text_of(queue)),
@@ -298,7 +291,10 @@ def item_text(queue: str, item: ItemView) -> str:
         *(("why", reason) for reason in _reasons(item)),
         ("due", moment(item.due_ms, "milliseconds")),
         ("added", moment(item.added_at_ms, "milliseconds")),
-        ("attempts", f"{item.attempts:,}, with {counted(facts.failures, 'failure')} and {_losses(facts.losses)}"),
+        (
+            "attempts",
+            f"{item.attempts:,}, with {failures} and {losses}",
+        ),
     ]
     if facts.first_leased_at:
         rows.append(("first leased", moment(facts.first_leased_at, "milliseconds")))
@@ -313,10 +309,6 @@ def item_text(queue: str, item: ItemView) -> str:
     rows += [("header", f"{text_of(name)}: {printable(value)}") for name, value in facts.headers]
     rows.append(("contents", f"{bytes_of(item.contents_bytes)}: {contents_text(item)}"))
     return pairs(rows)
-
-
-def _losses(number: int) -> str:
-    return f"{number:,} lost {'lease' if number == 1 else 'leases'}"
 
 
 def _reasons(item: ItemView) -> list[str]:

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import click
 
-from queueber.api.control_types import QueueSummary
 from queueber.cli import queue_output as output
 from queueber.cli.arguments import number_option, seconds_option, time_limit
 from queueber.cli.server_options import ResultsCommand, ServerSelection, in_seconds
@@ -63,14 +62,13 @@ def _print_samples(server: ServerSelection, prefix: str, limit: int, interval: i
     async def look(client: Client) -> str:
         found = await Questions(client, prefix, limit, monotonic).sample()
         rates.note(found)
-        queues = [_queue_json(each, *rates.of(each.name)) for each in found.queues]
+        queues = []
+        for each in found.queues:
+            added, gone = rates.of(each.name)
+            queues.append({**output.summary_json(each), "addedPerSecond": added, "removedPerSecond": gone})
         return json.dumps({"atMs": found.wall_ms, "queues": queues, "more": found.more})
 
     show(server._replace(timeout_ms=timeout), look, interval)
-
-
-def _queue_json(queue: QueueSummary, added: float | None, gone: float | None) -> dict[str, Any]:
-    return {**output.summary_json(queue), "addedPerSecond": added, "removedPerSecond": gone}
 
 
 def _run(server: ServerSelection, prefix: str, limit: int, interval: int, timeout: int | None) -> None:

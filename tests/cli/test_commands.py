@@ -17,8 +17,9 @@ from queueber.cli.server_options import SERVER_OPTIONS
 from queueber.client import Batch, PolledItem, Tls
 from queueber.errors import InvalidRequest
 from queueber.fixed_limits import FRAME_BYTES_MAX
+from queueber.process import CLIENT_VARIABLES
 from queueber.server.config.settings import OPTIONS
-from queueber.server.config.sources import CLIENT_VARIABLES, read_environment
+from queueber.server.config.sources import read_environment
 
 ID, LEASE = bytes(range(16)), bytes(range(16, 32))
 ID_TEXT, LEASE_TEXT = "00010203-0405-0607-0809-0a0b0c0d0e0f", "10111213-1415-1617-1819-1a1b1c1d1e1f"

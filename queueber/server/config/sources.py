@@ -15,14 +15,9 @@ from typing import Any
 from attrs import define, evolve, field, frozen
 
 from queueber.errors import QueueberError, one_line
+from queueber.process import CLIENT_VARIABLES, ENVIRONMENT_PREFIX
 from queueber.server.config.settings import CONFIG, OPTIONS, Settings, suggestion
-from queueber.server.config.spec import ENVIRONMENT_PREFIX, Option
-
-CLIENT_VARIABLES = frozenset(
-    f"{ENVIRONMENT_PREFIX}{name}"
-    for name in ("ADDR", "QUEUE", "TLS", "TLS_CA", "TLS_SERVER_NAME", "CLIENT_CERTIFICATE", "CLIENT_KEY", "TIMEOUT")
-)
-"""The variables of the command-line client, which may share an environment with the server."""
+from queueber.server.config.spec import Option
 
 _BY_NAME = {option.name: option for option in OPTIONS}
 _NAMES = re.compile(rf"(?<!\S)--({'|'.join(_BY_NAME)})(?![\w-])( \([^)]*)?")

@@ -12,11 +12,9 @@ from typing import Any
 
 from attrs import frozen
 
-from queueber.process import expanded
+from queueber.process import ENVIRONMENT_PREFIX, expanded
 from queueber.units import Unit, quantity
 from queueber.units import parse as parse_quantity
-
-ENVIRONMENT_PREFIX = "QUEUEBER_"
 
 
 @frozen(kw_only=True)
