@@ -62,7 +62,7 @@ def test_all_three_commands_against_a_server(run, tmp_path):
 
 def test_a_terminal_shows_a_bar_and_the_time_left(command):
     ours, theirs = pty.openpty()
-    arguments = ("stress", "--duration", "2", "--rate", "50")
+    arguments = ("stress", "--duration", "2.1", "--rate", "50")
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
     with subprocess.Popen((*command, *arguments), stdout=subprocess.PIPE, stderr=theirs, env=environment) as process:
         os.close(theirs)
