@@ -21,7 +21,7 @@ from queueber.broker.model import (
     TimeMark,
 )
 from queueber.broker.storage import DeleteItem, DeleteLease, PutItems, PutLease, PutQueue
-from queueber.capnp.builder import data_body, segment, struct_body
+from queueber.capnp.builder import STRUCT_LIST, Body, data_body, segment, struct_body
 from queueber.capnp.layout import earlier_layout, layout
 from queueber.errors import StorageError
 from queueber.store import Encoding
@@ -142,6 +142,14 @@ def test_facts_of_another_version_are_read_or_refused(make):
             why = "why" if pointers else ""
             facts = Facts(3, WallMs(4), why, expires_at=WallMs(5))
             assert records.decode_item(ROW, value) == item._replace(key=LOWEST, facts=facts)
+
+
+def test_headers_without_a_size_are_no_work():
+    """A list may claim a thousand million of them in one word."""
+    claimed = Body(STRUCT_LIST, [(1_000 << 2).to_bytes(8, "little")], 1)
+    value = records.encode_row(ROW, layout("StoredItem").build(contents=b"x", facts={"headers": claimed}))
+    with pytest.raises(StorageError, match="traversal_factor"):
+        records.decode_item(ROW, value)
 
 
 few = st.integers(1, 2)

@@ -108,6 +108,7 @@ def _read_headers(pointer: int, written: bytes) -> tuple[Header, ...]:
     """Return the headers in the list *written*, to which *pointer* leads."""
     frame = single_segment(segment(Body(pointer - _TO_HEADERS, [written], 0)))
     found = struct_list_at(frame, 0, 0, frame.end)
+    found.frame.spend(found.count)
     headers = [_HEADER.values(found.frame, found.element(index)) for index in range(found.count)]
     return tuple((_text(each["name"]), each["value"]) for each in headers)
 
