@@ -49,7 +49,8 @@ def _check(name: str, function: Any, arguments: Sequence[str]) -> None:  # noqa:
     as of some functions in C, is accepted.
     """
     try:
-        found = signature(function)
+        # A decorator may have wrapped a function that takes more: it gives the rest.
+        found = signature(function, follow_wrapped=False)
     except (ValueError, TypeError):
         return
     try:

@@ -1,6 +1,6 @@
 """The handler and the hooks that a worker accepts."""
 
-from functools import partial
+from functools import partial, wraps
 from unittest.mock import Mock
 
 import pytest
@@ -42,6 +42,16 @@ class Resizer:
         pass
 
 
+@wraps(pair)
+def given_a_context(item):
+    return pair(item, {})
+
+
+@wraps(keyword)
+def without_arguments():
+    pass
+
+
 @pytest.mark.parametrize(
     ("handler", "text"),
     [
@@ -53,6 +63,7 @@ class Resizer:
         (Resizer.resize, "resize(self, item)"),
         (Resizer(), "Resizer(item, size)"),
         (partial(pair, 1, 2), "partial()"),
+        (without_arguments, "keyword()"),
     ],
     ids=lambda each: each if isinstance(each, str) else "",
 )
@@ -64,7 +75,17 @@ def test_a_handler_that_cannot_take_one_argument_is_refused(handler, text):
 
 @pytest.mark.parametrize(
     "handler",
-    [with_defaults, print, [].append, Resizer().resize, partial(pair, b"a"), partial(keyword, size=3), Mock(), dict],
+    [
+        with_defaults,
+        print,
+        [].append,
+        Resizer().resize,
+        partial(pair, b"a"),
+        partial(keyword, size=3),
+        Mock(),
+        dict,
+        given_a_context,
+    ],
     ids=lambda each: getattr(each, "__name__", type(each).__name__),
 )
 def test_other_functions_are_accepted_also_without_a_readable_signature(handler):
