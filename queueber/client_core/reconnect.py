@@ -292,6 +292,7 @@ class Link:
         for each in again:
             each.sent_before = each.sent_before or isinstance(each.error, OutcomeUnknown)
             each.state, each.error, each.question, each.route = PendingState.WAITING, None, None, None
+            each.why = end.why
         self._waiting = again | self._waiting
         for user in list(self.users):
             user.on_disconnected()

@@ -7,8 +7,9 @@ Watching the connection of a worker: since when there is one or none, for its he
 | CONNECTED | | SERVED, logged | AWAY | ENDED |
 | SERVED | | | AWAY, logged | ENDED |
 
-While it is AWAY the reason is logged after `ABSENT_SECONDS`, and then each `AWAY_SECONDS`.  A peer that is no server of
-Queueber, or that refuses this client, ends a worker that has never been SERVED.
+While it is AWAY the reason is logged after `ABSENT_SECONDS`, and then each `AWAY_SECONDS`.  A connection that ends
+before the worker is SERVED, such as one to a proxy without a server, interrupts neither this time nor `away_since`.  A
+peer that is no server of Queueber, or that refuses this client, ends a worker that has never been SERVED.
 """
 
 from collections.abc import Callable
@@ -56,8 +57,11 @@ class ConnectionWatch:
         self.connected_at: float | None = None
         """Monotonic seconds since which there is a connection; None without one."""
 
-        self.away_since: float | None = monotonic()
-        """Monotonic seconds since which there is no connection; None with one."""
+        self._unserved_since = monotonic()
+        """When the worker began, or was last SERVED."""
+
+        self.away_since: float | None = self._unserved_since
+        """Monotonic seconds since which the worker is not SERVED, if there is no connection; None with one."""
 
         self._io = io
         self._source = source
@@ -71,8 +75,9 @@ class ConnectionWatch:
 
     def tick(self, now: float) -> None:
         """Log why there is no connection, if it is time."""
-        if self._asking is not None and self._asking.why and now >= self._report_at:
-            LOG.warning("there is no connection: %s", self._asking.why)
+        asking = self._asking if self.state is ConnectionState.AWAY else None
+        if asking is not None and asking.why and now >= self._report_at:
+            LOG.warning("there is no connection: %s", asking.why)
             self._report_at = now + AWAY_SECONDS
 
     def connected(self) -> None:
@@ -89,7 +94,9 @@ class ConnectionWatch:
 
     def lost(self) -> None:
         """Note that there is no connection."""
-        self.connected_at, self.away_since = None, monotonic()
+        if self.state is ConnectionState.SERVED:
+            self._unserved_since = monotonic()
+        self.connected_at, self.away_since = None, self._unserved_since
         if self.state is ConnectionState.ENDED:
             return
         if self.state is ConnectionState.SERVED:
@@ -103,7 +110,6 @@ class ConnectionWatch:
 
     def _ask(self) -> None:
         """Make a call that has the reason as long as there is no connection, unless one waits."""
-        self._report_at = monotonic() + ABSENT_SECONDS
 
         def answered(outcome: object) -> None:
             self._asking = None
@@ -120,6 +126,7 @@ class ConnectionWatch:
                 self._io.timers.call_later(AWAY_SECONDS, self._ask_again)
 
         if self._asking is None:
+            self._report_at = monotonic() + ABSENT_SECONDS
             self._asking = self._io.link.call(self._source.limits(), answered)
 
     def _ask_again(self) -> None:
