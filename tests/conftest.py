@@ -1,6 +1,8 @@
 """Settings and fixtures of all tests."""
 
+import functools
 import gc
+import importlib.metadata
 import inspect
 import os
 import signal
@@ -33,6 +35,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+
+# pytest reads Twisted's metadata at each test, to see which version it is: a third of what a short test costs.
+importlib.metadata.version = functools.cache(importlib.metadata.version)
 
 # A collection of garbage finds none among the modules and the tests that are being loaded.
 gc.disable()

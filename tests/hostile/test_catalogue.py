@@ -1,6 +1,7 @@
 """The catalogue's page: every entry has its row, and every proof that it names exists."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -29,13 +30,16 @@ ROWS = {
 }
 
 
+@functools.cache
 def functions(path):
     """Return all tests of a file, those of classes with their class."""
+    found = set()
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.FunctionDef):
-            yield node.name
+            found.add(node.name)
         elif isinstance(node, ast.ClassDef):
-            yield from (f"{node.name}::{each.name}" for each in node.body if isinstance(each, ast.FunctionDef))
+            found.update(f"{node.name}::{each.name}" for each in node.body if isinstance(each, ast.FunctionDef))
+    return found
 
 
 def spread(entries):
