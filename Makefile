@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# One process for each core; one that has no tests left takes over some of another's. Most tests of whole servers wait
-# for something, so that two processes share a core.
-PARALLEL := -n auto --dist worksteal
+# Three processes for two cores, because some tests wait for a disk; one that has no tests left takes over some of
+# another's. Most tests of whole servers wait for something, so that two processes share a core.
+PARALLEL := -n $(shell expr 3 \* $$(nproc) / 2) --dist worksteal
 WAITING := -n $(shell expr 2 \* $$(nproc)) --dist worksteal
 
 # The folders whose tests cover every branch of the package of the same name. Coverage slows these tests down by a

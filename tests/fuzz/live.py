@@ -17,7 +17,8 @@ from tests.support.server_process import Server
 HERE = Path(__file__).parent
 TIMEOUT_SECONDS = 120
 AT_ONCE = 12
-QUIET_SECONDS = 3.0
+QUIET_SECONDS, QUIET_SECONDS_OF_A_SESSION = 3.0, 0.02
+"""How long the good client is alone before an attack: the first at most, and the second for each session."""
 PAUSE_SECONDS = 0.004
 SPOILS = 8
 
@@ -91,9 +92,9 @@ def settled(server, before):
     return server.descriptors()
 
 
-def run(folder, sessions, seed, progress=lambda _: None, quiet_seconds=QUIET_SECONDS):
+def run(folder, sessions, seed, progress=lambda _: None):
     """Attack a server whose data are in *folder*."""
-    report = Report()
+    report, quiet_seconds = Report(), min(QUIET_SECONDS, sessions * QUIET_SECONDS_OF_A_SESSION)
     servers = [Server(folder / "data")]
     server, healthy = servers[0], None
     try:

@@ -34,8 +34,8 @@ def limits(**values):
 class Healthy:
     """The healthy client of an attack."""
 
-    def __init__(self, port):
-        self._process = HealthyProcess(port, PAUSE_SECONDS)
+    def __init__(self, port, pause=PAUSE_SECONDS):
+        self._process = HealthyProcess(port, pause)
 
     def report(self):
         """Return its calls since the last report; raises Disturbed after a wrong answer."""

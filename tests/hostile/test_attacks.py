@@ -9,6 +9,7 @@ from tests.hostile.attacks import ATTACKS
 pytestmark = pytest.mark.slow
 
 SECONDS = 0.2
+PAUSE_SECONDS = 0.05
 
 
 class Servers:
@@ -23,7 +24,7 @@ class Servers:
         if self._kind != attack.server:
             self.end()
             self._kind, self._server = attack.server, start(attack, self._directories.mktemp("data"))
-            self._healthy = Healthy(self._server.port)
+            self._healthy = Healthy(self._server.port, PAUSE_SECONDS)
         return self._server, self._healthy
 
     def end(self):

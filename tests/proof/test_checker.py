@@ -316,7 +316,7 @@ def test_before_the_drain_nothing_is_lost():
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=examples(75), deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(0, 80))
 def test_a_right_queue_is_never_called_wrong(numbers, steps):
     assert check(history_of(numbers, steps)).examples == []
