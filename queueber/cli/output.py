@@ -8,6 +8,7 @@ terminal.  In JSON a field names the encoding of the contents.
 
 import json
 from base64 import b64encode
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 
@@ -27,6 +28,16 @@ def camel_case(name: str) -> str:
 def newer_than_client(placeholder: IntEnum) -> str:
     """Return a text for an enumerator that only the server knows."""
     return f"the server answers {type(placeholder).__name__} {placeholder}, which this client does not know"
+
+
+def aligned(rows: Sequence[Sequence[str]], sides: str) -> str:
+    """Return *rows* as a table; *sides* has ``<`` for each column to align to the left, and ``>`` for the others."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = (f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True))
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
 
 
 def batch_text(batch: Batch, *, contents: bool = True) -> str:

@@ -13,7 +13,7 @@ from attrs import asdict
 
 from queueber.api import DeliveryFacts
 from queueber.api.control_types import ItemView, LeaseView, QueueCounts, QueueSettings, QueueSummary, SettingsInForce
-from queueber.cli.output import bytes_of, camel_case, encoded, moment, newer_than_client, printable
+from queueber.cli.output import aligned, bytes_of, camel_case, encoded, moment, newer_than_client, printable
 from queueber.units import MS_PER_SECOND, Unit, counted, quantity, rounded_span
 from queueber.values import DeathReason, ItemState, id_text
 
@@ -36,24 +36,6 @@ def text_of(value: str) -> str:
     return printable(value.encode(errors="surrogateescape"))
 
 
-def columns(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table: the first and the last column aligned to the left, the others to the right."""
-    table = [heading, *rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = []
-    for first, *middle, last in table:
-        cells = [cell.rjust(width) for cell, width in zip(middle, widths[1:-1], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *cells, last]).rstrip())
-    return "\n".join(lines)
-
-
-def pairs(rows: Iterable[tuple[str, str]]) -> str:
-    """Return names and values in two columns."""
-    found = list(rows)
-    width = max(len(name) for name, _ in found)
-    return "\n".join(f"{name.ljust(width)}  {value}".rstrip() for name, value in found)
-
-
 # Queues
 
 
@@ -72,7 +54,7 @@ def queues_text(queues: Sequence[QueueSummary]) -> str:
     if not queues:
         return "no queues"
     heading = ("queue", "items", "ready", "delayed", "leased", "dead", "bytes", "polls", "oldest due", "notes")
-    return columns(heading, [_summary_row(queue) for queue in queues])
+    return aligned([heading, *map(_summary_row, queues)], "<>>>>>>>><")
 
 
 def _summary_row(queue: QueueSummary) -> tuple[str, ...]:
@@ -88,7 +70,7 @@ def _summary_row(queue: QueueSummary) -> tuple[str, ...]:
 def counts_text(name: str, counts: QueueCounts) -> str:
     """Return the counts of the queue *name*, one per line."""
     oldest = counts.oldest_due_ms
-    return pairs(
+    return aligned(
         [
             ("queue", text_of(name)),
             ("items", f"{counts.items:,}"),
@@ -103,7 +85,8 @@ def counts_text(name: str, counts: QueueCounts) -> str:
             ("added", f"{counts.added:,}"),
             ("removed", f"{counts.removed:,}"),
             ("paused", ", ".join(_paused(counts)) or "no"),
-        ]
+        ],
+        "<<",
     )
 
 
@@ -151,10 +134,7 @@ def settings_text(found: SettingsInForce, names: Collection[str] | None = None) 
         for name, value in asdict(found.settings).items()
         if names is None or name in names
     ]
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    return "\n".join(
-        f"{name.ljust(widths[0])}  {value.ljust(widths[1])}  {default}".rstrip() for name, value, default in rows
-    )
+    return aligned(rows, "<<<")
 
 
 def setting_value(name: str, value: Any) -> str:  # noqa: ANN401
@@ -203,7 +183,7 @@ def leases_text(leases: Sequence[LeaseView]) -> str:
         )
         for each in leases
     ]
-    return columns(("handle", "items", "since", "until", "peer"), rows)
+    return aligned([("handle", "items", "since", "until", "peer"), *rows], "<>>><")
 
 
 # Items
@@ -308,7 +288,7 @@ def item_text(queue: str, item: ItemView) -> str:
         rows.append(("expires", moment(item.expires_at_ms, "milliseconds")))
     rows += [("header", f"{text_of(name)}: {printable(value)}") for name, value in facts.headers]
     rows.append(("contents", f"{bytes_of(item.contents_bytes)}: {contents_text(item)}"))
-    return pairs(rows)
+    return aligned(rows, "<<")
 
 
 def _reasons(item: ItemView) -> list[str]:

@@ -7,6 +7,8 @@ from typing import Any, Final, Self, TextIO
 
 import click
 
+from queueber.cli.output import aligned
+
 PROGRESS_DELAY_SECONDS: Final = 2.0
 """Time after which a command shows its progress."""
 
@@ -145,7 +147,4 @@ def print_table(title: str, heading: tuple[str, ...], rows: list[tuple[str, ...]
             drawn.add_row(*row)
         Console().print(drawn)
         return
-    widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
-    for first, *rest in (heading, *rows):
-        cells = (cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))
-        click.echo("  ".join((first.ljust(widths[0]), *cells)).rstrip())
+    click.echo(aligned([heading, *rows], "<" + ">" * (len(heading) - 1)))
