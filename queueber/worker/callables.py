@@ -1,7 +1,7 @@
 """The functions that the user gives to a worker: its handler and its hooks, checked before it begins."""
 
 from collections.abc import Iterable, Sequence
-from inspect import Parameter, Signature, iscoroutinefunction, signature
+from inspect import Parameter, Signature, isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
 from typing import Any, Final
 
 from queueber.errors import InvalidRequest
@@ -17,7 +17,7 @@ def checked_handler(handler: Handler) -> Handler:
     Return *handler*.
 
     Raises:
-        InvalidRequest: it is no function, or cannot be called with one argument.
+        InvalidRequest: it is no function, or a generator, or cannot be called with one argument.
     """
     if not callable(handler):
         raise InvalidRequest(f"handler is {handler!r}; it must be a function or a coroutine function")
@@ -30,7 +30,7 @@ def checked_hooks(before: Iterable[Before], after: Iterable[After]) -> tuple[Seq
     Return the hooks.
 
     Raises:
-        InvalidRequest: one of them is no function, or cannot be called with its arguments.
+        InvalidRequest: one of them is no function, or a generator, or cannot be called with its arguments.
     """
     hooks = tuple(before), tuple(after)
     for name, each, arguments in (("before", hooks[0], _ITEM), ("after", hooks[1], _RESULT)):
@@ -43,11 +43,14 @@ def checked_hooks(before: Iterable[Before], after: Iterable[After]) -> tuple[Seq
 
 def _check(name: str, function: Any, arguments: Sequence[str]) -> None:  # noqa: ANN401  (of any signature)
     """
-    Check that *function* can be called with *arguments*.
+    Check that *function* can be called with *arguments*, and is no generator.
 
     Otherwise each item would fail with a TypeError, until its attempts are used up.  A signature that cannot be read,
     as of some functions in C, is accepted.
     """
+    kinds = function, getattr(function, "__call__", None)  # noqa: B004
+    if any(isgeneratorfunction(each) or isasyncgenfunction(each) for each in kinds):
+        raise InvalidRequest(f"{name} is {function!r}, a generator; it must be a function or a coroutine function")
     try:
         # A decorator may have wrapped a function that takes more: it gives the rest.
         found = signature(function, follow_wrapped=False)

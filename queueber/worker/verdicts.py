@@ -10,6 +10,7 @@ in milliseconds in a `Verdict`.
 import math
 import traceback
 from collections.abc import Sequence
+from inspect import isasyncgen, isawaitable, iscoroutine, isgenerator
 from types import TracebackType
 from typing import Final, NamedTuple
 
@@ -105,8 +106,25 @@ class Done(Decision):
 
 
 def verdict_of(returned: object) -> Verdict:
-    """Return the verdict of a handler that has returned *returned*, which means nothing unless it is a `Decision`."""
-    return returned.verdict if isinstance(returned, Decision) else REMOVE
+    """
+    Return the verdict of a handler that has returned *returned*, which means nothing unless it is a `Decision`.
+
+    A class of decisions counts as one without arguments, as in ``raise Defer``.
+
+    Raises:
+        TypeError: it is code that has not run yet, which a removal would lose.
+    """
+    if isinstance(returned, Decision):
+        return returned.verdict
+    if isinstance(returned, type) and issubclass(returned, Decision):
+        return returned().verdict
+    if isgenerator(returned) or isasyncgen(returned):
+        raise TypeError(f"the handler returned {type(returned).__name__}, which was never iterated")
+    if isawaitable(returned):
+        if iscoroutine(returned):
+            returned.close()
+        raise TypeError(f"the handler returned {type(returned).__name__}, which was not awaited")
+    return REMOVE
 
 
 def verdict_of_error(error: BaseException) -> Verdict:

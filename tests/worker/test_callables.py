@@ -42,6 +42,19 @@ class Resizer:
         pass
 
 
+def generator(item):
+    yield item
+
+
+async def async_generator(item):
+    yield item
+
+
+class Generating:
+    def __call__(self, item):
+        yield item
+
+
 @wraps(pair)
 def given_a_context(item):
     return pair(item, {})
@@ -90,6 +103,17 @@ def test_a_handler_that_cannot_take_one_argument_is_refused(handler, text):
 )
 def test_other_functions_are_accepted_also_without_a_readable_signature(handler):
     assert Worker(URL, handler).handler is handler
+
+
+@pytest.mark.parametrize("handler", [generator, async_generator, partial(generator), Generating()])
+def test_a_generator_is_refused(handler):
+    text = "; it must be a function or a coroutine function"
+    with pytest.raises(InvalidRequest) as caught:
+        Worker(URL, handler)
+    assert str(caught.value) == f"handler is {handler!r}, a generator{text}"
+    with pytest.raises(InvalidRequest) as caught:
+        Worker(URL, print, before=[handler])
+    assert str(caught.value) == f"before[0] is {handler!r}, a generator{text}"
 
 
 def test_hooks_are_checked_too():

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 
 from queueber.errors import InvalidRequest
 from queueber.fixed_limits import ERROR_BYTES_MAX
@@ -85,6 +86,31 @@ class TestText:
 class TestVerdict:
     def test_what_a_handler_returns_means_nothing_unless_it_is_a_decision(self):
         assert [verdict_of(each) for each in (None, False, 3, "fail", ValueError())] == [REMOVE] * 5
+
+    def test_a_class_of_decisions_is_one_without_arguments(self):
+        assert [verdict_of(each) for each in (Reject, Defer, Fail, Done)] == [
+            Verdict(Action.REJECT),
+            Verdict(Action.DEFER, 1_000),
+            Verdict(Action.FAIL),
+            REMOVE,
+        ]
+
+    def test_code_that_has_not_run_is_an_error(self):
+        async def coroutine():
+            """Is not awaited."""
+
+        async def numbers():
+            yield 1
+
+        for returned, text in [
+            ((each for each in "ab"), "the handler returned generator, which was never iterated"),
+            (numbers(), "the handler returned async_generator, which was never iterated"),
+            (coroutine(), "the handler returned coroutine, which was not awaited"),
+            (Deferred(), "the handler returned Deferred, which was not awaited"),
+        ]:
+            with pytest.raises(TypeError) as caught:
+                verdict_of(returned)
+            assert str(caught.value) == text
 
     def test_decisions(self):
         adds = [AddTo("next", [])]
