@@ -4,6 +4,7 @@ Signals that stop a worker, and the end of its process afterwards.
 Their handlers are those of this process: a forked child does not keep them.
 """
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +12,6 @@ from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Any, Final
 
-from queueber.client_core.process import HERE
 from queueber.worker.exit_guard import ExitGuard
 from queueber.worker.handling import LOG
 
@@ -30,12 +30,13 @@ def take(number: int, act: Callable[[int], None]) -> Any:  # noqa: ANN401  (what
     handler with SIGTERM.  A handler that the program around the interpreter has set, in C, cannot be set again from
     Python: `signal.SIG_DFL`, the default action, takes its place.
     """
-    pid = HERE.id
+    # Not `HERE`, which a child learns after its fork, when the signal may have come.
+    pid = os.getpid()
     known = signal.getsignal(number)
     before = signal.SIG_DFL if known is None else known
 
     def process(number: int, _: object) -> None:
-        if HERE.id == pid:
+        if os.getpid() == pid:
             act(number)
         else:
             signal.signal(number, before)

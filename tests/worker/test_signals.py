@@ -2,10 +2,12 @@
 
 import os
 import signal
+import sys
 
 import pytest
 
 from queueber.worker.signals import take
+from tests.support.processes import completed
 
 
 @pytest.fixture
@@ -37,6 +39,29 @@ def test_the_process_that_set_it_gets_the_signal(taken):
 def test_a_forked_child_has_the_handler_that_was_there_before(taken):
     status = forked(lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert (os.WIFSIGNALED(status) and os.WTERMSIG(status), taken) == (signal.SIGTERM, [])
+
+
+CHILD_OF_A_SIGNAL = """
+import os, signal
+
+armed = False
+os.register_at_fork(after_in_child=lambda: armed and signal.raise_signal(signal.SIGTERM))
+
+from queueber.worker.signals import take
+
+take(signal.SIGTERM, lambda number: None)
+armed = True
+child = os.fork()
+if not child:
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_signal_may_come_before_a_forked_child_has_run_a_line():
+    """`os.register_at_fork` calls functions in the order in which they came; those of queueber are not the first."""
+    done = completed([sys.executable, "-c", CHILD_OF_A_SIGNAL])
+    assert (done.stdout, done.stderr) == (f"{-signal.SIGTERM}\n", "")
 
 
 @pytest.fixture
