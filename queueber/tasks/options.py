@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from queueber.client_core.arguments import flag, instance, integer, text, utf_8, wrong
@@ -144,7 +143,7 @@ class AddOptions(NamedTuple):
     delay: SpanMs = NO_DELAY
     due_ms: int = 0
     expires_ms: int = 0
-    headers: Mapping[str, bytes] = MappingProxyType({})
+    headers: Mapping[str, bytes] = {}
     dedup_key: bytes = b""
     until_removed: bool = False
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
@@ -16,6 +17,7 @@ from queueber.api import AddResponse
 from queueber.errors import InvalidRequest, Overloaded
 from queueber.tasks import Added, Backoff, Next, Tasks
 from queueber.tasks.connections import AT_ONCE
+from queueber.tasks.options import AddOptions
 from queueber.worker import Reject
 from tests.tasks.stand_ins import URL, Adds, AioAdds, TxAdds, app_with_adds, delivered, item_id
 
@@ -58,6 +60,11 @@ def test_a_task_is_still_its_function():
     assert adds.added == []
     assert repr(task) == "<Task add of mail>"
     assert repr(app) == f"<Tasks add, add_later of {URL}>"
+
+
+def test_the_default_options_of_a_task_can_be_copied():
+    """Frameworks copy the settings in which a program names a task."""
+    assert deepcopy(AddOptions()) == AddOptions()
 
 
 def test_an_added_call_is_an_item_with_the_name_and_the_arguments():
