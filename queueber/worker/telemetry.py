@@ -75,8 +75,8 @@ class Telemetry:
         With *parent* a `process` span is a child of the span that sent its item, instead of being linked with it.
         """
         self._parent = parent
-        self._is_recorded = is_recorded()
-        """Whether there are providers, as of the last poll."""
+        self._is_recorded = True
+        """Whether there are providers, as of the last poll; True before the first."""
 
         self._common: dict[str, Any] = {"messaging.system": SYSTEM}
         if server is not None:
@@ -118,7 +118,8 @@ class Telemetry:
 
     def processing(self, item: WorkItem) -> _Processing | _Unrecorded:
         """Return a context that traces the run of a handler on *item*."""
-        if not self._is_recorded:
+        # Without a provider the API still makes the sender's context the current one, and the handler may pass it on.
+        if not self._is_recorded and not self._parent:
             return _UNRECORDED
         return _Processing(item, self._attributes("process", "process", item.queue), partial(self._origin, item))
 

@@ -219,12 +219,28 @@ def test_a_fault_of_a_span_processor_harms_no_item(server, recorded, add, work, 
     assert "traces or metrics failed" in caplog.text
 
 
+@pytest.mark.parametrize("coroutine", [False, True])
+def test_a_provider_that_cannot_be_loaded_harms_no_item(server, add, work, caplog, monkeypatch, coroutine):
+    def load():
+        raise RuntimeError("OTEL_PYTHON_TRACER_PROVIDER names no provider")
+
+    async def handle_soon(item):
+        pass
+
+    for name in ("is_recorded", "tracer", "meters"):
+        monkeypatch.setattr(telemetry, name, load)
+    add(b"a")
+    with work(handle_soon if coroutine else lambda item: None, telemetry=True):
+        until(lambda: not server.items("work"))
+    assert "names no provider" in caplog.text
+
+
 class TestWithoutProviders:
     """Only the API is installed, as by a dependency, and nothing records."""
 
     @pytest.fixture(autouse=True)
     def untraced(self, monkeypatch):
-        self.meters = telemetry.meters
+        self.meters, self.tracer = telemetry.meters, telemetry.tracer
         monkeypatch.setattr(telemetry, "tracer", lambda: pytest.fail("a span was made"))
         monkeypatch.setattr(telemetry, "meters", lambda: pytest.fail("a metric was made"))
 
@@ -238,6 +254,17 @@ class TestWithoutProviders:
         with trace.use_span(trace.NonRecordingSpan(passed)):
             headers = publish(server)
         assert headers["traceparent"] == f"00-{7:032x}-{8:016x}-01".encode()
+
+    def test_a_handler_passes_the_context_of_its_parent_on(self, server, work, monkeypatch):
+        monkeypatch.setattr(telemetry, "tracer", self.tracer)
+        monkeypatch.setattr(telemetry, "meters", self.meters)
+        seen = []
+        passed = trace.SpanContext(7, 8, is_remote=True, trace_flags=trace.TraceFlags(1))
+        with trace.use_span(trace.NonRecordingSpan(passed)):
+            sent = publish(server)["traceparent"]
+        with work(lambda _: seen.append(context_headers().get("traceparent")), telemetry=True, trace_parent=True):
+            until(lambda: not server.items("work"))
+        assert seen == [sent]
 
     def test_providers_that_are_configured_later_are_found(self, server, add, work, monkeypatch):
         add(b"a")
