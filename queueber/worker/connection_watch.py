@@ -82,8 +82,9 @@ class ConnectionWatch:
 
     def connected(self) -> None:
         """Note that there is a connection."""
-        self.state = ConnectionState.CONNECTED
         self.connected_at, self.away_since = monotonic(), None
+        if self.state is not ConnectionState.ENDED:
+            self.state = ConnectionState.CONNECTED
 
     def served(self) -> None:
         """Note that the server lets the worker poll."""

@@ -63,3 +63,15 @@ def test_a_worker_that_was_served_is_away_since_the_end_of_that_connection(monke
     scene.tick(100)
     connection.end("the server closed it")
     assert scene.watch.away_since == 100
+
+
+def test_after_the_end_of_the_worker_nothing_is_logged_or_asked(monkeypatch, caplog):
+    caplog.set_level("INFO")
+    scene = Scene(monkeypatch)
+    scene.watch.end()
+    # Its last settlements may wait for this connection.
+    connection = scene.connect()
+    scene.watch.served()
+    connection.end("the server closed it")
+    scene.tick(AWAY_SECONDS)
+    assert caplog.text == ""
