@@ -47,10 +47,10 @@ TEXTS = sorted(
 
 # Words that stand in for the noun or the verb. The brackets keep these lines from matching themselves.
 DIALECT = re.compile(
-    r"(?<![a-z])(?:nobod[y]|somebod[y]|whoeve[r]|tol[d]|tell[s]|besid[e]|behin[d])(?![a-z])", re.IGNORECASE
+    r"(?<![a-z])(?:(?:no|some|every)bod[y]|whoeve[r]|tol[d]|tell[s]|besid[e]|behin[d])(?![a-z])", re.IGNORECASE
 )
 
-OPENINGS = re.compile(r'^ *r?"""\s*(It|What|As|How often)\b', re.MULTILINE)
+OPENINGS = re.compile(r'^ *r?"""\s*(It|Its|What|As|How|Those|That|The same)\b', re.MULTILINE)
 
 
 def named(path: Path) -> str:

@@ -110,7 +110,7 @@ class DeliveryFacts(NamedTuple):
 
     headers: tuple[Header, ...] = ()
     death: Death | None = None
-    """How it died, for a dead item and for one that was moved back from the dead items."""
+    """The death of a dead item, or of one that was moved back from the dead items."""
 
 
 class PollResponse(NamedTuple):
@@ -127,7 +127,7 @@ class PollResponse(NamedTuple):
     """Whether the lease is a session lease."""
 
     facts: Sequence[DeliveryFacts] = ()
-    """Those of the items in the same places; empty if no item has any."""
+    """The facts of each item, in the order of `items`; empty if no item has any."""
 
 
 class ExtendRequest(NamedTuple):

@@ -27,7 +27,7 @@ class AttachRequest(NamedTuple):
     """16 bytes."""
 
     grace: SpanMs = SpanMs(0)
-    """How long the session's leases outlive its connection; 0: the server's default."""
+    """The time by which the session's leases outlive its connection; 0: the server's default."""
 
     more: bool = False
     """Whether to return the next leases of an attach whose response had `more`."""

@@ -30,7 +30,7 @@ _ACTIONS: Final = {int(action): action for action in Action}
 _BITS_16, _BITS_32 = (1 << 16) - 1, (1 << 32) - 1
 _HAS_DELAY: Final = 1 << _SETTLEMENT.numbers["hasDelay"].shift
 _ID_WORDS: Final = 2 * ID_BYTES // WORD
-"""Those of a lease and an id."""
+"""The words of a lease and an id."""
 
 _SETTLEMENT_WORDS: Final = _SETTLEMENT.data_words + _SETTLEMENT.pointers
 _NEXT_POINTER: Final = 1 << 2

@@ -59,7 +59,7 @@ class Budget:
     """Whether a poll has been served."""
 
     expiring: ExpiryBudget | None = None
-    """That of expired items; None before the first queue that may have any."""
+    """The budget of expired items; None before the first queue that may have any."""
 
     @property
     def exhausted(self) -> bool:

@@ -28,7 +28,7 @@ class Located(NamedTuple):
     """An item, and where it is."""
 
     line: Queue
-    """Its queue, or the dead items of that."""
+    """The item's queue, or the queue's dead items."""
 
     number: QueueNumber
     """The number under which its row is; that of a leased item may be retired."""

@@ -1,5 +1,5 @@
 """
-Redrives: dead items go back to a queue, in bounded steps.
+Dead letters, and redrives: dead items go back to a queue, in bounded steps.  `deaths` has how items die.
 
 The rows are read a slice at a time, each from a snapshot of its own, and
 meanwhile the redrive follows all plans that were not durable when it began and

@@ -50,7 +50,7 @@ from queueber.units import DAY, MINUTE, SpanMs, WallMs, no_earlier_than
 from queueber.values import NewItem
 
 REQUEST_SPAN: Final = SpanMs(10 * MINUTE)
-"""How long a call that is sent again is answered from its record."""
+"""The time for which a call that is sent again is answered from its record."""
 
 CHECK_SPAN_MIN: Final = SpanMs(10 * MINUTE)
 CHECK_SPAN_MAX: Final = SpanMs(DAY)
@@ -129,13 +129,13 @@ class KeyedAdd(RecordLog):
     items: Sequence[NewItem]
     request_id: RequestId | None
     digests: Sequence[Digest | None]
-    """That of each item's key."""
+    """The digest of each item's key; None for an item without one."""
 
     queue_id: QueueNumber | None
     """The id of the queue at the request; without one there are no records to read."""
 
     number: QueueNumber | None
-    """That of the queue at the request."""
+    """The number of the queue at the request."""
 
     records: dict[RecordKey, DedupRecord | None] = field(factory=dict, init=False)
     """The records that were read."""
@@ -163,7 +163,7 @@ class Sweep(RecordLog):
     """The items to look for, by the number of their queue."""
 
     existing: set[ItemId] = field(factory=set, init=False)
-    """Those of `wanted` that were found there."""
+    """The items of `wanted` that were found there."""
 
     def add_existing(self, items: Iterable[ItemId]) -> None:
         """Take items of `wanted` that were found."""

@@ -76,7 +76,7 @@ class Facts(NamedTuple):
     """The durable facts of an item beyond those in its row of format 1."""
 
     failures: int = 0
-    """How many of its attempts failed; the others were lost."""
+    """The number of attempts that failed; the others were lost."""
 
     first_leased_at: WallMs = WallMs(0)
     """0 before the first lease."""

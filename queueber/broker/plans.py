@@ -51,7 +51,7 @@ class Plan(Generic[T_co]):
     """The size of the contents among the writes, bytes."""
 
     rows: int = 0
-    """How many rows the writes put or delete."""
+    """The number of rows that the writes put or delete."""
 
     dropped: tuple[QueueNumber, ...] = ()
     """Numbers that were retired: the rows of their queues are deleted.  No later plan has a record of theirs."""

@@ -261,7 +261,7 @@ class Polls:
 
     @property
     def has_runnable(self) -> bool:
-        """Whether a claim may have something to do."""
+        """Whether a claim may find a poll to serve."""
         return bool(self._runnable or self._moved or (self._blocked_on_lease_limit and not self._leases.full))
 
     def take_runnable(self) -> list[Queue]:

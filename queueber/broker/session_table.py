@@ -79,7 +79,7 @@ class Session:
 
     state: SessionState = SessionState.DETACHED
     leases: "dict[LeaseId, Lease]" = field(factory=dict)
-    """Its leases whose polls were answered and that have not ended."""
+    """The session's leases whose polls were answered and that have not ended."""
 
     unlisted: "deque[Lease]" = field(factory=deque)
     """The leases that it had when it was attached and that its worker was not shown yet; some may have ended."""

@@ -88,7 +88,7 @@ class Waiter:
     """One poll, from the call to its reply."""
 
     queue: "Queue"
-    """Its queue; of a poll of several the one that it chose last."""
+    """The poll's queue; for a poll of several queues, the one that it chose last."""
 
     wanted: int
     """Items, at least 1 and at most what one reply may hold."""

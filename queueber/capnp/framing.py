@@ -58,7 +58,7 @@ class Framer:
 
     @property
     def missing(self) -> int:
-        """How many bytes an incomplete message lacks, as far as is known; 0 between messages."""
+        """The number of bytes that an incomplete message lacks, as far as is known; 0 between messages."""
         return self._needed - len(self.begun) if self.begun else 0
 
     def discard(self) -> None:

@@ -103,7 +103,7 @@ class LocalTerminal(Protocol):
         self._connection = connection
         self.interactive = os.isatty(sys.stdin.fileno())
         self._line_unfinished = False
-        """There was input since the last end of a line."""
+        """Whether input has come since the last end of a line."""
 
         self.output_lost = False
         """Standard output has not taken all: it is full, or a pipe that is not read any more."""

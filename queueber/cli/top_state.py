@@ -39,7 +39,7 @@ class Sample:
     """Monotonic seconds at which the answer came."""
 
     wall_ms: int
-    """That moment by this machine's clock, in milliseconds since the Unix epoch."""
+    """This moment by the machine's wall clock, in milliseconds since the Unix epoch."""
 
     queues: Sequence[QueueSummary]
     more: bool
@@ -86,7 +86,7 @@ class Worker:
     """The leases of one peer over the queues that were asked for."""
 
     peer: str
-    """Its address; empty for all leases whose peer is no longer known."""
+    """The peer's address; empty for all leases whose peer is no longer known."""
 
     items: int
     leases: int

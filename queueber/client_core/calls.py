@@ -52,7 +52,7 @@ class Call(NamedTuple, Generic[T]):
     """
 
     wait_ms: int | None = 0
-    """How long the server may wait before it starts to answer; None for no limit."""
+    """The time that the server may wait before it starts to answer; None for no limit."""
 
     resend: Resend = Resend.NEVER
 

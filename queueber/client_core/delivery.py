@@ -101,7 +101,7 @@ class Delivered:
 
     @property
     def death(self) -> Death | None:
-        """How the item died, for a dead item and for one that was moved back from the dead items."""
+        """The death of a dead item, or of one that was moved back from the dead items; None for all others."""
         return self.facts.death
 
 
@@ -175,7 +175,7 @@ class DeliveredBatch(Generic[I]):
 
 
 class Exit(NamedTuple):
-    """How the end of its context settles an item."""
+    """The settlement of an item at the end of its context."""
 
     action: Action
     error: str = ""

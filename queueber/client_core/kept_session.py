@@ -106,7 +106,7 @@ class KeptSession(SessionRef):
             InvalidRequest: *grace_ms* is not 10 s to 7 days.
         """
         self.grace_ms = SpanMs(integer("grace_ms", grace_ms, GRACE_MS_MIN, GRACE_MS_MAX, "ms"))
-        """How long leases outlive a lost connection."""
+        """The time by which leases outlive a lost connection."""
 
         self.state = SessionState.DETACHED
         self.error: QueueberError | None = None

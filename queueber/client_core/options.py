@@ -72,7 +72,7 @@ class Tls:
 
 class ConnectOptions:
     """
-    How a client connects and calls.
+    The options with which a client connects and calls.
 
     Raises:
         InvalidRequest: an option is of the wrong type or out of range.

@@ -46,7 +46,7 @@ class SessionRef:
         raise NotImplementedError
 
     def hold(self, response: api.PollResponse) -> None:
-        """Note the lease in a poll's *response*."""
+        """Count the lease in a poll's *response* among those that the session keeps."""
         raise NotImplementedError
 
 

@@ -34,7 +34,7 @@ _NO_ANSWER: Final = AnswerId(-1)
 
 class Template(NamedTuple):
     """
-    How to read the parameters of calls that differ only in a few fields from one that was read in full.
+    Reads the parameters of calls that differ only in a few fields from one that was read in full.
 
     The fields are Data of a fixed length at fixed places, or one Data of any
     length, the tail.  Positions are words, counted from the pointer to the
@@ -60,7 +60,7 @@ class Template(NamedTuple):
     """The most bytes that the tail may have; None without one.  The pointer to it is the word `fixed`."""
 
     tail_pointer: int = 0
-    """That pointer for an empty tail."""
+    """The pointer to the tail, for an empty tail."""
 
 
 TemplateReader: TypeAlias = Callable[[Params], Template | None]
@@ -106,7 +106,7 @@ class FrameLayout(NamedTuple):
     """Words from the frame header to the pointer to the tail."""
 
     tail_pointer: int
-    """That pointer for an empty tail."""
+    """The pointer to the tail, for an empty tail."""
 
 
 class Pattern(NamedTuple):
@@ -128,7 +128,7 @@ class Pattern(NamedTuple):
     """The answer that returned those results, or `_NO_ANSWER`."""
 
     held: HeldResults | None
-    """Those results: another answer may have the number later."""
+    """The results that `question` returned: another answer may have the number later."""
 
 
 # A frame begins with its header, the root pointer, the Message's only data word, and the pointer to its member.

@@ -83,7 +83,7 @@ class Session(SessionRef):
 
     @property
     def grace_ms(self) -> SpanMs:
-        """How long leases outlive a lost connection."""
+        """The time by which leases outlive a lost connection."""
         return self._kept.grace_ms
 
     @property

@@ -9,9 +9,10 @@ Tasks: functions whose calls are added to a queue, and run by a worker.
     greet.add("ann")
 
 Knows functions, their arguments as contents of items, attempts, and the times
-of periodic tasks.  Knows neither leases nor connections: workers and clients
-do.  Results are not kept.  Start at `app`, then `task` for the adding side,
-`running` for the worker's and `schedule` for periodic tasks.
+of periodic tasks.  Leases and the connections of workers are `queueber.worker`'s;
+adds go over the clients that `connections` has.  Results are not kept.  Start at
+`app`, then `task` for the adding side, `running` for the worker's, and for periodic
+tasks `periodic` for their times, `firings` and `scheduler`.
 """
 
 from queueber.tasks.app import Tasks

@@ -12,6 +12,7 @@ from queueber.client_core.queue_calls import checked_name
 from queueber.client_core.url import target_of
 from queueber.errors import InvalidRequest
 from queueber.tasks.connections import AppConnections
+from queueber.tasks.firings import AHEAD_MS, CATCH_UP_MS, Firing, Schedule
 from queueber.tasks.many import AioApp, TxApp, checked_calls, with_context
 from queueber.tasks.options import (
     PRIORITIES,
@@ -30,7 +31,6 @@ from queueber.tasks.options import (
 from queueber.tasks.parameters import Parameters, is_coroutine_function
 from queueber.tasks.periodic import Cron, Every, checked_timing
 from queueber.tasks.running import TaskRunner, media_type
-from queueber.tasks.schedule import AHEAD_MS, CATCH_UP_MS, Firing, Schedule
 from queueber.tasks.scheduler import ClockSeconds, Scheduler, system_clock
 from queueber.tasks.serializer import JsonSerializer, Serializer, checked_serializer
 from queueber.tasks.task import Added, Spec, Task, ToAdd

@@ -62,10 +62,10 @@ class AppConnections:
         """The blocking client, if there is one."""
 
         self._loops: dict[None, LoopClients] = {}
-        """Those of asyncio, if one was used."""
+        """The clients of asyncio's loops, if one was used."""
 
         self._reactor: Any = None
-        """That of `connect_twisted`, for the clients that follow a closed one."""
+        """The reactor of `connect_twisted`, for the clients that follow a closed one."""
 
         self._twisted: client.Client | None = None
         self._twisted_slots: DeferredSemaphore | None = None

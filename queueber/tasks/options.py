@@ -36,7 +36,7 @@ NAME_BYTES_MAX: Final = 200
 
 
 def queue_of(queue: str, priority: Priority) -> str:
-    """Return the name of the queue in which items of *priority* are: the server itself has no priorities."""
+    """Return the name of *queue*'s own queue for *priority*: the server has no priorities."""
     return queue if priority == "normal" else f"{queue}.{priority}"
 
 

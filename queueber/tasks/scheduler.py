@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 from queueber.errors import Kind, QueueberError
 from queueber.process import enable_loggers
 from queueber.tasks.connections import AppConnections
-from queueber.tasks.schedule import RETRY_MS, Firing, Schedule, check_window
+from queueber.tasks.firings import RETRY_MS, Firing, Schedule, check_window
 from queueber.tasks.task import ToAdd
 from queueber.units import MS_PER_SECOND, SpanMs, WallMs
 
@@ -186,7 +186,7 @@ class _Blocking:
     def __init__(self, connections: AppConnections) -> None:
         self._connections = connections
         self._stops: SimpleQueue[None] = SimpleQueue()
-        """Its `put` may be called by a signal handler at any instruction."""
+        """A `SimpleQueue`, because a signal handler may call its `put` at any instruction."""
 
     async def add(self, call: ToAdd) -> object:
         return self._connections.add(call, timeout_ms=ADD_TIMEOUT_MS)

@@ -206,7 +206,7 @@ class FaultyProtocol(RpcProtocol):
         self._on_wait(waiter)
 
     def canceled(self, answer: rpc.AnswerId) -> None:
-        """Return that the call was cancelled."""
+        """Send the Return of a call that was cancelled."""
         self.calls.pop(answer, None)
         super().canceled(answer)
 

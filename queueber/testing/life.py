@@ -1,4 +1,4 @@
-"""How a test server is started and stopped, its addresses, and its time."""
+"""Start and stop of a test server, its addresses, and its time."""
 
 import os
 import shutil

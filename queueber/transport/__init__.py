@@ -1,6 +1,7 @@
 """
-Parts of both ends of a connection: TCP keepalive, PEM files, and the detection of other protocols on the same port.
+Parts of a connection below its messages: TCP keepalive, PEM files, TLS of clients, detection of other protocols.
 
-Knows sockets and files; knows no message and does not import Twisted.  Each module
-stands by itself: start at `keepalive`, `pem` or `protocol_detection`.
+Knows sockets, files and the standard library's TLS; knows no message and does not
+import Twisted.  Each module stands by itself: start at `keepalive`, `pem`,
+`client_tls` or `protocol_detection`.
 """

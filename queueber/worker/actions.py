@@ -112,7 +112,7 @@ class Settle:
     number: int
     entries: Sequence[Settlement]
     items: Sequence[TakenItem]
-    """Those of the entries, in the same places."""
+    """The items of the entries, in the same order."""
 
     adds: Sequence[AddTo] = ()
 

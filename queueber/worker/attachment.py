@@ -37,11 +37,11 @@ RETRY_SECONDS: Final = 1.0
 
 @frozen(kw_only=True)
 class LeaseOptions:
-    """How leases are kept."""
+    """The kind of a worker's leases, and their spans."""
 
     session: bool
     grace_ms: int
-    """How long session leases outlive the connection."""
+    """The time by which session leases outlive the connection."""
 
     span: SpanMs
     """The span of leases with a deadline."""

@@ -76,7 +76,7 @@ class Leases:
         return [lease for lease in self._leases.values() if not self.safe(lease, now)]
 
     def to_extend(self, now: float) -> Iterator[Extend]:
-        """Yield an extension for each lease that needs one by *now*."""
+        """Yield an extension for each lease that needs one by *now*; `extended` takes its answer."""
         for lease in self._leases.values():
             if not lease.session and lease.held and not lease.extending and now >= lease.extend_at:
                 lease.extending = True

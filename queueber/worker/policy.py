@@ -19,7 +19,7 @@ SETTLE_SECONDS: Final = 5.0
 """The time that the last verdicts have to reach the server after a stop."""
 
 FORCED_SECONDS: Final = 2.0
-"""That time after a second stop."""
+"""The time that the last verdicts have after a second stop."""
 
 SLOW_SECONDS: Final = 5.0
 """The time after which a blocked loop is reported and gets no more items."""
@@ -79,7 +79,7 @@ class Counts:
     deferred: int = 0
     rejected: int = 0
     lost: int = 0
-    """Those whose lease ended before their result was confirmed."""
+    """Items whose lease ended before their result was confirmed."""
 
     def settled(self, action: Action) -> None:
         """Count an item that was settled by *action*."""

@@ -18,7 +18,7 @@ class TakenItems:
     def __init__(self) -> None:
         self.waiting: dict[TakenItem, None] = {}
         self.running: dict[TakenItem, None] = {}
-        """Those with a handler that are neither ENDING nor ABANDONED."""
+        """Items with a handler that are neither ENDING nor ABANDONED."""
 
         self.ending: dict[TakenItem, None] = {}
         self.abandoned: dict[TakenItem, None] = {}
@@ -46,19 +46,19 @@ class TakenItems:
         return items
 
     def ask_to_end(self, taken: TakenItem, verdict: Verdict, until: float) -> None:
-        """Let a RUNNING item be ENDING, with this *verdict* unless it succeeds, and at most *until* then."""
+        """Move a RUNNING item to ENDING: it gets *verdict* unless it succeeds, and has until *until* to end."""
         del self.running[taken]
         taken.state, taken.on_end, taken.ending_until = ItemState.ENDING, verdict, until
         self.ending[taken] = None
 
     def abandon(self, taken: TakenItem) -> None:
-        """Let a RUNNING or ENDING item be ABANDONED."""
+        """Move a RUNNING or ENDING item to ABANDONED."""
         del self._of(taken.state)[taken]
         taken.state = ItemState.ABANDONED
         self.abandoned[taken] = None
 
     def drop(self, taken: TakenItem) -> ItemState:
-        """Let an item be OVER; return the state that it had."""
+        """Move an item to OVER; return the state that it had."""
         state, taken.state = taken.state, ItemState.OVER
         del (self.running if state is ItemState.RUNNING else self._of(state))[taken]
         return state

@@ -1,5 +1,5 @@
 """
-The same queue on pycapnp's own RPC server: in memory, nothing durable, no lease ever runs out.
+A queue on pycapnp's own RPC server: in memory, nothing durable, no lease ever runs out.
 
 What a Python programmer would write first with pycapnp; `run.py` measures it
 next to Queueber.  A poll never waits here.  One argument: the port.

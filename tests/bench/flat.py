@@ -152,7 +152,7 @@ def delayed(options, scratch):
 
 
 def idle(server):
-    """How busy it is while nothing happens, in per cent of a core."""
+    """Return the processor time that a server takes while nothing happens, in per cent of a core."""
     sleep(IDLE_SECONDS / 5)
     before = cpu_seconds(server.pid)
     sleep(IDLE_SECONDS)
@@ -272,7 +272,7 @@ def many(options, scratch):
 
 
 def steady(options, scratch):
-    """The same load for hours: whether calls take longer at the end."""
+    """Run one load for hours, and compare the times of calls at its end with those at its begin."""
     with Server(scratch) as server:
         load = plain(server.port, server.pid, kind="cycle", connections=4, window=4)
         run, parts = Run(load), []

@@ -296,7 +296,7 @@ class TestClaimBounds:
         assert len(harness.broker.claims.distribute(harness.now)) == 1
 
     def test_looks_at_no_more_polls_than_it_may_serve(self, harness):
-        """Those of paused peers among them are suspended, so that the next claim does not look at them."""
+        """Polls of paused peers among them are suspended, so that the next claim does not look at them."""
         queue, polls = harness.queue, harness.broker.polls
         waiters = [harness.poll(wait=None, peer=peer) for peer in "abacaa"]
         assert polls.candidates(queue, 2) == waiters[:2]

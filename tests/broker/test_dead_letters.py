@@ -1,4 +1,4 @@
-"""How dead items go back to a queue."""
+"""Redrives: dead items go back to a queue."""
 
 import pytest
 

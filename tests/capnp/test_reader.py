@@ -91,7 +91,7 @@ def test_a_struct_may_lie_on_either_side_of_its_pointer():
 
 
 def test_an_empty_struct_has_a_pointer_to_itself():
-    """That distinguishes it from null."""
+    """The offset distinguishes the pointer from null."""
     frame, at, start, end = only(struct_pointer(-1, 0, 0))
     assert struct_at(frame, at, start, end) == (0, 0, 0, 0, 1)
 
@@ -332,7 +332,7 @@ def test_words_are_little_endian_on_every_machine(monkeypatch):
 
 @pytest.mark.parametrize("size", [BYTE, TWO, FOUR])
 def test_a_list_that_is_too_long_must_lie_in_its_segment(size):
-    """Its length alone must not be the error: a list out of bounds is malformed."""
+    """The length alone must not be the error: a list out of bounds is malformed."""
     assert struct_list_at(*only(list_pointer(0, size, 17), *[0] * 9), 16).count == 17
     with pytest.raises(RemoteProtocolError, match="out of its segment"):
         struct_list_at(*only(list_pointer(0, size, 1_000)), 16)

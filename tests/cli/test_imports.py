@@ -14,7 +14,7 @@ MODULES_MAX = 192
 """A few more than a call needs.  With Twisted and the engine there were 640."""
 
 ADMIN_MODULES_MAX = 217
-"""The same for a call with administrative values, which are attrs classes."""
+"""A few more than a call with administrative values needs, which are attrs classes."""
 
 FORBIDDEN = {
     "twisted": "a reactor is more than everything else together",

@@ -157,7 +157,7 @@ def test_a_signal_stops_all_and_the_status_is_0(number):
 
 
 def test_a_process_that_ends_to_be_replaced_ends_sooner_at_a_stop():
-    """Its running items have the grace from then on."""
+    """The process's running items have the grace from the stop on."""
     driver = running(2)
     driver.supervisor.ending(0, "1,000 items", 600.0, driver.now)
     driver.actions()

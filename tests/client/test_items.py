@@ -153,8 +153,10 @@ def test_a_cancelled_wait_for_the_next_item_leaves_nothing_leased(joined, queue)
     assert rest(joined, queue) == [b"x"]
 
 
-def test_closing_waits_until_the_items_of_a_cancelled_poll_are_given_back(joined, queue):
+def test_closing_waits_until_the_items_of_a_cancelled_poll_are_given_back(joined):
     """Bytes that the client does not read any more would leave them leased."""
+    client = joined.client()
+    queue = client.queue("mail")
     joined.result(queue.add(b"x"))
     polling = queue.poll(lease_ms=3_600_000)
     _, transport, peer, peer_transport = joined.links[0]
@@ -166,7 +168,7 @@ def test_closing_waits_until_the_items_of_a_cancelled_poll_are_given_back(joined
     polling.addErrback(lambda failure: failure.trap(CancelledError))
     assert joined.server.broker.stats().leases == 1
     assert peer_transport.value()
-    closing = queue._connector.close()  # noqa: SLF001
+    closing = client.close()
     assert not closing.called
     joined.result(closing)
     assert joined.server.broker.stats().leases == 0

@@ -19,7 +19,7 @@ LEASE = bytes(range(16))
 
 
 def contents(network):
-    """Those of the adds that have come, of one item each."""
+    """Return the contents of the adds that have come, of one item each."""
     return [api.read_add_request(call.params, RAISED_CALLS).items[0].contents for call in network.peer.calls()]
 
 

@@ -209,7 +209,7 @@ def test_servers_that_stop_one_after_the_other_use_up_the_attempts_of_a_poll(net
 
 
 def test_a_call_that_was_not_sent_again_may_have_happened_before(network, failure):
-    """Its second sending has not left when that connection is lost, too."""
+    """The call has not left a second time when the second connection is lost, too."""
     client = network.client(attempts=1)
     network.turn()
     assert len(network.peers) == 1

@@ -34,7 +34,7 @@ class Made:
     outcomes: list
     cancelled: bool = False
     seen: int = 0
-    """Its readings by servers that have not answered that they did nothing."""
+    """The number of servers that have read the call and have not answered that they did nothing."""
 
 
 @define(eq=False)

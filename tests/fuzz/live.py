@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 TIMEOUT_SECONDS = 120
 AT_ONCE = 12
 QUIET_SECONDS, QUIET_SECONDS_OF_A_SESSION = 3.0, 0.02
-"""How long the good client is alone before an attack: the first at most, and the second for each session."""
+"""The time that the good client is alone before an attack: the first at most, and the second for each session."""
 PAUSE_SECONDS = 0.004
 SPOILS = 8
 

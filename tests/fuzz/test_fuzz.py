@@ -46,7 +46,7 @@ PLANTED_SEED = 7_000
 """Soon finds each of the planted faults."""
 
 REPEATED = settings(derandomize=True, database=None, deadline=None)
-"""The same examples in every run: others are for `make fuzz`."""
+"""Settings that give equal examples in every run: others are for `make fuzz`."""
 
 
 @pytest.fixture

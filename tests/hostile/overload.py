@@ -14,7 +14,7 @@ from tests.support.peer import TIMEOUT_SECONDS, Gone, Peer, adding, polling
 
 @attack("O5", *limits(request_bytes=64 << 10), *OPTIONS)
 def adds_at_line_rate_above_the_limit_in_flight(arena):
-    """The same with a limit that is below what the server's turns allow."""
+    """Send adds at line rate while the limit is below what the server's turns allow."""
     ends, grown = produced(arena)
     assert ends["overloaded"], "what is in flight was not bounded"
     return f"{ends['ok']:,} taken, {ends['overloaded']:,} overloaded; {grown:.0f} MiB more memory"

@@ -21,7 +21,7 @@ QUIET_SECONDS = 2.0
 
 MULTIPLE = 4
 """
-How many times its figure in the catalogue the healthy client's p99 may be before an attack counts as failed.
+The healthy client's p99 may be this multiple of its figure in the catalogue before an attack counts as failed.
 
 Generous, because machines are shared: the same attack on the same server was seen to take three times as long while
 others worked there.  For the same reason it may always be as many times what it was while nothing attacked.

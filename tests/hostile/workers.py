@@ -115,7 +115,7 @@ def pumped(peer, questions):
 
 @attack("S24")
 def a_session_that_is_attached_again_and_again(arena):
-    """Its leases are returned once for each connection, so that small calls cause no large replies."""
+    """A session's leases are returned once for each connection, so that small calls cause no large replies."""
     session, count = os.urandom(16), 0
     peer = arena.connect()
     attach(peer, session)

@@ -150,7 +150,7 @@ def test_all_mistakes_in_certificates_are_reported_in_one_line(start_tls, author
     server = start_tls("--tls-client-ca=/nowhere.pem", files=late)
     assert server.wait() == 78
     (complaint,) = [line for line in server.lines if "Cannot start" in line]
-    for each in ("late.pem: the certificate of CN=late expired", "everybody on this machine", "/nowhere.pem: No such"):
+    for each in ("late.pem: the certificate of CN=late expired", "every user of this machine", "/nowhere.pem: No such"):
         assert each in complaint
 
 
@@ -168,7 +168,7 @@ def test_a_world_readable_or_foreign_key_is_refused(start_tls, authority, served
     key.chmod(0o644)
     server = start_tls(files=(certificate, key))
     assert server.wait() == 78
-    server.line("everybody on this machine can get at the key")
+    server.line("every user of this machine can read the key")
 
 
 def test_a_new_certificate_is_taken_over_without_a_restart(start_tls, authority, tmp_path):

@@ -71,7 +71,7 @@ class Generator:
 
     keys_made: int = 0
     queues: tuple = QUEUES
-    """Those without settings of their own."""
+    """The queues without settings of their own."""
 
     # Habits
 

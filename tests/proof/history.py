@@ -22,7 +22,7 @@ BUSY_SECONDS = 3.0
 
 
 class Outcome(StrEnum):
-    """How a call ended, as its client saw it."""
+    """The end of a call, as its client saw it."""
 
     OK = "ok"
     REFUSED = "refused"
@@ -264,7 +264,7 @@ class Crash:
     down: float
     up: float
     busy: float = 0.0
-    """How long calls took before it: what a server does by itself may have been as late."""
+    """The time that calls took before it: what a server does by itself may have been as late."""
 
 
 @define(eq=False)
@@ -304,7 +304,7 @@ class History:
     """
 
     connections: int = 0
-    """How many connections were made."""
+    """The number of connections that were made."""
 
     _answered: list[float] = field(factory=list, init=False)
     _took: list[tuple[float, float]] = field(factory=list, init=False)
@@ -327,7 +327,7 @@ class History:
         return [call for call in self.calls if type(call) is kind]
 
     def acked_between(self, begin, end):
-        """How many calls were answered in that time."""
+        """Return the number of calls that were answered in that time."""
         return sum(1 for call in self.calls if call.outcome is Outcome.OK and begin <= call.ended <= end)
 
     @property

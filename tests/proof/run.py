@@ -29,7 +29,7 @@ SOAK_TIMEOUT_SECONDS = 3 * SECONDS_PER_HOUR
 """The time limit of one script.  Scripts with a given duration have this in addition."""
 
 FAILED_CHARACTERS = 4_000
-"""How much of a failed script's output is printed once more at the end: its failures are its last lines."""
+"""The part of a failed script's output that is printed once more at the end: its failures are its last lines."""
 
 
 @frozen

@@ -80,7 +80,7 @@ class ItemFact:
     """The moment before which it is not due again."""
 
     key: bytes = b""
-    """Its deduplication key; empty for none."""
+    """The item's deduplication key; empty for none."""
 
     removed: bool = False
     removed_at: float = inf

@@ -168,7 +168,7 @@ class Disk:
     """The kinds of operations that fail once: `write`, `sync`, `read` and `file`."""
 
     fail_nth: dict = field(factory=dict)
-    """The same, after this number of successful ones."""
+    """The kinds of operations that fail once after a number of successful ones, each with this number."""
 
     unreadable: set = field(factory=set)
     """Rows that cannot be read."""

@@ -207,7 +207,7 @@ def test_capabilities_are_called_and_released_one_by_one(pair, thing):
 
 @pytest.mark.parametrize("report", [False, True])
 def test_a_return_that_crosses_its_finish_is_an_event_only_if_it_is_to_be_reported(pair, thing, report):
-    """Its capabilities are released by the Finish either way."""
+    """The Finish releases the Return's capabilities either way."""
     question, objects = returned_capabilities(pair, thing, pair.bootstrap())
     pair.client.finish(question, report=report)
     assert [event.question for event in pair.to_client()] == [question] * report

@@ -135,7 +135,7 @@ def test_a_message_whose_root_lies_elsewhere_is_echoed_whole(seen, frame_of, str
 
 
 def test_a_root_that_points_to_itself_is_echoed_as_it_is(frame_of, stream_of):
-    """Its offset is -1; that of the echo is one larger, and the sum must not carry into other bits."""
+    """The offset is -1; that of the echo is one larger, and the sum must not carry into other bits."""
     itself = (0xFFFFFFFC | 1 << 32).to_bytes(8, "little")
     echo = frame_of(echoed(frame_of, stream_of([itself])))
     assert list(echo.words)[3:] == [1 << 32, 0xFFFFFFFC | 1 << 32]

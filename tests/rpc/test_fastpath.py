@@ -781,7 +781,7 @@ def outcome_of(connection, pieces, then, open_calls):
 )
 @example(rust_call, "add", [(-5, 4), (7, 48)], [(0, b"")] * 3)
 def test_calls_in_any_layout_are_read_as_in_full(call, kind, changes, contents):
-    """The same bits and offsets are changed in each call, counted from either end, so that odd ones become patterns."""
+    """Each call has equal bits and offsets changed, counted from either end, so that odd ones become patterns."""
     limits = Limits(contents_bytes=64, add_bytes=100)
     fast, plain = begun(limits), begun(limits, templates=False)
     for number, (size, fill) in enumerate(contents):

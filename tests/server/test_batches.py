@@ -217,7 +217,7 @@ def frames_of(caller, steps):
 )
 def test_a_batch_has_the_results_of_its_calls_one_by_one(steps, cuts, bounds):
     """
-    The same replies and the same rows, however the stream is cut into reads.
+    Replies and rows are equal, however the stream is cut into reads.
 
     Only the order of replies that do not wait for a commit may differ.
     """

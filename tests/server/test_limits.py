@@ -344,7 +344,7 @@ def test_empty_adds_and_large_extends_are_charged_their_cost(make_server):
 
 
 def test_an_add_of_many_small_items_is_refused_for_what_its_items_count(make_server):
-    """Its message alone would fit."""
+    """The message alone would fit."""
     server = make_server(request_bytes=2_000)
     peer = server.connect()
     peer.add(b"")

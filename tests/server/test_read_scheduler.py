@@ -60,7 +60,7 @@ def test_a_turn_processes_a_bounded_number_of_bytes_and_the_rest_is_not_read(rea
 
 
 def test_the_rest_of_a_message_is_processed_in_one_share_however_long_it_is(reactor, senders):
-    """Its bytes are only copied until the last one has come."""
+    """The bytes are only copied until the last one has come."""
     first, second, third = senders[:3]
     first.inbound.receive(bytes(LONG))
     second.missing = 5 * SHARE

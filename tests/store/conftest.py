@@ -204,7 +204,7 @@ def settled() -> Callable[[Path], Path]:
 
 @pytest.fixture
 def busy(tmp_path) -> Iterator[RocksStore]:
-    """The same directory `data`, in use, with all rows still in the log."""
+    """A store in use on the directory `data`, with all rows still in the log."""
     store = open_store(tmp_path / "data")
     _furnish(store)
     yield store

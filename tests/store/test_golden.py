@@ -192,7 +192,7 @@ def test_a_directory_of_every_format_opens_with_all_its_data(tmp_path, make, ver
 
 def test_a_directory_that_a_server_of_format_1_left_when_it_was_killed_is_converted(tmp_path):
     """
-    Its queue `default` had seven items: five at once and two after a day.
+    The directory's queue `default` had seven items: five at once and two after a day.
 
     Two of the five were redelivered, two are leased, and one of these was removed.  `mail` has a large item and a small
     one, and the only item of `emptied` was removed.

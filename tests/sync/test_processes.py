@@ -288,7 +288,7 @@ def test_a_call_in_the_client_s_own_thread_is_refused(server, client, queue):
 
 
 def test_a_client_that_was_not_made_is_dropped_quietly(monkeypatch):
-    """Its finalizer runs all the same."""
+    """The client's finalizer runs all the same."""
     unraisable = []
     monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
     with pytest.raises(InvalidRequest, match="is not an address for this client"):

@@ -1,4 +1,4 @@
-"""How many Python calls one task takes in its worker; `call_counts.py` says what is counted, and lists them."""
+"""The number of Python calls that one task takes in its worker; `call_counts.py` lists them."""
 
 import json
 import sys

@@ -35,7 +35,7 @@ class ConfigReloader:
     """The ports without TLS."""
 
     _password_file: PasswordFile | None
-    """That of the console, if it has one."""
+    """The console's password file, if it has one."""
 
     log = Logger()
 

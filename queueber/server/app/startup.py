@@ -47,7 +47,7 @@ class Startup:
 
     _cancelled: bool = field(default=False, init=False)
     _converted: tuple[int, int] | None = field(default=None, init=False)
-    """How many items of older data were converted to the present format, and of how many."""
+    """The number of items of older data that were converted to the present format, and the number of all of them."""
 
     _recovering: RocksStore | None = field(default=None, init=False)
 

@@ -95,7 +95,7 @@ class QueueHandlers:
 
     stats: CallStats = field(init=False)
     request_bytes: dict[Peer, int] = field(init=False)
-    """Those of the replies, which adds and removes count without a further call."""
+    """The `request_bytes` of the replies, to which adds and removes add without a further call."""
 
     _handlers: dict[tuple[int, int], tuple[str, Handler]] = field(init=False)
     _default_queue: Queue | None = field(default=None, init=False)

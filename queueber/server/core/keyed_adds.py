@@ -31,7 +31,7 @@ class _Call:
     sink: ReplySink
     answer: rpc.AnswerId
     size: int
-    """Its part of `request_bytes`, and until it is decided of `pending_bytes`."""
+    """The add's part of `request_bytes`, and until it is decided of `pending_bytes`, bytes."""
 
     began: float
 

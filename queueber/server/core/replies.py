@@ -1,4 +1,4 @@
-"""How handlers refuse calls, and what the calls of each connection hold until they are answered."""
+"""Refusals of calls, and the bytes that the calls of each connection hold until they are answered."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

@@ -108,7 +108,7 @@ class CommitStats:
 
 @define(eq=False)
 class ReactorLag:
-    """How much later than its time the reactor runs a timer."""
+    """The time by which the reactor runs a timer too late."""
 
     _seconds: Callable[[], float]
     lateness: Histogram = field(factory=lambda: Histogram(SECONDS), init=False)

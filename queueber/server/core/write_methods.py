@@ -34,7 +34,7 @@ class WriteMethod:
 
     name: str
     number: tuple[int, int]
-    """Its interface and its number in that."""
+    """The interface's id, and the method's number in it."""
 
     decide: Callable[[Broker], Callable[[Queue, Sequence[Any], WallMs], Plan[list[Any]]]]
     """Returns the broker's method that decides the requests."""

@@ -109,7 +109,7 @@ def _exposed(key: Path) -> list[str]:
     """Return a problem if every user of the machine can access *key*."""
     if not key.exists() or not key.stat().st_mode & stat.S_IRWXO:
         return []
-    return [f"{key}: everybody on this machine can get at the key; chmod it to 0600 or 0640"]
+    return [f"{key}: every user of this machine can read the key; chmod it to 0600 or 0640"]
 
 
 def _context(files: TlsFiles) -> Any:  # noqa: ANN401  (no types)

@@ -50,7 +50,7 @@ class QueueView:
     leased: int
     delayed: int
     settings: SettingFields
-    """Those that were configured."""
+    """The settings that were configured."""
 
     @property
     def dead(self) -> bool:

@@ -52,10 +52,10 @@ _CONTENTS: Final = BYTE_LIST | 1 << 2
 """The pointer to the contents, which follow the pointer to the facts."""
 
 _WITH_ERROR: Final = Struct("<I4x4Q")
-"""The same, and the pointer to the error, which follows."""
+"""The facts of `_NUMBERS`, and the pointer to the error, which follows."""
 
 _WITH_HEADERS: Final = Struct("<I4x3Q4Q")
-"""The same with all pointers, of which only that to the headers, which follow, is not null."""
+"""The facts of `_NUMBERS` with all pointers, of which only the one to the headers, which follow, is not null."""
 
 _NUMBERS_POINTER: Final = struct_pointer(_FACTS_WORDS, 0)
 _WITH_ERROR_POINTER: Final = struct_pointer(_FACTS_WORDS, 1)

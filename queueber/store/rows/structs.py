@@ -19,7 +19,7 @@ LIST_TAG_MASK: Final = (1 << LIST_COUNT_SHIFT) - 1
 """The bits of a list pointer below its count."""
 
 _INTEGER_FORMATS: Final = {(1 << 32) - 1: "I4x", (1 << 64) - 1: "Q"}
-"""How `struct` packs a word with an integer of that mask."""
+"""The format with which `struct` packs a word that has an integer of that mask."""
 
 
 class FlatStruct:

@@ -104,7 +104,7 @@ class Connection(InOrder):
             self.send(done)
 
     def heard(self, words, now):
-        """How many calls a message completes."""
+        """Return the number of calls that a message completes."""
         if words[0] == b"MSG" and words[1] == self.inbox:
             self.latencies.append(now - self.sent.popleft())
             self.items += 1

@@ -113,7 +113,7 @@ class Adds:
         return b"".join(next(self.calls[slot]))
 
     def returned(self, slot, data, at, size):
-        """How many items the Return from *at* on completes."""
+        """Return the number of items that the Return from *at* on completes."""
         self.seen += 1
         if size != self.size or not self.seen % SAMPLE:
             ids = read_add_response(results_of(data[at : at + size])).ids
@@ -167,7 +167,7 @@ class Takes:
         return self.cut.pack(before, first, between, second, after)
 
     def returned(self, slot, data, at, size):
-        """How many items the Return from *at* on completes."""
+        """Return the number of items that the Return from *at* on completes."""
         if self.removing[slot]:
             # All Returns of the same result are the same but for the answer's number.
             if data[at + BODY : at + size] != self.removed:
@@ -373,7 +373,7 @@ class Nothing(Queueber):
 
 
 class Pycapnp(Peer):
-    """The same interface over pycapnp's own RPC server, in memory: the protocol's baseline."""
+    """A queue with this interface on pycapnp's own RPC server, in memory: the protocol's baseline."""
 
     name = "pycapnp"
     says = "none: in memory"

@@ -3,8 +3,8 @@
 import pytest
 
 from queueber.errors import InvalidRequest
+from queueber.tasks.firings import AHEAD_MS, CATCH_UP_MS, LOOK_MS, RECORD_MS, RETRY_MS, Firing, Schedule, check_window
 from queueber.tasks.periodic import Every
-from queueber.tasks.schedule import AHEAD_MS, CATCH_UP_MS, LOOK_MS, RECORD_MS, RETRY_MS, Firing, Schedule, check_window
 from queueber.units import HOUR, MINUTE, SpanMs, WallMs
 
 START = WallMs(1_000 * HOUR)

@@ -26,14 +26,14 @@ from queueber.tasks.periodic import Timing
 from queueber.units import MINUTE, MS_PER_SECOND, SpanMs, WallMs
 
 RECORD_MS: Final = SpanMs(10 * MINUTE)
-"""How long a server answers an add with a request id from its record."""
+"""The time for which a server answers an add with a request id from its record."""
 
 SKEW_MS: Final = SpanMs(4 * MINUTE)
 """The most by which the clocks of schedulers may differ."""
 
 AHEAD_MS: Final = SpanMs(MINUTE)
 CATCH_UP_MS: Final = SpanMs(RECORD_MS - AHEAD_MS - SKEW_MS)
-"""How long before its time a firing is added, and how long after it."""
+"""`AHEAD_MS` before its time a firing is added, and until `CATCH_UP_MS` after it."""
 
 LOOK_MS: Final = SpanMs(30 * MS_PER_SECOND)
 """The longest time between two looks at the clock, which may be set."""
@@ -59,7 +59,7 @@ class Firing(NamedTuple):
 
     @property
     def key(self) -> bytes:
-        """Its deduplication key."""
+        """The deduplication key of its add."""
         found = f"{self.task}@{self.at}".encode()
         assert len(found) <= DEDUP_KEY_BYTES_MAX, "the name of a task is shorter"
         return found
