@@ -23,7 +23,7 @@ from twisted.internet.task import react
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from queueber.client.connect import endpoint_of
+from queueber.client.connect import twisted_endpoint_of
 from queueber.client.refusals import failed_attempt
 from queueber.client_core.address import parse
 from queueber.errors import QueueberError
@@ -179,7 +179,7 @@ async def connect_terminal(reactor: Any, address: str) -> bool:  # noqa: ANN401
 
     connection = TelnetClient(open_terminal)
     try:
-        await connectProtocol(endpoint_of(reactor, parse(address)), connection)
+        await connectProtocol(twisted_endpoint_of(reactor, parse(address)), connection)
     except (ConnectError, OSError) as why:
         raise NoConsole(f"cannot connect to {address}: {failed_attempt(why)}") from None
     terminal = connection.terminal

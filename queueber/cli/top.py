@@ -10,7 +10,7 @@ import click
 from queueber.cli import queue_output as output
 from queueber.cli.arguments import number_option, seconds_option, time_limit
 from queueber.cli.server_options import ResultsCommand, ServerSelection, in_seconds
-from queueber.cli.top_questions import Questions
+from queueber.cli.top_questions import TopCalls
 from queueber.cli.top_state import Rates, Top
 from queueber.cli.watch import show
 from queueber.client import Client
@@ -60,7 +60,7 @@ def _print_samples(server: ServerSelection, prefix: str, limit: int, interval: i
     rates = Rates()
 
     async def look(client: Client) -> str:
-        found = await Questions(client, prefix, limit, monotonic).sample()
+        found = await TopCalls(client, prefix, limit, monotonic).sample()
         rates.note(found)
         queues = []
         for each in found.queues:
@@ -85,7 +85,7 @@ def _run(server: ServerSelection, prefix: str, limit: int, interval: int, timeou
 
     async def main(reactor: Any) -> None:  # noqa: ANN401  (reactors have no common type)
         client = connect(reactor, server.address, tls=server.tls, attempts=1, retry_policy=lambda _: RETRY_SECONDS)
-        questions = Questions(client, prefix, limit, reactor.seconds)
+        questions = TopCalls(client, prefix, limit, reactor.seconds)
         state = Top(address=server.address, interval=interval / MS_PER_SECOND)
         try:
             await TopLoop(reactor, state, questions, terminal, in_seconds(timeout) or ANSWER_SECONDS).run()

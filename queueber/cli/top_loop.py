@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from queueber.cli.queue_output import text_of
 from queueber.cli.top_keys import ESCAPE_SECONDS, KeyDecoder
-from queueber.cli.top_questions import Questions
+from queueber.cli.top_questions import TopCalls
 from queueber.cli.top_state import Change, Quit, Refresh, Screen, Top
 from queueber.cli.top_terminal import Terminal
 from queueber.cli.top_view import picture
@@ -31,7 +31,7 @@ class TopLoop:
         self,
         reactor: Any,  # noqa: ANN401  (reactors have no common type)
         top: Top,
-        questions: Questions,
+        questions: TopCalls,
         terminal: Terminal,
         answer_seconds: float,
     ) -> None:

@@ -24,8 +24,8 @@ WORKER_QUEUES_MAX: Final = 50
 """Queues whose leases are asked for to show the workers: those with the most leased items."""
 
 
-class Questions:
-    """The calls that answer what is shown."""
+class TopCalls:
+    """The calls of ``queueber top``, one method for each part of its screens."""
 
     def __init__(self, client: Client, prefix: str, limit: int, seconds: Callable[[], float]) -> None:
         """Ask *client* for up to *limit* queues that begin with *prefix*.  *seconds* is a monotonic clock."""

@@ -81,7 +81,7 @@ def connect(
         options = ConnectOptions(**{name: value for name, value in given.items() if value is not None})
         return Client(Connector(reactor, _secured(options.tls, url, None), options))
     target = target_of(url, **given)
-    endpoint = _secured(target.options.tls, endpoint_of(reactor, target.address), host_of(target.address))
+    endpoint = _secured(target.options.tls, twisted_endpoint_of(reactor, target.address), host_of(target.address))
     return Client(Connector(reactor, endpoint, target.options, target=target), target.queue)
 
 
@@ -101,7 +101,7 @@ def _secured(tls: Tls | None, endpoint: IStreamClientEndpoint, host: str | None)
     return secured(tls, endpoint, host)
 
 
-def endpoint_of(reactor: Any, address: Address) -> IStreamClientEndpoint:  # noqa: ANN401
+def twisted_endpoint_of(reactor: Any, address: Address) -> IStreamClientEndpoint:  # noqa: ANN401
     """
     Return Twisted's endpoint for *address*.
 

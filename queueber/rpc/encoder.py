@@ -42,11 +42,11 @@ def _offset_of(member: Layout, number: str, bits: int) -> int:
     return (_BODY_WORDS + place.word) * WORD + place.shift // 8
 
 
-class _Template:
+class _MessageForm:
     """A message in which only a few numbers change from one use to the next."""
 
     def __init__(self, message: bytes, *numbers: tuple[int, str]) -> None:
-        """Make *message* a template; each of *numbers* is a byte offset, in ascending order, and a format character."""
+        """Keep *message*; each of *numbers* is a byte offset, in ascending order, and a format character."""
         formats, fixed, last = ["<II"], [], 0
         for place, code in numbers:
             formats.append(f"{place - last}s{code}")
@@ -58,11 +58,11 @@ class _Template:
         self.pack = Struct("".join(formats)).pack
 
 
-_RESULTS = _Template(
+_RESULTS = _MessageForm(
     _message("return", {"results": _CONTENT_FOLLOWS}),
     (_offset_of(layout("Return"), "answerId", 32), "I"),
 )
-_CALL = _Template(
+_CALL = _MessageForm(
     _message("call", {"target": {"importedCap": 0}, "params": _CONTENT_FOLLOWS}),
     (_offset_of(layout("Call"), "questionId", 32), "I"),
     (_offset_of(layout("Call"), "methodId", 16), "H"),
@@ -71,7 +71,7 @@ _CALL = _Template(
     ((_BODY_WORDS + layout("Call").data_words + layout("Call").pointers) * WORD, "I"),
 )
 _FINISH = {
-    release: _Template(
+    release: _MessageForm(
         _message("finish", {"releaseResultCaps": release, "requireEarlyCancellationWorkaround": False}),
         (_offset_of(layout("Finish"), "questionId", 32), "I"),
     )

@@ -210,11 +210,11 @@ class FaultyProtocol(RpcProtocol):
         self.calls.pop(answer, None)
         super().canceled(answer)
 
-    def refuse(self, answers: Sequence[rpc.AnswerId]) -> None:
-        """Answer calls that the server has not seen: it is overloaded."""
+    def refuse(self, answers: Sequence[rpc.AnswerId], kind: Kind, reason: str) -> None:
+        """Answer calls that the server has not seen with an exception."""
         self._server.call_stats.outstanding += len(answers)
         for answer in answers:
-            self.error(answer, Kind.OVERLOADED, "the test server is overloaded, as the test has it")
+            self.error(answer, kind, reason)
 
     def _is_lost(self, answer: rpc.AnswerId) -> bool:
         return self._faults.loses(self.calls.pop(answer, OTHER_METHOD))
@@ -245,7 +245,8 @@ class FaultyHandlers:
         if not any(refused):
             self._handlers.call(sink, calls)
             return
-        sink.refuse([answer for answer, no in zip(calls.answers, refused, strict=True) if no])
+        answers = [answer for answer, no in zip(calls.answers, refused, strict=True) if no]
+        sink.refuse(answers, Kind.OVERLOADED, "the test server is overloaded, as the test has it")
         places = [place for place, no in enumerate(refused) if not no]
         if places:
             self._handlers.call(sink, calls.select(places))

@@ -16,7 +16,7 @@ from queueber.values import AddTo, Settlement
 from queueber.worker.verdicts import DEFER, Verdict
 
 
-class ItemState(Enum):
+class TakenState(Enum):
     """The state of a taken item, as in the table of `rules`."""
 
     WAITING = auto()
@@ -59,7 +59,7 @@ class TakenItem:
 
     id: bytes
     lease: KeptLease
-    state: ItemState = ItemState.WAITING
+    state: TakenState = TakenState.WAITING
     started: float = 0.0
     """When it was given to the runner."""
 

@@ -27,7 +27,7 @@ from queueber.errors import InvalidRequest, Kind, QueueberError, Unimplemented
 from queueber.fixed_limits import ID_BYTES
 from queueber.sync.io_thread import IoThread
 from queueber.units import MS_PER_SECOND, SpanMs
-from queueber.worker.connection_watch import ConnectionState, ConnectionWatch
+from queueber.worker.connection_watch import ConnectionWatch, WatchState
 from queueber.worker.handling import LOG
 from queueber.worker.polling import PollMode
 from queueber.worker.source import QueueSource
@@ -213,5 +213,5 @@ class Attachment:
         self._io.link.call(self._source.settle([], []), probed)
 
     def _probe_again(self) -> None:
-        if self.state is AttachmentState.PROBING and self.connection.state is not ConnectionState.ENDED:
+        if self.state is AttachmentState.PROBING and self.connection.state is not WatchState.ENDED:
             self._probe()

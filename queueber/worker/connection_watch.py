@@ -29,7 +29,7 @@ AWAY_SECONDS: Final = 60.0
 """The time without a connection after which the log says why, and then the time between two such lines."""
 
 
-class ConnectionState(Enum):
+class WatchState(Enum):
     """The state of the connection, as in the table of this module."""
 
     AWAY = auto()
@@ -50,7 +50,7 @@ class ConnectionWatch:
         Call *on_refused* if another program listens at the address, or the server refuses this client, before a server
         has let the worker poll.  `connected` or `lost` has to be called next.
         """
-        self.state = ConnectionState.AWAY
+        self.state = WatchState.AWAY
         self.accepted = False
         """Whether the worker was ever SERVED."""
 
@@ -75,7 +75,7 @@ class ConnectionWatch:
 
     def tick(self, now: float) -> None:
         """Log why there is no connection, if it is time."""
-        asking = self._asking if self.state is ConnectionState.AWAY else None
+        asking = self._asking if self.state is WatchState.AWAY else None
         if asking is not None and asking.why and now >= self._report_at:
             LOG.warning("there is no connection: %s", asking.why)
             self._report_at = now + AWAY_SECONDS
@@ -83,38 +83,38 @@ class ConnectionWatch:
     def connected(self) -> None:
         """Note that there is a connection."""
         self.connected_at, self.away_since = monotonic(), None
-        if self.state is not ConnectionState.ENDED:
-            self.state = ConnectionState.CONNECTED
+        if self.state is not WatchState.ENDED:
+            self.state = WatchState.CONNECTED
 
     def served(self) -> None:
         """Note that the server lets the worker poll."""
-        if self.state is ConnectionState.CONNECTED:
-            self.state = ConnectionState.SERVED
+        if self.state is WatchState.CONNECTED:
+            self.state = WatchState.SERVED
             self.accepted = True
             LOG.info("connected; taking items of %s", self._source)
 
     def lost(self) -> None:
         """Note that there is no connection."""
-        if self.state is ConnectionState.SERVED:
+        if self.state is WatchState.SERVED:
             self._unserved_since = monotonic()
         self.connected_at, self.away_since = None, self._unserved_since
-        if self.state is ConnectionState.ENDED:
+        if self.state is WatchState.ENDED:
             return
-        if self.state is ConnectionState.SERVED:
+        if self.state is WatchState.SERVED:
             LOG.warning("the connection is lost; connecting again")
-        self.state = ConnectionState.AWAY
+        self.state = WatchState.AWAY
         self._ask()
 
     def end(self) -> None:
         """Log nothing more: the worker has ended."""
-        self.state = ConnectionState.ENDED
+        self.state = WatchState.ENDED
 
     def _ask(self) -> None:
         """Make a call that has the reason as long as there is no connection, unless one waits."""
 
         def answered(outcome: object) -> None:
             self._asking = None
-            if not isinstance(outcome, NotConnected) or self.state is ConnectionState.ENDED:
+            if not isinstance(outcome, NotConnected) or self.state is WatchState.ENDED:
                 return
             # The peer is no server of Queueber, or refuses this client.
             if not self.accepted:
@@ -131,5 +131,5 @@ class ConnectionWatch:
             self._asking = self._io.link.call(self._source.limits(), answered)
 
     def _ask_again(self) -> None:
-        if self.state is not ConnectionState.ENDED:
+        if self.state is not WatchState.ENDED:
             self._ask()

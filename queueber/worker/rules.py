@@ -41,13 +41,13 @@ from queueber.worker.actions import (
     Cancel,
     End,
     GiveBack,
-    ItemState,
     KeptLease,
     Log,
     PollAnswer,
     ReportStall,
     Start,
     TakenItem,
+    TakenState,
 )
 from queueber.worker.leases import Leases
 from queueber.worker.loop_watch import LoopState, LoopWatch
@@ -174,7 +174,7 @@ class WorkerRules:
         self.last_end = now
         self._poll.handled(now - taken.started)
         state = self._all.drop(taken)
-        if state is ItemState.ABANDONED:
+        if state is TakenState.ABANDONED:
             self._log(logging.INFO, f"the handler of item {id_text(taken.id)} has ended; its result is dropped")
             return
         if not self._leases.safe(taken.lease, now):
@@ -183,7 +183,7 @@ class WorkerRules:
             self._log(logging.WARNING, f"item {id_text(taken.id)} was done after its lease had ended, too late")
             self._give_up(taken.lease)
             return
-        if state is ItemState.ENDING and (verdict is None or verdict[:2] == (Action.FAIL, None)):
+        if state is TakenState.ENDING and (verdict is None or verdict[:2] == (Action.FAIL, None)):
             # Whatever the handler raised comes from being asked to end.
             verdict = taken.on_end
         self._settle(taken, verdict or UNASKED_CANCEL, now)
@@ -294,7 +294,7 @@ class WorkerRules:
             self.counts.lost += 1
             self._log(logging.WARNING, f"the lease on item {id_text(taken.id)} is lost: {why}")
             lease.held.discard(taken)
-            if taken.state is ItemState.WAITING:
+            if taken.state is TakenState.WAITING:
                 self._all.drop(taken)
             else:
                 self._leave(taken, "its lease is lost")
@@ -303,7 +303,7 @@ class WorkerRules:
         """Treat *lease* as lost, because the server may have ended it."""
         if lease.session:
             # If the session attaches once more, the server has it still, and keeps it for as long.
-            waiting = [each.id for each in lease.held if each.state is ItemState.WAITING]
+            waiting = [each.id for each in lease.held if each.state is TakenState.WAITING]
             self._actions.append(GiveBack(lease.id, lease.place, waiting))
         self._lose(lease.id, "the server could not be asked in time to keep it")
 

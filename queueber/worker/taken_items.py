@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from queueber.worker.actions import ItemState, TakenItem
+from queueber.worker.actions import TakenItem, TakenState
 from queueber.worker.verdicts import Verdict
 
 
@@ -41,26 +41,26 @@ class TakenItems:
         items = list(islice(self.waiting, count))
         for taken in items:
             del self.waiting[taken]
-            taken.state, taken.started = ItemState.RUNNING, now
+            taken.state, taken.started = TakenState.RUNNING, now
             self.running[taken] = None
         return items
 
     def ask_to_end(self, taken: TakenItem, verdict: Verdict, until: float) -> None:
         """Move a RUNNING item to ENDING: it gets *verdict* unless it succeeds, and has until *until* to end."""
         del self.running[taken]
-        taken.state, taken.on_end, taken.ending_until = ItemState.ENDING, verdict, until
+        taken.state, taken.on_end, taken.ending_until = TakenState.ENDING, verdict, until
         self.ending[taken] = None
 
     def abandon(self, taken: TakenItem) -> None:
         """Move a RUNNING or ENDING item to ABANDONED."""
         del self._of(taken.state)[taken]
-        taken.state = ItemState.ABANDONED
+        taken.state = TakenState.ABANDONED
         self.abandoned[taken] = None
 
-    def drop(self, taken: TakenItem) -> ItemState:
+    def drop(self, taken: TakenItem) -> TakenState:
         """Move an item to OVER; return the state that it had."""
-        state, taken.state = taken.state, ItemState.OVER
-        del (self.running if state is ItemState.RUNNING else self._of(state))[taken]
+        state, taken.state = taken.state, TakenState.OVER
+        del (self.running if state is TakenState.RUNNING else self._of(state))[taken]
         return state
 
     def overdue(self, max_runtime: float, now: float) -> Iterator[TakenItem]:
@@ -74,13 +74,13 @@ class TakenItems:
         while self.ending and now >= (first := next(iter(self.ending))).ending_until:
             yield first
 
-    def _of(self, state: ItemState) -> dict[TakenItem, None]:
+    def _of(self, state: TakenState) -> dict[TakenItem, None]:
         match state:
-            case ItemState.WAITING:
+            case TakenState.WAITING:
                 return self.waiting
-            case ItemState.RUNNING:
+            case TakenState.RUNNING:
                 return self.running
-            case ItemState.ENDING:
+            case TakenState.ENDING:
                 return self.ending
             case _:
                 return self.abandoned

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from queueber import api
 from queueber.client import NotConnected, OutcomeUnknown, connect
-from queueber.client.connect import endpoint_of
+from queueber.client.connect import twisted_endpoint_of
 from queueber.client.protocol import CLOSE_SECONDS
 from queueber.client_core.address import TcpAddress, UnixAddress, parse
 from queueber.client_core.reconnect import RETRY_SECONDS_MAX
@@ -301,7 +301,7 @@ def test_a_tcp_address_is_connected_to(address):
 
 
 def test_an_ipv6_address_is_in_brackets():
-    assert repr(endpoint_of(MemoryReactorClock(), parse("[::1]:9090"))) == "<HostnameEndpoint [::1]:9090>"
+    assert repr(twisted_endpoint_of(MemoryReactorClock(), parse("[::1]:9090"))) == "<HostnameEndpoint [::1]:9090>"
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_a_unix_socket_is_an_address():
 )
 def test_a_bad_address_is_refused_in_one_line(address, part):
     with pytest.raises(InvalidRequest) as caught:
-        endpoint_of(MemoryReactorClock(), parse(address))
+        twisted_endpoint_of(MemoryReactorClock(), parse(address))
     assert part in str(caught.value)
     assert "\n" not in str(caught.value)
 

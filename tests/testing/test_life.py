@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from queueber.errors import InvalidRequest
+from queueber import sync
+from queueber.broker import Broker
+from queueber.errors import InvalidRequest, QueueberError
 from queueber.limits import Limits
 from queueber.testing import TestServer
 from queueber.testing.reactor_thread import NAME
@@ -110,9 +112,14 @@ def test_calls_from_many_threads(server, client_of):
     assert len(server.added()) == 40
 
 
-def test_a_bug_of_the_server_fails_the_test(server):
-    server._core.deaths.append(("A decision failed", KeyError("x")))  # noqa: SLF001
-    with pytest.raises(AssertionError, match="a bug in Queueber would have ended the server: A decision failed"):
+def test_a_bug_of_the_server_fails_the_test(server, monkeypatch):
+    def decide(*_):
+        raise KeyError("x")
+
+    monkeypatch.setattr(Broker, "remove", decide)
+    with sync.connect(server.url(), timeout_ms=1_000) as client, pytest.raises(QueueberError):
+        client.queue().remove(bytes(16), bytes(16))
+    with pytest.raises(AssertionError, match=r"a bug in Queueber would have ended the server: A decision failed.*'x'"):
         server.items()
 
 

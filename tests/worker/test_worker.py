@@ -14,7 +14,7 @@ from twisted.internet import defer
 
 from queueber.client_core.errors import NotConnected
 from queueber.client_core.items import new_item as item_of
-from queueber.errors import InvalidRequest
+from queueber.errors import InvalidRequest, Kind
 from queueber.sync import connect
 from queueber.testing import TestServer
 from queueber.testing.faults import FaultyHandlers, FaultyProtocol
@@ -619,9 +619,7 @@ class TestFaults:
             if _OURS.get(name, name) not in old:
                 current(self, sink, calls)
                 return
-            sink._server.call_stats.outstanding += len(calls.answers)  # noqa: SLF001
-            for answer in calls.answers:
-                sink.error(answer, 3, "no such method")
+            sink.refuse(calls.answers, Kind.UNIMPLEMENTED, "no such method")
 
         monkeypatch.setattr(FaultyHandlers, "call", call)
         assert FaultyProtocol
