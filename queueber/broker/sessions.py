@@ -68,7 +68,7 @@ class Sessions:
         again = session.peer == peer
         superseded = None if again else session.peer
         was_detached = session.state is SessionState.DETACHED
-        before, session.grace = session.grace, grace or GRACE_DEFAULT
+        session.grace = grace or GRACE_DEFAULT
         self._leases.sessions.attach(session, peer)
         plans: list[Plan[None]] = []
         if was_detached:
@@ -80,11 +80,12 @@ class Sessions:
             for lease in session.leases.values():
                 lease.grace, lease.excused = session.grace, False
             plans = self._move_deadlines(session, FOREVER) + self._write(lost)
-        elif not again and session.grace != before:
+        elif not again:
             # Not over the same connection, where small calls would cause large writes.
-            for lease in session.leases.values():
+            others = [lease for lease in session.leases.values() if lease.grace != session.grace]
+            for lease in others:
                 lease.grace = session.grace
-            plans = self._write(session.leases.values())
+            plans = self._write(others)
         if not again:
             session.unlisted = deque(session.leases.values())
         return Attached(session, plans, superseded, again)

@@ -213,6 +213,17 @@ def test_a_grace_that_a_newer_connection_changes_holds_for_earlier_leases_over_a
     assert list(attach(harness, TWO).session.leases) == [lease.id]
 
 
+def test_a_newer_connection_with_the_present_grace_gives_it_to_leases_that_have_an_earlier_one(harness):
+    harness.add(b"a")
+    attach(harness)
+    lease = take(harness)
+    attach(harness, grace=SpanMs(5 * GRACE))
+    assert len(attach(harness, TWO, grace=SpanMs(5 * GRACE)).plans) == 1
+    harness.commit_all()
+    assert harness.rows.leases[lease.id].grace == 5 * GRACE
+    assert attach(harness, grace=SpanMs(5 * GRACE)).plans == []
+
+
 def test_a_poll_that_was_claimed_for_an_older_connection_gives_its_items_back(harness):
     harness.add(b"a")
     harness.commit_all()
