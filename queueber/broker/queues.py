@@ -209,7 +209,7 @@ class Queues:
 
     def configure(self, queue: Queue, changes: SettingFields, reset: Collection[str] = ()) -> list[Write]:
         """
-        Configure *queue*, which gets a number if it has none; the fields in *reset* have the defaults again.
+        Configure *queue*, which gets a number if it has none, and set the fields in *reset* back to their defaults.
 
         The caller has checked *changes*, and that a further queue may have a number.
 

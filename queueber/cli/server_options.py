@@ -142,7 +142,7 @@ class ServerSelection(NamedTuple):
         click.echo(self.rendered(found, text))
 
     def show_outcome(self, found: Mapping[str, Any], done: str | None, problem: str) -> None:
-        """Print *found* as JSON, or what was *done*.  If that is nothing, print the *problem*, and exit with 1."""
+        """Print *found* as JSON, or the line *done*.  Without *done*, print the *problem*, and exit with 1."""
         if self.as_json or done is not None:
             self.show(found, done or "")
         else:

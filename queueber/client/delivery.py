@@ -152,6 +152,6 @@ def _failed(why: QueueberError) -> Deferred[Any]:
 
 
 def batch_of(queue: Queue, response: PollResponse) -> Batch:
-    """Return the batch that a poll's *response* has, of *queue*."""
+    """Return the batch of items of *queue* in a poll's *response*."""
     items = items_of(response, lambda polled, lease, facts: Item(polled, lease, facts, queue=queue))
     return Batch(items, response.lease, response.deadline, response.session, tuple(response.facts))

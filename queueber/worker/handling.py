@@ -1,21 +1,31 @@
 """
-One run of a handler, with its hooks, tracing and verdict.
+The handler and the hooks of a worker: their check before it begins, and one run of them with its verdict.
 
-`run` is for threads, `run_async` for loops.  Neither raises, except that a loop
-may close the coroutine.
+`Handling.run` is for threads, `run_async` for loops.  Neither raises, except that
+a loop may close the coroutine.
 """
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
-from inspect import isawaitable, iscoroutine
+from inspect import (
+    Parameter,
+    Signature,
+    isasyncgenfunction,
+    isawaitable,
+    iscoroutine,
+    iscoroutinefunction,
+    isgeneratorfunction,
+    signature,
+)
 from types import CoroutineType
 from typing import Any, Final, NoReturn, Protocol, TypeAlias
 
 from attrs import frozen
 
 from queueber.client_core.process import HERE
+from queueber.errors import InvalidRequest
 from queueber.values import id_text
 from queueber.worker.items import WorkItem
 from queueber.worker.verdicts import REMOVE, Decision, Verdict, users_frames, verdict_of, verdict_of_error
@@ -28,6 +38,11 @@ FORKED_STATUS: Final = 70
 Handler: TypeAlias = Callable[[WorkItem], Any]
 Before: TypeAlias = Callable[[WorkItem], object]
 After: TypeAlias = Callable[[WorkItem, Verdict | None, BaseException | None], object]
+
+
+_ITEM: Final = ("the item",)
+_RESULT: Final = ("the item", "the verdict", "the exception")
+_NUMBERS: Final = {1: "one argument", 3: "three arguments"}
 
 
 class Processing(Protocol):
@@ -179,3 +194,62 @@ def _report(item: WorkItem, error: BaseException) -> None:
     else:
         where = type(error), error, users_frames(error.__traceback__)
         LOG.error("item %s of %s failed, attempt %d", id_text(item.id), item.queue, item.attempt, exc_info=where)
+
+
+def checked_handler(handler: Handler) -> Handler:
+    """
+    Return *handler*.
+
+    Raises:
+        InvalidRequest: it is no function, or a generator, or cannot be called with one argument.
+    """
+    if not callable(handler):
+        raise InvalidRequest(f"handler is {handler!r}; it must be a function or a coroutine function")
+    _check("handler", handler, _ITEM)
+    return handler
+
+
+def checked_hooks(before: Iterable[Before], after: Iterable[After]) -> tuple[Sequence[Before], Sequence[After]]:
+    """
+    Return the hooks.
+
+    Raises:
+        InvalidRequest: one of them is no function, or a generator, or cannot be called with its arguments.
+    """
+    hooks = tuple(before), tuple(after)
+    for name, each, arguments in (("before", hooks[0], _ITEM), ("after", hooks[1], _RESULT)):
+        for place, hook in enumerate(each):
+            if not callable(hook):
+                raise InvalidRequest(f"{name}[{place}] is {hook!r}; it must be a function or a coroutine function")
+            _check(f"{name}[{place}]", hook, arguments)
+    return hooks
+
+
+def _check(name: str, function: Any, arguments: Sequence[str]) -> None:  # noqa: ANN401  (of any signature)
+    """
+    Check that *function* can be called with *arguments*, and is no generator.
+
+    Otherwise each item would fail with a TypeError, until its attempts are used up.  A signature that cannot be read,
+    as of some functions in C, is accepted.
+    """
+    kinds = function, getattr(function, "__call__", None)  # noqa: B004
+    if any(isgeneratorfunction(each) or isasyncgenfunction(each) for each in kinds):
+        raise InvalidRequest(f"{name} is {function!r}, a generator; it must be a function or a coroutine function")
+    try:
+        # A decorator may have wrapped a function that takes more: it gives the rest.
+        found = signature(function, follow_wrapped=False)
+    except (ValueError, TypeError):
+        return
+    try:
+        found.bind(*arguments)
+    except TypeError:
+        plain = [each.replace(annotation=Parameter.empty) for each in found.parameters.values()]
+        shown = found.replace(parameters=plain, return_annotation=Signature.empty)
+        called = getattr(function, "__name__", type(function).__name__)
+        wanted = f"{_NUMBERS[len(arguments)]}: {', '.join(arguments)}"
+        raise InvalidRequest(f"{name} is {called}{shown}; it must take {wanted}") from None
+
+
+def is_coroutine_function(handler: Handler) -> bool:
+    """Return whether *handler* is a coroutine function, or an object with a coroutine function to call it."""
+    return iscoroutinefunction(handler) or iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004

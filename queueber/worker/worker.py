@@ -16,8 +16,15 @@ from queueber.errors import InvalidRequest, QueueberError
 from queueber.process import enable_loggers
 from queueber.sync.connector import Connector
 from queueber.worker.attachment import LeaseOptions
-from queueber.worker.callables import checked_handler, checked_hooks, is_coroutine_function
-from queueber.worker.handling import After, Before, Handler, Handling
+from queueber.worker.handling import (
+    After,
+    Before,
+    Handler,
+    Handling,
+    checked_handler,
+    checked_hooks,
+    is_coroutine_function,
+)
 from queueber.worker.keeper import Keeper
 from queueber.worker.liveness import NOT_STARTED, Health, Watch, health_of
 from queueber.worker.policy import ENDING_SECONDS, SETTLE_SECONDS, Policy

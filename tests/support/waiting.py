@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from time import monotonic, sleep
 
+from queueber import sync
+
 TIMEOUT_SECONDS = 20
 
 
@@ -33,5 +35,6 @@ def in_thread(function):
 
 
 def wait_for_poll(server):
-    """Wait until a poll of another thread has arrived: only calls of this one are sure to have."""
-    until(lambda: server._core.broker.polls.waiting, TIMEOUT_SECONDS)  # noqa: SLF001
+    """Wait until a poll of *mail* in another thread has arrived: only calls of this thread are sure to have."""
+    with sync.connect(server.url()) as client:
+        until(lambda: client.control("mail").stats().waiting_polls, TIMEOUT_SECONDS)

@@ -22,6 +22,7 @@ from queueber.values import AddTo
 from queueber.worker import Defer, Done, Fail, Reject, Worker
 from queueber.worker.attachment import Attachment
 from queueber.worker.handling import LOG
+from queueber.worker.keeper import Keeper
 from tests.support.waiting import until
 from tests.worker.conftest import TIMEOUT_SECONDS
 
@@ -735,14 +736,14 @@ class TestResources:
             Worker(server.url("work"), print, telemetry=False).run()
 
     def test_a_stop_while_the_worker_starts_is_not_lost(self, server, monkeypatch):
-        begin = Worker._begin  # noqa: SLF001
+        worker, start = Worker(server.url("work"), print, telemetry=False), Keeper.start
 
-        def stop_first(worker, *parts):
+        def stop_first(keeper, runner):
             worker.stop()
-            begin(worker, *parts)
+            start(keeper, runner)
 
-        monkeypatch.setattr(Worker, "_begin", stop_first)
-        Worker(server.url("work"), print, telemetry=False).run()
+        monkeypatch.setattr(Keeper, "start", stop_first)
+        worker.run()
 
     def test_a_log_that_raises_does_not_keep_a_signal_from_the_worker(self, server, add, monkeypatch):
         """The signal may have interrupted a write to the same stream, which then raises."""
