@@ -327,8 +327,11 @@ def context_headers() -> dict[str, bytes]:
     """Return the headers that carry the context of the current span; none without one, or without OpenTelemetry."""
     if not installed():
         return {}
-    from opentelemetry import propagate  # noqa: PLC0415
+    from opentelemetry import context, propagate  # noqa: PLC0415
 
+    if not context.get_current():
+        # An empty context, as of a program that traces nothing, is looked at in a tenth of the time.
+        return {}
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     return {name: value.encode() for name, value in carrier.items()}
