@@ -1,10 +1,11 @@
 """
 Adding once: adds with a request id or with deduplication keys, and the end of their records.
 
-Such an add reads the records of its keys before it is decided.  The read takes
-a snapshot that may lack the writes of the plans that were not durable at its
-request or were made since; the lookup follows these, and they win.  So of two
-adds with one key, the one that is decided second finds the record of the first.
+Such an add reads the records of its keys before it is decided, unless it has
+only a request id, which certainly has no record.  The read takes a snapshot that
+may lack the writes of the plans that were not durable at its request or were made
+since; the lookup follows these, and they win.  So of two adds with one key, the
+one that is decided second finds the record of the first.
 
 A record has an end, or counts until its item is gone.  An item may go in many
 ways: it is removed, cancelled, purged with its queue, it expires or dies.  None
@@ -30,6 +31,7 @@ from queueber.broker.model import NO_QUEUE, TIME_BYTES, Item, ItemId, QueueNumbe
 from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.queue import Queue
 from queueber.broker.queues import Queues
+from queueber.broker.recent_requests import REQUEST_SPAN, RecentRequests
 from queueber.broker.storage import (
     DedupRecord,
     DeleteDedup,
@@ -48,9 +50,6 @@ from queueber.errors import QueueberError
 from queueber.fixed_limits import ID_BYTES
 from queueber.units import DAY, MINUTE, SpanMs, WallMs, no_earlier_than
 from queueber.values import NewItem
-
-REQUEST_SPAN: Final = SpanMs(10 * MINUTE)
-"""The time for which a call that is sent again is answered from its record."""
 
 CHECK_SPAN_MIN: Final = SpanMs(10 * MINUTE)
 CHECK_SPAN_MAX: Final = SpanMs(DAY)
@@ -177,6 +176,7 @@ class Deduplication:
     _queues: Queues
     _adds: Adds
     _uncommitted: UncommittedPlans
+    _recent: RecentRequests = field(factory=RecentRequests, init=False)
     next_end: WallMs | None = field(default=WallMs(0), init=False)
     """A time before which no sweep is needed; None: there are no records."""
 
@@ -184,7 +184,7 @@ class Deduplication:
         """
         Begin an add, and follow all plans from now on.
 
-        The caller reads the records, and passes it to `decide`, or to `cancel`.
+        The caller reads the records if there may be any, and passes it to `decide`, or to `cancel`.
         """
         digests = [
             digest_of(item.options.dedup_key) if item.options is not None and item.options.dedup_key else None
@@ -194,6 +194,12 @@ class Deduplication:
         keyed = KeyedAdd(queue, items, request, digests, queue.id, queue.number)
         self._uncommitted.follow(keyed)
         return keyed
+
+    def may_have_records(self, keyed: KeyedAdd, now: WallMs) -> bool:
+        """Return whether there may be records of *keyed* to read."""
+        if any(digest is not None for digest in keyed.digests):
+            return True
+        return keyed.request_id is not None and self._recent.may_have_record(keyed.request_id, now)
 
     def cancel(self, keyed: KeyedAdd) -> None:
         """End an add whose records could not be read."""
@@ -258,6 +264,7 @@ class Deduplication:
         ]
         if keyed.request_id is not None and items:
             ends = no_earlier_than(now, REQUEST_SPAN)
+            self._recent.note(keyed.request_id, now)
             writes.append(PutRequest(keyed.request_id, DedupRecord(ends, once.ids, once.duplicates)))
         for written in writes:
             self._note_end(written.record.indexed_at)
@@ -340,6 +347,8 @@ class Deduplication:
         self._uncommitted.unfollow(sweep)
         if not sweep.entries:
             self.next_end = later[0][0].ends if later else None
+            if not later:
+                self._recent.note_no_others()
             for end in sweep.ends:
                 self._note_end(end)
         records = sweep.overlaid({(entry.queue, entry.key): record for entry, record in sweep.entries})

@@ -5,11 +5,12 @@ from itertools import pairwise
 
 import pytest
 from attrs import define, field
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from queueber.broker import Broker
-from queueber.broker.dedup import CHECK_SPAN_MAX, CHECK_SPAN_MIN, REQUEST_SPAN, AddedOnce, digest_of
+from queueber.broker.dedup import CHECK_SPAN_MAX, CHECK_SPAN_MIN, AddedOnce, digest_of
+from queueber.broker.recent_requests import REQUEST_SPAN, RecentRequests
 from queueber.broker.storage import DeleteQueue, PutQueue
 from queueber.errors import InvalidRequest, Overloaded
 from queueber.server.core.keyed_adds import read_records
@@ -17,6 +18,7 @@ from queueber.store import MemoryStore
 from queueber.units import DAY, MINUTE, SECOND, SpanMs, WallMs
 from queueber.values import ItemOptions, NewItem
 from tests.broker.conftest import START, CountedIds
+from tests.support.examples import examples
 
 WINDOW = SpanMs(5 * MINUTE)
 """The default of `dedupWindowMs`."""
@@ -80,7 +82,8 @@ class Harness:
 
     def add(self, *items: NewItem, request_id: bytes = b"", queue=None):
         keyed = self.begin(*items, request_id=request_id, queue=queue)
-        self.read(keyed)
+        if self.broker.dedup.may_have_records(keyed, self.now):
+            self.read(keyed)
         return self.decide(keyed)
 
     def sweep(self) -> int:
@@ -553,3 +556,103 @@ def test_keys_count_as_in_a_model_and_no_rows_are_left(steps):
     model.purge(None)
     model.sweep_all(None)
     assert model.rows == 0
+
+
+@define
+class RequestModel(Harness):
+    """A harness that knows the items of each request id, until when, and after how many plans it was decided."""
+
+    answers: dict[bytes, tuple[tuple[bytes, ...], WallMs, int]] = field(factory=dict)
+
+    def send(self, request: bytes) -> None:
+        """Send a call that becomes durable at once if its id is an upper case letter."""
+        before = {ids for ids, _, _ in self.answers.values()}
+        found = self.add(item(), request_id=request * 16)
+        ids, ends, _ = self.answers.get(request, ((), WallMs(0), 0))
+        if ends > self.now:
+            assert found.ids == ids
+        else:
+            assert found.ids not in before
+            self.answers[request] = found.ids, WallMs(self.now + REQUEST_SPAN + 1), self.submitted
+        if request.isupper():
+            self.commit()
+
+    def wait(self, span) -> None:
+        self.now += span
+
+    def sweep_all(self, _) -> None:
+        self.commit()
+        self.sweep()
+
+    def crash(self, _) -> None:
+        durable = self.submitted - len(self.plans)
+        self.answers = {request: answer for request, answer in self.answers.items() if answer[2] <= durable}
+        self.submitted = durable
+        self.restart()
+
+
+@settings(max_examples=examples(300))
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just(RequestModel.send), st.sampled_from([b"a", b"B", b"C"])),
+            st.tuples(st.just(RequestModel.commit), st.integers(1, 3)),
+            st.tuples(
+                st.just(RequestModel.wait), st.sampled_from([1, SECOND, 5 * MINUTE, REQUEST_SPAN, REQUEST_SPAN + 2])
+            ),
+            st.tuples(st.sampled_from([RequestModel.sweep_all, RequestModel.crash]), st.none()),
+        ),
+        max_size=40,
+    )
+)
+def test_calls_that_are_sent_again_are_answered_as_in_a_model(steps):
+    model = RequestModel()
+    for step, argument in steps:
+        step(model, argument)
+        model.broker.check()
+
+
+def test_a_sweep_that_finds_records_of_before_a_start_leaves_them_to_be_read(harness):
+    ids = harness.add(item(), request_id=REQUEST).ids
+    harness.commit()
+    harness.restart()
+    harness.sweep()
+    assert harness.add(item(), request_id=REQUEST).ids == ids
+
+
+class TestRecentRequests:
+    OTHER = b"O" * 16
+
+    @pytest.fixture
+    def recent(self):
+        """After a start without records."""
+        recent = RecentRequests()
+        recent.note_no_others()
+        return recent
+
+    def test_after_a_start_every_request_may_have_a_record_until_those_of_before_have_ended(self):
+        recent = RecentRequests()
+        assert recent.may_have_record(REQUEST, START)
+        assert recent.may_have_record(REQUEST, WallMs(START + REQUEST_SPAN))
+        assert not recent.may_have_record(REQUEST, WallMs(START + REQUEST_SPAN + 2))
+
+    @pytest.mark.parametrize("noted", [0, 5 * MINUTE, REQUEST_SPAN, REQUEST_SPAN + MINUTE, REQUEST_SPAN + 2 * MINUTE])
+    def test_a_request_is_known_until_its_record_has_ended_and_forgotten_later(self, recent, noted):
+        recent.note(self.OTHER, START)
+        recent.note(REQUEST, WallMs(START + noted))
+        for later in range(noted, noted + REQUEST_SPAN + 2, 10_000):
+            assert recent.may_have_record(REQUEST, WallMs(START + later))
+            assert not recent.may_have_record(b"U" * 16, WallMs(START + later))
+        # Others, that go on, do not keep it.
+        for later in range(noted, noted + 3 * REQUEST_SPAN, MINUTE):
+            recent.note(self.OTHER, WallMs(START + later))
+        assert not recent.may_have_record(REQUEST, WallMs(START + noted + 3 * REQUEST_SPAN))
+
+    def test_few_of_many_others_are_taken_for_known_ones(self, recent):
+        for number in range(20_000):
+            recent.note(number.to_bytes(16, "big"), START)
+        assert all(recent.may_have_record(number.to_bytes(16, "big"), START) for number in range(0, 20_000, 100))
+        taken = [
+            recent.may_have_record(number.to_bytes(16, "little"), START) for number in range(1 << 20, (1 << 20) + 2_000)
+        ]
+        assert sum(taken) < 10

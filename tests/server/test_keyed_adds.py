@@ -47,6 +47,26 @@ def test_calls_that_arrive_during_a_read_are_read_together(server):
     assert [list(each.duplicates) for each in found] == [[], [0], [0], [0], [0]]
 
 
+def test_an_add_with_a_new_request_id_waits_for_no_read(server):
+    """The read of a record that cannot exist would cost it the way through a storage thread."""
+    server.cleanup.run()  # finds no records
+    server.settle()
+    peer, jobs = server.connect(), []
+    run = server.pool.run
+    server.pool.run = lambda function, *arguments: jobs.append(function.__name__) or run(function, *arguments)
+    question = add(peer, b"", request_id=REQUEST)
+    with_headers = peer.call(
+        api.ADD, api.write_add_request(api.AddRequest([NewItem(b"x", 0, ItemOptions(headers=(("n", b"v"),)))]))
+    )
+    server.settle()
+    assert "read_records" not in jobs
+    assert reply(peer, with_headers).ids
+    again = add(peer, b"", request_id=REQUEST)
+    server.settle()
+    assert jobs.count("read_records") == 1
+    assert reply(peer, again).ids == reply(peer, question).ids
+
+
 def test_few_items_of_keys_that_count_until_these_are_gone_are_read_at_once(server, monkeypatch):
     """Each may have contents of 8 MiB."""
     peer, sizes, find = server.connect(), [], server.store.find

@@ -205,6 +205,7 @@ class QueueHandlers:
             size = max(sizes[0], ITEM_BYTES * len(requests.items))
             self._require_room(sink, size)
             self._replies.charge(sink.peer, size)
+            self.decide()
             self._keyed_adds.add(sink, queue, calls.answers[0], requests, size)
             return
         if method is ADDS and len(requests) == 1 and ITEM_BYTES * len(requests[0]) > sizes[0]:

@@ -1,4 +1,8 @@
-"""Adds with request ids and deduplication keys: their records are read before they are decided."""
+"""
+Adds with options or request ids.
+
+Those that may have records of deduplication are decided when these have been read; the others at once.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,13 +29,13 @@ _METHOD = "add"
 
 @frozen(eq=False)
 class _Call:
-    """An add whose records are being read."""
+    """An add that was admitted."""
 
     keyed: KeyedAdd
     sink: ReplySink
     answer: rpc.AnswerId
     size: int
-    """The add's part of `request_bytes`, and until it is decided of `pending_bytes`, bytes."""
+    """The add's part of `request_bytes`, and of `pending_bytes` while its records are being read, bytes."""
 
     began: float
 
@@ -64,8 +68,17 @@ class KeyedAdds:
     def add(self, sink: ReplySink, queue: Queue, answer: rpc.AnswerId, request: api.AddRequest, size: int) -> None:
         """Carry out an add, which counts *size* in the connection's `request_bytes`."""
         keyed = self._broker.dedup.begin(queue, request.items, request.request_id)
+        call = _Call(keyed, sink, answer, size, self._clock.monotonic())
+        # An add does not overtake those that came before it.
+        if not self._reading and not self._broker.dedup.may_have_records(keyed, self._clock.now()):
+            try:
+                self._decide(call)
+            except Exception as why:
+                self._committer.bug(why)
+                raise
+            return
         self._committer.reserve(size)
-        self._waiting.append(_Call(keyed, sink, answer, size, self._clock.monotonic()))
+        self._waiting.append(call)
         if not self._reading:
             self._read()
 
@@ -73,18 +86,21 @@ class KeyedAdds:
         calls, self._waiting = self._waiting, []
         self._reading = True
         read = self._pool.run(read_records, self._store, [call.keyed for call in calls])
-        read.addCallbacks(self._decide, self._fail, callbackArgs=(calls,), errbackArgs=(calls,))
+        read.addCallbacks(self._decide_read, self._fail, callbackArgs=(calls,), errbackArgs=(calls,))
         read.addErrback(self._committer.bug)
 
-    def _decide(self, _: None, calls: Sequence[_Call]) -> None:
+    def _decide_read(self, _: None, calls: Sequence[_Call]) -> None:
         for call in calls:
             self._committer.release(call.size)
-            if call.keyed.queue.timed_out:
-                # Polls that wait no longer get none of the items that are added after them.
-                self._dispatcher.serve_no_wait(call.keyed.queue)
-            plan = self._broker.dedup.decide(call.keyed, self._clock.now())
-            self._committer.submit(plan, partial(self._reply, call))
+            self._decide(call)
         self._read_next()
+
+    def _decide(self, call: _Call) -> None:
+        if call.keyed.queue.timed_out:
+            # Polls that wait no longer get none of the items that are added after them.
+            self._dispatcher.serve_no_wait(call.keyed.queue)
+        plan = self._broker.dedup.decide(call.keyed, self._clock.now())
+        self._committer.submit(plan, partial(self._reply, call))
 
     def _fail(self, failure: Failure, calls: Sequence[_Call]) -> None:
         if failure.check(StorageError, MemoryError) is None:
