@@ -30,7 +30,7 @@ HEADER_NAME_BYTES_MAX = 255
 DEDUP_KEY_BYTES_MAX = 255
 
 ERROR_BYTES_MAX = 4 * KIB
-"""Of the error of a settlement, which is kept with the item."""
+"""The longest error of a settlement, which is kept with the item."""
 
 SETTLEMENTS_MAX = 1_000
 """Bounds the plan of one settle."""
@@ -40,7 +40,7 @@ WEIGHT_MAX = 1_000
 
 LABELS_MAX = 16
 LABEL_BYTES_MAX = 63
-"""Of a label's name, and of its value."""
+"""The longest name of a label, and the longest value."""
 
 LISTED_MAX = 1_000
 """Bounds the elements of a reply that lists queues, items or leases, and the ids of a redrive."""

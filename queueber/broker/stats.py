@@ -83,8 +83,9 @@ def bounds_of(queue: Queue, now: WallMs) -> Bounds:
     """
     Return bounds for the unleased items of *queue*: exact if none beyond its window is due, or no item is off its time.
 
-    Of the other items beyond its window, those are ready whose due is the time in their id, which has passed, and the
-    first one if it is known.  The time is proportional to the items in the window.
+    If an item beyond the window may be due, all items in the window are ready.  An item beyond it can be delayed only
+    if its due is not the time in its id, which has passed, and if it is not the first one, known to be due.  The call
+    takes time in proportion to the items in the window.
     """
     window = queue.window
     unleased = queue.items - len(queue.held)

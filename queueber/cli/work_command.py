@@ -95,7 +95,7 @@ class Tail:
         return "\n".join(lines[-ERROR_LINES:])
 
 
-def error_of(how: str, tail: str) -> str:
+def command_error(how: str, tail: str) -> str:
     """Return the error of an item: *how* its command ended, and the last lines of standard error that fit."""
     room = ERROR_BYTES_MAX - len(how.encode()) - 1
     kept = tail.encode()[-room:].decode(errors="ignore")
@@ -108,7 +108,7 @@ def judge(status: int, tail: str, defer_seconds: float) -> Defer | Fail | None:
         return None
     if status == STATUS_DEFER:
         return Defer(defer_seconds)
-    return Fail(text=error_of(ended(status), tail))
+    return Fail(text=command_error(ended(status), tail))
 
 
 def ended(status: int) -> str:
@@ -221,7 +221,9 @@ class CommandHandler:
                 await running.exited.wait()
         except TimeoutError:
             await _end(transport, running)
-            return Fail(text=error_of(f"ended after {self._max_runtime:g} s, its longest run time", running.tail.text))
+            return Fail(
+                text=command_error(f"ended after {self._max_runtime:g} s, its longest run time", running.tail.text)
+            )
         except asyncio.CancelledError:
             await _end(transport, running)
             raise

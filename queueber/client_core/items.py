@@ -140,11 +140,11 @@ def _settlement(name: str, entry: Settlement) -> Settlement:
         identifier(f"{name}.id", item_id) if item_id else b"",
         instance(f"{name}.action", action, api.Action, "an Action"),
         None if delay is None else SpanMs(integer(f"{name}.delay", delay, 0, SPAN_MS_MAX, "ms")),
-        error_text(f"{name}.error", error),
+        checked_error(f"{name}.error", error),
     )
 
 
-def error_text(name: str, value: str) -> str:
+def checked_error(name: str, value: str) -> str:
     """
     Return *value*, the error of a settlement.
 

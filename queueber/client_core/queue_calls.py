@@ -11,7 +11,7 @@ from queueber.client_core.arguments import SPAN_MS_MAX, buffers, identifier, int
 from queueber.client_core.calls import Call, Resend
 from queueber.client_core.delivery import DeliveredBatch
 from queueber.client_core.held_leases import HeldLeases
-from queueber.client_core.items import checked_items, checked_settlements, error_text, settle_content
+from queueber.client_core.items import checked_error, checked_items, checked_settlements, settle_content
 from queueber.client_core.routes import DeadLettersOf, Place
 from queueber.errors import InvalidRequest, RemoteProtocolError, too_large
 from queueber.fixed_limits import QUEUE_NAME_BYTES_MAX
@@ -157,7 +157,7 @@ class QueueCalls(Generic[B]):
     ) -> Call[Settled]:
         delay = None if delay_ms is None else SpanMs(integer("delay_ms", delay_ms, 0, SPAN_MS_MAX, "ms"))
         entry = Settlement(
-            identifier("lease", lease), identifier("item_id", item_id), action, delay, error_text("error", error)
+            identifier("lease", lease), identifier("item_id", item_id), action, delay, checked_error("error", error)
         )
         content = api.write_settle_request(api.SettleRequest([entry]))
         read = self._held.after_settle([entry], api.read_settle_response)

@@ -10,7 +10,7 @@ import pytest
 
 from queueber.api import DeliveryFacts, PolledItem
 from queueber.cli import work_command
-from queueber.cli.work_command import CommandHandler, Tail, ended, environment, error_of, judge
+from queueber.cli.work_command import CommandHandler, Tail, command_error, ended, environment, judge
 from queueber.fixed_limits import ERROR_BYTES_MAX
 from queueber.values import Action
 from queueber.worker import WorkItem
@@ -76,11 +76,11 @@ def test_the_end_of_a_long_error_is_kept():
         tail.add(f"line {number}\n".encode())
     assert tail.text.splitlines() == [f"line {number}" for number in range(99_980, 100_000)]
     tail.add(b"\xff" + "é".encode() * 10_000)
-    error = error_of("exit status 1", tail.text)
+    error = command_error("exit status 1", tail.text)
     assert len(error.encode()) <= ERROR_BYTES_MAX
     assert error.startswith("exit status 1\n")
     assert error.endswith("éé")
-    assert error_of("exit status 1", "") == "exit status 1"
+    assert command_error("exit status 1", "") == "exit status 1"
 
 
 # With processes

@@ -44,8 +44,8 @@ def take_batch(pending: deque[Pending], limits: Limits) -> CommitBatch:
     """
     Remove plans from *pending*, up to the limits of a commit, and return them with all their writes in order.
 
-    Of each queue's record, and of each lease's among plans that write only leases, the last one is written.  It
-    stays in its place: another plan between the two may write this lease, too.
+    Only the last record of each queue is written, and only the last one of each lease among plans that write nothing
+    but leases.  The lease's record stays in its place: another plan between the two may write this lease, too.
     """
     replies: list[Reply] = []
     plans: list[Plan[Any]] = []

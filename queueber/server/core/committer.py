@@ -84,7 +84,7 @@ class Committer:
     """
     Memory for the plans that wait for a commit, and for calls that read rows before they are decided.
 
-    Of a plan, its contents, its rows and the plan itself count; of a call, what it reserves.
+    A plan counts its contents, its rows and itself; a call counts the bytes that it reserves.
     """
 
     _state: CommitState = field(default=CommitState.IDLE, init=False)
