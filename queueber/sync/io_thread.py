@@ -5,8 +5,15 @@ All of `client_core` runs in this thread alone, so that a signal, which may
 interrupt the main thread anywhere, never finds it halfway.  Other threads leave
 functions with `post`, and wait for a `Pending`.
 
-`close` waits for the answers to what returns items, sends what is pending, and
-waits for the server to end the connection.  `wire` has the connection itself.
+`wire` has the connection itself.  The thread's states:
+
+| State | `close` | the last messages are sent, or their time is over | a fault | the last turn is over |
+|---|---|---|---|---|
+| RUNNING | CLOSING | | ENDED | |
+| CLOSING | | STOPPING | ENDED | |
+| STOPPING | | | ENDED | ENDED |
+
+In the child of a fork the thread is STOPPING for good.
 """
 
 from __future__ import annotations
@@ -16,6 +23,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from enum import Enum, auto
 from functools import partial
 from threading import Thread, get_ident
 from typing import Any, TypeVar
@@ -44,6 +52,24 @@ WAKE_BYTES = 4_096
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
+class ThreadState(Enum):
+    """The state of the thread, as in the table of this module."""
+
+    RUNNING = auto()
+    CLOSING = auto()
+    """Answers to calls that return items are awaited, then the last messages are sent, and the server's end awaited."""
+
+    STOPPING = auto()
+    """The thread takes no further turn."""
+
+    ENDED = auto()
+    """A function that is posted is run by the thread that posts it."""
+
+
+_TURNING = (ThreadState.RUNNING, ThreadState.CLOSING)
+"""The states with further turns."""
+
+
 class IoThread:
     """The thread, the link and the connection of a client."""
 
@@ -69,11 +95,7 @@ class IoThread:
         self._selector: selectors.BaseSelector = _Selector()
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._wire = Wire(endpoint, link, self.timers, self._selector, self.post, fails_calls=fails_calls)
-        self._closing = False
-        self._over = False
-        """The thread takes no further turn."""
-
-        self._ended = False
+        self._state = ThreadState.RUNNING
         self._fault: BaseException | None = None
 
         self._thread = Thread(target=self._run, name="queueber", daemon=True)
@@ -95,7 +117,7 @@ class IoThread:
         with suppress(OSError):
             # Without room in the pipe a wake-up is there already; without a pipe the thread has ended.
             self._waking.send(b"\0")
-        if self._ended:
+        if self._state is ThreadState.ENDED:
             self._run_commands()
 
     def ask(self, function: Callable[[], T]) -> T:
@@ -149,7 +171,7 @@ class IoThread:
 
     def leave_to_parent(self) -> None:
         """Release what a fork has copied, in the child: its descriptors, and threads that wait for an outcome."""
-        self._over = True
+        self._state = ThreadState.STOPPING
         self._wire.leave_to_parent()
         self._woken.close()
         self._waking.close()
@@ -162,7 +184,7 @@ class IoThread:
     def _run(self) -> None:
         try:
             self._wire.connect()
-            while not self._over:
+            while self._state in _TURNING:
                 self._turn()
         except BaseException as why:
             # A fault of this code.  No caller is to wait for ever.
@@ -174,7 +196,7 @@ class IoThread:
             self._run_commands()
             for each in (self._selector, self._woken, self._waking):
                 each.close()
-            self._over = self._ended = True
+            self._state = ThreadState.ENDED
             # What was posted before that line was seen.  What is posted after it is run by its own thread.
             self._run_commands()
             for waiting in list(self.waiting):
@@ -184,7 +206,7 @@ class IoThread:
         """Send, wait for something to do, and do it."""
         self._wire.flush()
         self._advance_close()
-        if self._over:
+        if self._state is ThreadState.STOPPING:
             return
         for key, events in self._selector.select(0 if self._commands else self.timers.seconds_left()):
             if key.data is not None:
@@ -238,22 +260,22 @@ class IoThread:
     # The end
 
     def _close(self) -> None:
-        if not self._closing:
-            self._closing = True
+        if self._state is ThreadState.RUNNING:
+            self._state = ThreadState.CLOSING
             self.timers.call_later(CLOSE_SECONDS, self.link.close)
             self.timers.call_later(2 * CLOSE_SECONDS, self._stop)
 
     def _stop(self) -> None:
-        self._over = True
+        self._state = ThreadState.STOPPING
 
     def _advance_close(self) -> None:
         """Go on with the close, once nothing has to be waited for any more."""
-        if not self._closing:
+        if self._state is not ThreadState.CLOSING:
             return
         if not self._is_settling():
             self.link.close()
         if self.link.closed and self._wire.finish():
-            self._over = True
+            self._stop()
 
     def _is_settling(self) -> bool:
         """Return whether answers to what returns items are on their way."""
