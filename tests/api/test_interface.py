@@ -134,8 +134,16 @@ MESSAGES = {
 messages = st.sampled_from(sorted(MESSAGES)).flatmap(lambda name: st.tuples(st.just(name), MESSAGES[name][0]))
 
 
+# As a worker sends them by the hundred.
+PLAIN_ENTRIES = [
+    api.Settlement(b"l" * 16, bytes(16), api.Action.REMOVE),
+    api.Settlement(b"l" * 16, b"i" * 16, api.Action.FAIL, 5),
+]
+
+
 @pytest.mark.traced
-@settings(max_examples=examples(250))
+@settings(derandomize=True, max_examples=examples(250))
+@example(message=("Queue.settle$Params", api.SettleRequest(PLAIN_ENTRIES, [])))
 @given(message=messages)
 def test_a_message_there_and_back(pycapnp, message):
     name, value = message
@@ -233,7 +241,7 @@ def item_view(**waits):
 
 
 @pytest.mark.traced
-@settings(max_examples=examples(250))
+@settings(derandomize=True, max_examples=examples(250))
 @example(call=(types.GET, bytes(16), item_view(ahead=3, queue_paused=True)))
 @example(call=(types.GET, bytes(16), item_view(lease=types.LeaseView(handle=b"h" * 8, items=1, ids=[bytes(16)]))))
 @given(call=calls)

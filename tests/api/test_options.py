@@ -73,7 +73,8 @@ def test_options_are_read_as_by_the_layouts(request, changes):
     ]
 
 
-@settings(max_examples=examples(300))
+@pytest.mark.traced
+@settings(derandomize=True, max_examples=examples(300))
 @given(poll_responses, changes)
 def test_polled_items_are_read_as_by_the_layouts(response, changes):
     """Items and facts."""

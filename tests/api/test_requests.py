@@ -1,7 +1,7 @@
 """The parameters of the queue's methods: there and back, from pycapnp, from other versions, and beyond limits."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from queueber.api import (
@@ -37,8 +37,6 @@ from queueber.rpc import Calls
 from queueber.rpc.messages import NO_CONTENT, AnswerId, Params
 from queueber.units import SpanMs, span_from
 
-pytestmark = pytest.mark.traced
-
 # What is there and back again; how long a delay may be is another matter.
 LIMITS = Limits(delay_ms=SpanMs(1 << 80))
 LIST_OF_BYTES = 1 | 2 << 32
@@ -60,11 +58,15 @@ blobs = st.binary(max_size=40)
 new_items = st.builds(NewItem, blobs, spans, st.none())
 
 
+@pytest.mark.traced
+@settings(derandomize=True)
 @given(st.builds(AddRequest, st.lists(new_items, max_size=5), st.just(b"")))
 def test_add_there_and_back(request):
     assert read_add_request(params(write_add_request(request)), LIMITS) == request
 
 
+@pytest.mark.traced
+@settings(derandomize=True)
 @given(count=st.integers(3, 30), size=st.integers(0, 40), delay=st.sampled_from([0, 0, 5]))
 def test_an_add_of_many_of_one_length_there_and_back(count, size, delay):
     items = [NewItem(bytes([number]) * size, SpanMs(delay)) for number in range(count)]
@@ -113,6 +115,8 @@ def outcome(read, content, limits):
         return type(why)
 
 
+@pytest.mark.traced
+@settings(derandomize=True)
 @given(
     count=st.integers(4, 12),
     size=st.integers(1, 30),
@@ -130,6 +134,8 @@ def test_items_read_together_are_those_read_one_by_one(count, size, changes):
         assert together == outcome(one_by_one, content, limits)
 
 
+@pytest.mark.traced
+@settings(derandomize=True)
 @given(st.builds(RemoveRequest, blobs, blobs))
 def test_remove_there_and_back(request):
     assert read_remove_request(params(write_remove_request(request))) == request
@@ -143,21 +149,29 @@ polls = st.one_of(
 )
 
 
+@pytest.mark.traced
+@settings(derandomize=True)
 @given(polls)
 def test_poll_there_and_back(request):
     assert read_poll_request(params(write_poll_request(request))) == request
 
 
+@pytest.mark.traced
+@settings(derandomize=True)
 @given(st.builds(ExtendRequest, blobs, spans))
 def test_extend_there_and_back(request):
     assert read_extend_request(params(write_extend_request(request))) == request
 
 
+@pytest.mark.traced
+@settings(derandomize=True)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
 def test_queue_there_and_back(name):
     assert read_queue_request(params(write_queue_request(name))) == name
 
 
+@pytest.mark.traced
+@settings(derandomize=True)
 @given(items=st.lists(new_items, max_size=3), words=st.sampled_from([1, 2, 5, 1 << 16]))
 def test_items_in_many_segments_are_read(pycapnp, stream_of, frame_of, items, words):
     value = {"items": [{"contents": item.contents.hex(), "visibilityTimeoutMs": item.delay} for item in items]}

@@ -1,7 +1,7 @@
 """The results of the queue's methods: there and back, to and from pycapnp, and from other versions."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from queueber.api import (
@@ -57,6 +57,7 @@ polled = st.builds(PollResponse, st.lists(items, max_size=5), leases, numbers, s
 
 
 @pytest.mark.traced
+@settings(derandomize=True)
 @given(found=st.lists(ids, max_size=300))
 def test_add_there_and_back(pycapnp, found):
     content = write_add_responses([found])[0]
@@ -94,6 +95,7 @@ def pointers_of(answer):
 
 
 @pytest.mark.traced
+@settings(derandomize=True)
 @given(answer=polled)
 def test_poll_there_and_back(pycapnp, answer):
     content = write_poll_responses([answer])[0]

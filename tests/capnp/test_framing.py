@@ -4,7 +4,7 @@ from struct import pack
 from sys import getsizeof
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from queueber.capnp.framing import Framer, framed
@@ -29,6 +29,7 @@ messages = st.lists(st.lists(segments, min_size=1, max_size=4), max_size=5)
 
 
 @pytest.mark.traced
+@settings(derandomize=True)
 @given(messages, st.data())
 def test_the_same_messages_come_out_however_the_stream_is_cut(stream_of, sent, data):
     stream = b"".join(stream_of(each) for each in sent)

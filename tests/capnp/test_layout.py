@@ -100,7 +100,7 @@ def test_pycapnp_reads_what_we_write(pycapnp, struct):
 
 @pytest.mark.traced
 @pytest.mark.slow
-@settings(max_examples=examples(200))
+@settings(derandomize=True, max_examples=examples(200))
 @given(struct=structs, words=st.integers(1, 20))
 def test_we_read_what_pycapnp_writes_in_many_segments(pycapnp, frame_of, stream_of, struct, words):
     name, value = struct

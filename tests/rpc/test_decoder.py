@@ -228,3 +228,7 @@ def test_a_message_of_an_unknown_kind_is_unknown(frame_of, stream_of, which):
 def test_a_root_that_is_no_struct_is_refused(frame_of, stream_of, root):
     with pytest.raises(RemoteProtocolError):
         decode(frame_of(stream_of([root, bytes(8)])))
+
+
+def test_an_outcome_without_fields_is_true():
+    assert Canceled()

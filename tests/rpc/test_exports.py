@@ -1,6 +1,7 @@
 """Exports: references and pins against plain counters."""
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -68,6 +69,7 @@ class Counted(RuleBasedStateMachine):
 
 
 TestExports = pytest.mark.traced(Counted.TestCase)
+TestExports.settings = settings(derandomize=True)
 
 
 def test_an_unknown_export_id_is_an_error():

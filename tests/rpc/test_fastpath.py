@@ -772,7 +772,7 @@ def outcome_of(connection, pieces, then, open_calls):
 
 @pytest.mark.traced
 @pytest.mark.slow
-@settings(max_examples=examples(300), deadline=None)
+@settings(derandomize=True, max_examples=examples(300), deadline=None)
 @given(
     st.sampled_from(LAYOUTS),
     st.sampled_from(["add", "remove", "poll", "extend"]),

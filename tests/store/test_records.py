@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from encoded_rows import encoded, item_value
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from queueber.broker.model import (
@@ -90,6 +90,7 @@ def test_an_item_with_facts_is_read_back(item, facts, encoding):
 
 
 @pytest.mark.traced
+@settings(derandomize=True)
 @given(items, facts | number_facts | header_facts)
 def test_an_item_with_facts_is_written_as_the_schema_says(item, facts):
     row, value = encoded(PutItems(QueueNumber(7), [item._replace(facts=facts)]), Encoding.UNPACKED)
@@ -114,6 +115,7 @@ def test_an_item_with_facts_is_written_as_the_schema_says(item, facts):
 
 
 @pytest.mark.traced
+@settings(derandomize=True)
 @given(items, st.lists(items, max_size=3), facts | number_facts | header_facts)
 def test_items_with_and_without_facts_are_written_together(make, item, others, facts):
     put = [*others, item._replace(facts=facts), *others]
@@ -256,6 +258,7 @@ def test_a_lease_is_read_back(lease, record, encoding):
 
 
 @pytest.mark.traced
+@settings(derandomize=True)
 @given(ids, leases)
 def test_a_lease_of_another_form_is_read(lease, record):
     """One of format 1, and one without sizes."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from attrs import define, field
 from encoded_rows import item_value
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from queueber.broker.model import LOWEST, Item, Key, QueueNumber, QueueRecord
@@ -189,6 +189,7 @@ def scan(engine, after=LOWEST, **bounds):
 
 
 @pytest.mark.traced
+@settings(derandomize=True)
 @given(
     before=st.sets(st.integers(1, 2**20), max_size=9),
     bad=st.sets(st.one_of(st.integers(2**20 + 1, 2**20 + 99), st.integers(2**20 + 1, 2**40)), max_size=9),
