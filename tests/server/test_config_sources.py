@@ -55,6 +55,10 @@ def test_the_command_line_beats_the_environment_beats_the_file_beats_the_default
     assert origins["coalesce-max-batch-size"].endswith("queueber.toml")
 
 
+def test_the_last_value_counts_whatever_the_others_are(parse):
+    assert parse("--workers=0", "--workers=3").settings.workers == 3
+
+
 def test_a_change_is_reported_with_its_source(parse, tmp_path):
     options = parse(file="workers = 3\n")
     assert options.reload() == (options.settings, {})

@@ -77,10 +77,11 @@ class Resolved:
         self.complaints.append((sources[0], one_line(f"{places}: {line}" if places else line)))
 
     def add(self, option: Option, sources: Sequence[Source]) -> None:
-        """Record the value of *option* in the first of *sources* that has it, or its default."""
+        """Record the last value of *option* in the first of *sources* that has it, or its default."""
         name, values = option.name, list[Any]()
         source = next((each for each in sources if name in each.given), DEFAULT)
-        for each in source.given.get(name, ()):
+        given = source.given.get(name, ())
+        for each in given if option.many else given[-1:]:
             try:
                 values.append(option.convert(each))
             except ValueError as why:
