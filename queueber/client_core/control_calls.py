@@ -199,4 +199,4 @@ def _setting(name: str, value: Any) -> Any:  # noqa: ANN401
     if isinstance(_SETTINGS[name].default, bool):
         return flag(name, value)
     most = (1 << 32) - 1 if name == "max_attempts" else SPAN_MS_MAX
-    return integer(name, value, 0, most, "ms" if name.endswith("_ms") else "pieces")
+    return integer(name, value, 0, most, name.rpartition("_")[2])

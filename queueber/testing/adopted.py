@@ -20,7 +20,14 @@ class Adopted:
     """
 
     def __init__(self, app: Tasks, url: str, end: Callable[[Adopted], None]) -> None:
-        """Made by `TestServer`; *end* is called with this adoption when it ends."""
+        """
+        Made by `TestServer`; *end* is called with this adoption when it ends.
+
+        Raises:
+            TypeError: *app* is no app of tasks.
+        """
+        if not isinstance(app, Tasks):
+            raise TypeError(f"{app!r} is not a Tasks")
         self._end = end
         self._app = app
         self._before = app.connections.redirect(url)

@@ -19,6 +19,7 @@ from queueber.broker import Waiter
 from queueber.broker.leases import Lease
 from queueber.broker.settings import DEFINITIONS
 from queueber.broker.waiter import PollState
+from queueber.client_core.control_calls import ControlCalls
 from queueber.errors import QueueberError
 from queueber.limits import Limits
 from queueber.server.app.composition import assemble
@@ -276,6 +277,7 @@ class Core:
         unknown = [each for each in settings if each not in DEFINITIONS]
         if unknown:
             raise TypeError(f"a queue has no setting {unknown[0]!r}; there are {', '.join(DEFINITIONS)}")
+        ControlCalls(name).configure(**settings)  # checks the types, as for every client
         changes = {DEFINITIONS[each].wire: value for each, value in settings.items()}
         plan = self.broker.lifecycle.configure(self.broker.queue(name), changes)
         if isinstance(plan.reply, QueueberError):

@@ -54,6 +54,8 @@ class RunningServer:
             seed: the source of the jitter in backoffs, which is the same in each run.  With another seed, items that
                 fail come back at other times.
         """
+        if not isinstance(start, datetime):
+            raise TypeError(f"start is {start!r}; it must be a datetime with a time zone")
         if start.tzinfo is None:
             raise ValueError(f"start is {start}, which has no time zone")
         self._start = start
@@ -191,12 +193,18 @@ class RunningServer:
         Everything that is due on the way happens, in order and at its moment: delays, the ends of leases, of waits, of
         deduplication windows and of times to live.  Clients use real time: they see the effects, not the time.
         Connected clients with a session count as alive meanwhile; see `silence_clients`.  Periodic tasks of adopted
-        apps are added at the moments at which they fire.
+        apps are added at the moments at which they fire.  The last year is 9999.
         """
+        if not isinstance(seconds, int | float):
+            raise TypeError(f"seconds is {seconds!r}; it must be a number")
         if not 0 <= seconds < float("inf"):
             raise ValueError(f"seconds is {seconds}; it must be 0 or more")
         with self._lock:
-            end = self._elapsed + timedelta(seconds=seconds)
+            try:
+                end = self._elapsed + timedelta(seconds=seconds)
+                self._start.astimezone(UTC) + end
+            except OverflowError:
+                raise ValueError(f"seconds is {seconds:g}; the server's time would be after the year 9999") from None
             while (firing := self._next_firing()) is not None and self._since_start(firing) <= end:
                 self._move_to(self._since_start(firing))
                 for each in list(self._adopted):

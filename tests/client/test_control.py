@@ -113,7 +113,7 @@ def test_a_control_shows_its_queue(client):
         ({"reset": "lease_ms"}, "reset is 'lease_ms' (str); it must be a list of names"),
         ({"lease_ms": -1}, "lease_ms is -1 ms; the least is 0"),
         ({"lease_ms": "1"}, "lease_ms is '1' (str); it must be a whole number of ms"),
-        ({"max_attempts": 1 << 32}, "max_attempts is 4,294,967,296 pieces; the limit is 4,294,967,295"),
+        ({"max_attempts": 1 << 32}, "max_attempts is 4,294,967,296 attempts; the limit is 4,294,967,295"),
         ({"drop_expired": 1}, "drop_expired is 1 (int); it must be True or False"),
         ({"labels": "team"}, "labels is 'team' (str); it must be a mapping of names to values"),
         ({"labels": {"team": 5}}, "labels[0] is ('team', 5) (tuple); it must be a name and a value"),

@@ -20,6 +20,11 @@ def app():
     return Tasks("queueber://queue.invalid:9090/mail")
 
 
+def test_only_an_app_of_tasks_can_be_adopted(server):
+    with pytest.raises(TypeError, match=r"^5 is not a Tasks$"):
+        server.adopt(5)
+
+
 def test_an_adopted_app_adds_to_the_server(server, app):
     @app.task
     def send(to: str) -> None: ...

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from queueber.client import new_item
+from queueber.errors import InvalidRequest
 from queueber.values import ItemState
 
 
@@ -115,3 +116,5 @@ def test_items_of_a_purged_queue_were_added_and_are_gone(server, client, mail):
 def test_settings_have_names(server):
     with pytest.raises(TypeError, match="no setting 'attempts'; there are lease_ms, "):
         server.configure("mail", attempts=3)
+    with pytest.raises(InvalidRequest, match=r"^max_attempts is '2' \(str\); it must be a whole number of attempts$"):
+        server.configure("mail", max_attempts="2")

@@ -31,6 +31,8 @@ def test_the_start_can_be_chosen_and_needs_a_time_zone():
         assert server.now == start
     with pytest.raises(ValueError, match="no time zone"):
         TestServer(start=datetime(2030, 5, 1))  # noqa: DTZ001
+    with pytest.raises(TypeError, match=r"^start is '2030'; it must be a datetime"):
+        TestServer(start="2030")
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.3, 1, 59.999, 86_400 * 365])
@@ -221,6 +223,16 @@ def test_time_moves_only_forward_and_by_a_number(server):
     for seconds in (-1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="must be 0 or more"):
             server.advance(seconds)
+    with pytest.raises(TypeError, match=r"^seconds is '1'; it must be a number$"):
+        server.advance("1")
+
+
+def test_time_ends_with_the_year_9999(server, mail):
+    for seconds in (1e12, 1e300):
+        with pytest.raises(ValueError, match="the server's time would be after the year 9999"):
+            server.advance(seconds)
+    assert server.now == START
+    mail.add(b"x", timeout_ms=10_000)
 
 
 def test_connections_without_a_message_survive_a_move_of_time(server):
