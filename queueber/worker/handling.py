@@ -24,6 +24,7 @@ from typing import Any, Final, NoReturn, Protocol, TypeAlias
 
 from attrs import frozen
 
+from queueber.client_core.arguments import flag
 from queueber.client_core.process import HERE
 from queueber.errors import InvalidRequest
 from queueber.values import id_text
@@ -214,8 +215,12 @@ def checked_hooks(before: Iterable[Before], after: Iterable[After]) -> tuple[Seq
     Return the hooks.
 
     Raises:
-        InvalidRequest: one of them is no function, or a generator, or cannot be called with its arguments.
+        InvalidRequest: they are no lists, or one of them is no function, or a generator, or cannot be called with its
+            arguments.
     """
+    for name, given in (("before", before), ("after", after)):
+        if not isinstance(given, Iterable):
+            raise InvalidRequest(f"{name} is {given!r}; it must be a list of functions")
     hooks = tuple(before), tuple(after)
     for name, each, arguments in (("before", hooks[0], _ITEM), ("after", hooks[1], _RESULT)):
         for place, hook in enumerate(each):
@@ -250,6 +255,17 @@ def _check(name: str, function: Any, arguments: Sequence[str]) -> None:  # noqa:
         raise InvalidRequest(f"{name} is {called}{shown}; it must take {wanted}") from None
 
 
-def is_coroutine_function(handler: Handler) -> bool:
-    """Return whether *handler* is a coroutine function, or an object with a coroutine function to call it."""
-    return iscoroutinefunction(handler) or iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
+def runs_in_threads(handler: Handler, threads: bool | None) -> bool:
+    """
+    Return whether *handler* runs in threads: by *threads*, or if that is None, unless it is a coroutine function.
+
+    Raises:
+        InvalidRequest: *threads* is no bool, or it is True and the handler is a coroutine function.
+    """
+    # An object may have a coroutine function to call it.
+    is_coroutine = iscoroutinefunction(handler) or iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
+    if threads is None:
+        return not is_coroutine
+    if flag("threads", threads) and is_coroutine:
+        raise InvalidRequest("threads is True, and handler is a coroutine function, which runs in an event loop")
+    return threads

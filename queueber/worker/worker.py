@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from queueber.client_core.address import PORT_MAX
-from queueber.client_core.arguments import identifier
+from queueber.client_core.arguments import flag, identifier
 from queueber.client_core.errors import NotConnected
 from queueber.client_core.kept_session import GRACE_MS_MAX, GRACE_MS_MIN
 from queueber.errors import InvalidRequest, QueueberError
@@ -23,7 +23,7 @@ from queueber.worker.handling import (
     Handling,
     checked_handler,
     checked_hooks,
-    is_coroutine_function,
+    runs_in_threads,
 )
 from queueber.worker.keeper import Keeper
 from queueber.worker.liveness import NOT_STARTED, Health, Watch, health_of
@@ -107,8 +107,8 @@ class Worker:
         """Make a worker; it connects when it is run.  Raises `InvalidRequest` if an argument is invalid."""
         self._handler = checked_handler(handler)
         self._before, self._after = checked_hooks(before, after)
-        self._threads = not is_coroutine_function(handler) if threads is None else threads
-        self._resolved: ResolvedQueues = resolve(queue, queues, strict=strict)
+        self._threads = runs_in_threads(handler, threads)
+        self._resolved: ResolvedQueues = resolve(queue, queues, strict=flag("strict", strict))
         default = THREADS if self._threads else COROUTINES
         self._policy = Policy(
             concurrency=default if concurrency is None else _number("concurrency", concurrency, 1, CONCURRENCY_MAX),
@@ -123,7 +123,7 @@ class Worker:
             span=span_of("lease", self._policy.lease_seconds),
         )
         self._grace = checked_seconds("grace", grace)
-        self._telemetry = _telemetry(self._resolved, telemetry, parent=trace_parent)
+        self._telemetry = _telemetry(self._resolved, telemetry, parent=flag("trace_parent", trace_parent))
         port = None if http_port is None else _number("http_port", http_port, 0, PORT_MAX)
         self._probes = Probes(lambda: self.health, liveness_file, port, http_host)
         self._keeper: Keeper | None = None
@@ -343,6 +343,8 @@ class Worker:
 
 
 def _telemetry(resolved: ResolvedQueues, wanted: bool | None, *, parent: bool) -> Telemetry | None:
+    if wanted is not None:
+        flag("telemetry", wanted)
     if wanted is False or not installed():
         if wanted:
             raise InvalidRequest("telemetry needs the extra `otel`, pip install 'queueber[otel]'")

@@ -42,6 +42,10 @@ class Resizer:
         pass
 
 
+async def print_soon(item):
+    print(item)
+
+
 def generator(item):
     yield item
 
@@ -124,3 +128,16 @@ def test_hooks_are_checked_too():
         Worker(URL, print, after=[pair])
     with pytest.raises(InvalidRequest, match=r"^after\[0\] is None; it must be a function"):
         Worker(URL, print, after=[None])
+    with pytest.raises(InvalidRequest, match=r"^before is <function pair at .*>; it must be a list of functions$"):
+        Worker(URL, print, before=pair)
+
+
+def test_a_coroutine_function_runs_in_no_thread():
+    with pytest.raises(InvalidRequest, match=r"^threads is True, and handler is a coroutine function"):
+        Worker(URL, print_soon, threads=True)
+
+
+@pytest.mark.parametrize("name", ["threads", "strict", "telemetry", "trace_parent"])
+def test_a_switch_is_true_or_false(name):
+    with pytest.raises(InvalidRequest, match=rf"^{name} is 'no' \(str\); it must be True or False$"):
+        Worker(URL, print, **{name: "no"})
