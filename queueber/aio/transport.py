@@ -73,7 +73,7 @@ class Transport(asyncio.Protocol):
         if (connection := self._connection) is not None:
             refusal = None if connection.received else refusal_of(exc, self._endpoint, secured=True)
             if refusal is None:
-                connection.end(loss_problem(exc))
+                connection.end(loss_problem(exc, closing=self._connector.link.closed))
             else:
                 connection.end(refusal[0], NotConnected, refused=refusal[1])
         self._connector.lost(self)

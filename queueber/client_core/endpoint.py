@@ -63,8 +63,10 @@ def attempt_problem(error: BaseException, endpoint: Endpoint) -> tuple[str, bool
     return refusal_of(error, endpoint, secured=False) or (_system_reason(error), False)
 
 
-def loss_problem(error: BaseException | None) -> str:
-    """Return why a transport was lost with *error*; None: the peer has closed it."""
+def loss_problem(error: BaseException | None, *, closing: bool) -> str:
+    """Return why a transport was lost: the client is *closing*, or by *error*; None: the peer has closed it."""
+    if closing:
+        return "the client was closed"
     return "the server closed it" if error is None else _system_reason(error)
 
 

@@ -150,7 +150,7 @@ class Wire:
         assert connection is not None
         refusal = None if connection.received else refusal_of(error, self._endpoint, secured=True)
         if refusal is None:
-            self.drop(loss_problem(error))
+            self.drop(loss_problem(error, closing=self._link.closed))
         else:
             self.drop(refusal[0], NotConnected, refused=refusal[1])
         self._retry()

@@ -162,7 +162,7 @@ async def test_a_client_that_is_closed_while_it_polls_leaves_nothing_leased(face
         polling = asyncio.ensure_future(client.queue().poll())
         await client.limits()
         await client.close()
-        with pytest.raises(OutcomeUnknown):
+        with pytest.raises(OutcomeUnknown, match=r"outcome is unknown: the client was closed$"):
             await polling
     async with face.client(url) as client:
         await client.queue().add(b"x")
