@@ -188,7 +188,7 @@ def item_id(number: int) -> ItemId:
     return ItemId((1_000 + number // 100).to_bytes(6, "big") + number.to_bytes(10, "big"))
 
 
-@pytest.mark.parametrize("items", [30_000, pytest.param(300_000, marks=[pytest.mark.slow, pytest.mark.untraced])])
+@pytest.mark.parametrize("items", [30_000, pytest.param(100_000, marks=[pytest.mark.slow, pytest.mark.untraced])])
 def test_a_large_directory_is_converted_in_a_few_batches(tmp_path, make, monkeypatch, items):
     monkeypatch.undo()
     large_directory(tmp_path / "data", items, make.mark)
