@@ -25,9 +25,8 @@ def load(spec: str, folder: Path) -> Any:  # noqa: ANN401  (whatever it is)
         click.ClickException: *spec* is malformed, there is no such module or object, or the module cannot be imported.
     """
     module_name, colon, name = spec.partition(":")
-    if not colon or not module_name or not name or any(not part.isidentifier() for part in _parts(module_name, name)):
-        hint = f"; for the object app it is {module_name}:app" if module_name and not name else ""
-        raise click.UsageError(f"{spec!r} is not MODULE:OBJECT, as in shop.tasks:app{hint}.")
+    if not colon or not _are_names(module_name, name) or module_name.endswith(".py"):
+        raise click.UsageError(f"{spec!r} is not MODULE:OBJECT, as in shop.tasks:app{_hint(module_name, name)}.")
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     found: Any = _imported(module_name, folder)
@@ -39,8 +38,15 @@ def load(spec: str, folder: Path) -> Any:  # noqa: ANN401  (whatever it is)
     return found
 
 
-def _parts(module_name: str, name: str) -> list[str]:
-    return [*module_name.split("."), *name.split(".")]
+def _are_names(module_name: str, name: str) -> bool:
+    return all(part.isidentifier() for part in [*module_name.split("."), *name.split(".")])
+
+
+def _hint(module_name: str, name: str) -> str:
+    """Return how to write it, for a module without an object and for the path of a file."""
+    module_name = module_name.removeprefix("./").removesuffix(".py").replace("/", ".")
+    name = name or "app"
+    return f"; for the object {name} it is {module_name}:{name}" if _are_names(module_name, name) else ""
 
 
 def _imported(name: str, folder: Path) -> ModuleType:

@@ -54,6 +54,26 @@ def test_something_else_than_module_and_object(spec, tmp_path):
     assert mistake(load, spec, tmp_path).startswith(f"{spec!r} is not MODULE:OBJECT, as in shop.tasks:app")
 
 
+@pytest.mark.parametrize(
+    ("spec", "meant"),
+    [
+        ("shop", "shop:app"),
+        ("shop:", "shop:app"),
+        ("./shop.py", "shop:app"),
+        ("shop.py:send", "shop:send"),
+        ("shop/tasks.py:app", "shop.tasks:app"),
+    ],
+)
+def test_the_path_of_a_file_and_a_module_alone_are_corrected(spec, meant, tmp_path):
+    wanted = f"; for the object {meant.partition(':')[2]} it is {meant}."
+    assert mistake(load, spec, tmp_path).endswith(f"as in shop.tasks:app{wanted}")
+
+
+@pytest.mark.parametrize("spec", ["/srv/shop.py", "shop:app()", "a b"])
+def test_what_has_no_such_form_gets_no_hint(spec, tmp_path):
+    assert mistake(load, spec, tmp_path) == f"{spec!r} is not MODULE:OBJECT, as in shop.tasks:app."
+
+
 def test_a_module_that_is_not_there_prints_no_traceback(tmp_path, capsys):
     text = mistake(load, "no_such_module_here:app", tmp_path)
     assert text == f"there is no module no_such_module_here, neither in {tmp_path} nor among the installed ones"
