@@ -181,6 +181,9 @@ def decision_of(spec: Spec, item: Any, result: object) -> Decision | None:  # no
         if strange := [each for each in result if not isinstance(each, Next)]:
             raise TypeError(f"task {spec.name} returned next steps together with a {type(strange[0]).__name__}")
         return Done([AddTo(each.call.queue, [each.call.item]) for each in result])
+    if isinstance(result, type) and issubclass(result, Decision):
+        # As in `raise Defer`: the class counts as a decision without arguments.
+        result = result()
     if isinstance(result, Decision):
         return failure_of(spec, item, result) or result
     if inspect.isgenerator(result) or inspect.isasyncgen(result):

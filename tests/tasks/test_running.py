@@ -147,8 +147,11 @@ def test_a_task_has_its_own_backoff(app, backoff, least, most):
         (Defer(5), Action.DEFER, 5_000),
         (Fail(5, "later"), Action.FAIL, 5_000),
         (Done(), Action.REMOVE, None),
+        (Reject, Action.REJECT, None),
+        (Defer, Action.DEFER, 1_000),
+        (Fail, Action.FAIL, None),
     ],
-    ids=lambda value: type(value).__name__,
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
 )
 def test_a_task_may_decide_itself(app, decision, action, delay, raised):
     @app.task(max_attempts=3)
