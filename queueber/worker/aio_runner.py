@@ -82,7 +82,14 @@ class AioRunner:
         self._tasks[taken] = task
         # It reports its end by itself, because the loop takes longer to call back than this does for all the rest.
         task.remove_done_callback(self._never_begun)
-        verdict = await self._handling.run_async(taken.item)
+        try:
+            verdict = await self._handling.run_async(taken.item)
+        except GeneratorExit:
+            # Raised by the handler, or because the coroutine is dropped; a forked child drops a copy.
+            if HERE.id == self._pid:
+                del self._tasks[taken]
+                self._reports.done(taken, None)
+            raise
         if HERE.id != self._pid:
             exit_child()
         del self._tasks[taken]

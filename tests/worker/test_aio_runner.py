@@ -57,6 +57,14 @@ def test_a_handler_that_ends_in_its_first_step_reports_its_verdict(reports):
     assert reports.ended == [(b"a", REMOVE), (b"b", REMOVE)]
 
 
+def test_a_handler_that_raises_what_closes_a_coroutine_reports_no_verdict(reports):
+    async def handler(item):
+        raise GeneratorExit
+
+    run(handler, reports, lambda runner: runner.start([taken(b"a")]))
+    assert reports.ended == [(b"a", None)]
+
+
 def test_a_handler_that_is_cancelled_before_its_first_step_reports_no_verdict(reports):
     items = [taken(b"a"), taken(b"b")]
 
