@@ -1,11 +1,9 @@
 """
 One queue and its dead items, driven at random through settings, deaths, purges, deletes and crashes.
 
-The model is a dictionary of items and one of leases.  As in `test_model`, the effect of a plan is a function that is
-applied to one model when the plan is made and to another when it is durable.  After a crash the second is right.
+As in `test_model`, the effect of a plan is a function that is applied to one model when the plan is made and to another
+when it is durable.  After a crash the second is right.
 """
-
-from copy import deepcopy
 
 import pytest
 from attrs import define, field
@@ -18,14 +16,18 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from queue_model import QueueModel, dead, died
 
+from queueber.broker.model import Facts, Item, Key
 from queueber.broker.storage import DeleteItem
 from queueber.errors import InvalidRequest, Overloaded, QueueberError
 from queueber.units import SpanMs, WallMs
-from queueber.values import ItemOptions, NewItem
+from queueber.values import DeathReason, ItemOptions, NewItem
 from tests.support.broker_machine import BrokerMachine
 
-LINES = ("queue", "dead")
+QUEUE = "queue"
+DEAD = dead(QUEUE)
+LINES = (QUEUE, DEAD)
 QUIET = st.sampled_from([True, False, False])
 CHANGES = st.fixed_dictionaries(
     {},
@@ -41,94 +43,48 @@ RESET = st.sets(st.sampled_from(["maxAttempts", "ttlMs", "dropExpired", "maxItem
 
 
 @define
-class ItemState:
-    """One item that exists."""
-
-    line: str
-    due: int
-    contents: bytes
-    added: int
-    expires: int
-    attempts: int = 0
-    lease: bytes | None = None
-
-
-@define
-class State:
-    """Everything that there is."""
-
-    items: dict = field(factory=dict)
-    leases: dict = field(factory=dict)
-    """Line, deadline and ids by lease."""
+class LifeModel(QueueModel):
+    """A queue and its dead items, with the settings that may end items."""
 
     chosen: dict = field(factory=dict)
     """The settings."""
 
-    def die(self, item_id, now):
-        item = self.items[item_id]
-        item.line, item.expires = "dead", 0
-        item.due = max(now, int.from_bytes(item_id[:6], "big") + 1)
+    def is_expired(self, line, item, now):
+        ttl, expires = self.chosen.get("ttlMs", 0), item.facts.expires_at if item.facts is not None else 0
+        return line == QUEUE and (expires <= now if expires else 0 < ttl <= now - item.added_at)
 
-    def is_expired(self, item, now):
-        ttl = self.chosen.get("ttlMs", 0)
-        return item.line == "queue" and (item.expires <= now if item.expires else 0 < ttl <= now - item.added)
-
-    def ready(self, line, now):
-        return sorted(
-            (item.due, item_id)
-            for item_id, item in self.items.items()
-            if item.line == line and item.lease is None and item.due <= now and not self.is_expired(item, now)
-        )
-
-    def release(self, lease_id):
-        line, deadline, ids = self.leases.pop(lease_id)
-        for item_id in ids:
-            self.items[item_id].lease = None
-        return line, deadline, ids
+    def served(self, line, now):
+        """Return the keys of the items that a poll may be given at *now*, in order."""
+        return [key for key in self.ready(line, now) if not self.is_expired(line, self.items[line, key], now)]
 
     # Effects
 
     def configure(self, changes, reset):
         self.chosen = {name: value for name, value in {**self.chosen, **changes}.items() if name not in reset}
+        if most := self.chosen.get("maxAttempts", 0):
+            self.attempts_max[QUEUE] = most
+        else:
+            self.attempts_max.pop(QUEUE, None)
 
-    def expire(self, ids, now):
+    def end(self, ids, now):
+        """Let expired items die, or be dropped."""
         for item_id in ids:
-            assert self.is_expired(self.items[item_id], now)
-            if self.chosen.get("dropExpired"):
-                del self.items[item_id]
-            else:
-                self.die(item_id, now)
-
-    def claim(self, lease_id, line, deadline, ids):
-        self.leases[lease_id] = (line, deadline, list(ids))
-        for item_id in ids:
-            assert self.items[item_id].lease is None
-            self.items[item_id].lease = lease_id
-
-    def remove(self, lease_id, item_id):
-        del self.items[item_id]
-        self.leases[lease_id][2].remove(item_id)
-        if not self.leases[lease_id][2]:
-            del self.leases[lease_id]
-
-    def lose(self, lease_id, now, excused):
-        line, deadline, ids = self.release(lease_id)
-        most = self.chosen.get("maxAttempts", 0)
-        for item_id in ids:
-            item = self.items[item_id]
-            counts = line == "queue" and not excused
-            item.attempts += counts
-            if counts and 0 < most <= item.attempts:
-                self.die(item_id, now)
-            else:
-                item.due = max(item.due + 1, deadline)
+            item = self.find(QUEUE, item_id)
+            assert self.is_expired(QUEUE, item, now)
+            self.delete(QUEUE, item.key)
+            if not self.chosen.get("dropExpired"):
+                self.put(DEAD, died(item, QUEUE, DeathReason.EXPIRED, now))
 
     def purge(self, line):
-        for item_id in [each for each, item in self.items.items() if item.line == line and item.lease is None]:
-            del self.items[item_id]
+        for key in [*self.unleased(line)]:
+            self.delete(line, key)
 
-    def delete(self):
-        self.items, self.leases, self.chosen = {}, {}, {}
+    def delete_queue(self):
+        for lease_id in [*self.leases]:
+            self.release(lease_id)
+        for line in LINES:
+            self.purge(line)
+        self.configure({}, [*self.chosen])
 
 
 class LifeMachine(BrokerMachine):
@@ -138,13 +94,13 @@ class LifeMachine(BrokerMachine):
     def start(self, tight, changes):
         limits = {"expiry_slice": 2, "refill_items": 3, "queue_window_bytes": 60, "item_overhead": 10} if tight else {}
         self.harness = self.make_harness(**limits)
-        self.now_model, self.durable = State(), State()
+        self.now_model, self.durable = LifeModel(), LifeModel()
         self.effects, self.known = {}, []
         self.live, self.excused = set(), set()
         self.configure(changes)
 
     def line(self, name):
-        return self.harness.queue if name == "queue" else self.broker.queues.dead_line(self.harness.queue)
+        return self.harness.queue if name == QUEUE else self.broker.queues.dead_line(self.harness.queue)
 
     @rule(count=st.integers(1, 4), span=st.sampled_from([0, 0, 0, 20, 200]), delay=st.sampled_from([0, 0, 0, 30]))
     def add(self, count, span, delay=0):
@@ -153,19 +109,16 @@ class LifeMachine(BrokerMachine):
         items = [NewItem(b"%d" % number, SpanMs(delay), options) for number in range(count)]
         plan = self.broker.add(self.harness.queue, [items], now)
         (reply,) = plan.reply
-        most, there = self.now_model.chosen.get("maxItems", 0), self.items_of("queue")
+        most, there = self.now_model.chosen.get("maxItems", 0), self.now_model.count(QUEUE)
         doomed = 0 < span <= due - now
         assert isinstance(reply, InvalidRequest) == doomed
         assert isinstance(reply, Overloaded) == (not doomed and 0 < most < there + count)
         ids = [] if isinstance(reply, QueueberError) else reply
-        added = {
-            item_id: ItemState("queue", due, item.contents, now, now + span if span else 0)
-            for item_id, item in zip(ids, items, strict=False)
-        }
-        self.submit(plan, lambda model: model.items.update(deepcopy(added)))
-
-    def items_of(self, line):
-        return sum(item.line == line for item in self.now_model.items.values())
+        facts = Facts(expires_at=options.expires_at) if options is not None else None
+        added = [
+            Item(Key(due, item_id), item.contents, now, 0, facts) for item_id, item in zip(ids, items, strict=False)
+        ]
+        self.submit(plan, lambda model: model.add(QUEUE, added))
 
     @rule(changes=CHANGES, reset=RESET)
     def configure(self, changes, reset=()):
@@ -180,7 +133,7 @@ class LifeMachine(BrokerMachine):
             self.add(2, 0)
         queue, now = self.line(line), self.now
         self.broker.poll(queue, wanted=wanted, lease_duration=SpanMs(span), wait=0, peer=1, now=now)
-        longest = self.now_model.chosen.get("maxLeaseMs", 0) if line == "queue" else 0
+        longest = self.now_model.chosen.get("maxLeaseMs", 0) if line == QUEUE else 0
         for _ in range(40):
             for plan in self.broker.claims.distribute(now):
                 self.check_claim(plan, line, wanted, min(span, longest) if longest else span)
@@ -199,21 +152,21 @@ class LifeMachine(BrokerMachine):
         expired = [write.key.id for write in plan.writes if isinstance(write, DeleteItem) and write.queue == number]
         claims = []
         for delivery in plan.reply:
-            given = [(item.key.due, item.key.id) for item in delivery.items]
-            assert given == self.now_model.ready(line, now)[: len(given)]
-            assert bool(given) == bool(self.now_model.ready(line, now))
+            given, served = [item.key for item in delivery.items], self.now_model.served(line, now)
+            assert given == served[: len(given)]
+            assert bool(given) == bool(served)
             assert len(given) <= wanted
             assert [item.attempts for item in delivery.items] == [
-                self.now_model.items[each].attempts for _, each in given
+                self.now_model.items[line, key].attempts for key in given
             ]
             if given:
-                lease, ids = delivery.lease, [item_id for _, item_id in given]
+                lease = delivery.lease
                 assert lease.deadline == now + span + 1
-                claims.append((lease.id, line, lease.deadline, ids))
-                self.known += [(line, lease.id, item_id) for item_id in ids]
+                claims.append((line, lease.id, given, lease.deadline, now))
+                self.known += [(line, lease.id, key.id) for key in given]
 
         def effect(model):
-            model.expire(expired, now)
+            model.end(expired, now)
             for claim in claims:
                 model.claim(*claim)
 
@@ -224,8 +177,8 @@ class LifeMachine(BrokerMachine):
     def remove(self, data):
         line, lease_id, item_id = data.draw(st.sampled_from(self.known[-10:]))
         plan = self.broker.remove(self.line(line), [(item_id, lease_id)], self.now)
-        lease = self.now_model.leases.get(lease_id)
-        may = lease is not None and lease_id in self.live and lease[1] > self.now and item_id in lease[2]
+        may = self.now_model.holds(line, lease_id, item_id) and lease_id in self.live
+        may = may and self.now_model.leases[lease_id].deadline > self.now
         assert plan.reply == [may]
         self.submit(plan, lambda model: model.remove(lease_id, item_id) if may else None)
 
@@ -241,12 +194,13 @@ class LifeMachine(BrokerMachine):
             for lease in ended:
                 rows = self.harness.rows.read(lease.queue, lease.rows())
                 plan = self.broker.requeue(lease, rows, now)
-                known, excused = lease.id in self.now_model.leases, lease.id in self.excused
+                known = self.now_model.leases.get(lease.id)
+                counts = known is not None and known.queue == QUEUE and lease.id not in self.excused
                 # The leases of a deleted queue end without any effect.
                 self.submit(
                     plan,
-                    lambda model, lease_id=lease.id, known=known, excused=excused: (
-                        model.lose(lease_id, now, excused) if known else None
+                    lambda model, lease_id=lease.id, known=known, counts=counts: (
+                        None if known is None else model.expire(lease_id, counts=counts, now=now)
                     ),
                 )
 
@@ -256,9 +210,8 @@ class LifeMachine(BrokerMachine):
         if really:
             if more:
                 self.work(line, 1, 400, more=True)
-            unleased = [each for each in self.now_model.items.values() if each.line == line and each.lease is None]
             plan = self.broker.lifecycle.purge(self.line(line))
-            assert plan.reply == len(unleased)
+            assert plan.reply == len(self.now_model.unleased(line))
             self.submit(plan, lambda model: model.purge(line))
             if more:
                 self.commit_all()
@@ -268,7 +221,7 @@ class LifeMachine(BrokerMachine):
     @rule(really=QUIET)
     def delete(self, really):
         if really:
-            self.submit(self.broker.lifecycle.delete(self.harness.queue, self.now), lambda model: model.delete())
+            self.submit(self.broker.lifecycle.delete(self.harness.queue, self.now), lambda model: model.delete_queue())
 
     @rule()
     def clear(self):
@@ -310,11 +263,10 @@ class LifeMachine(BrokerMachine):
             if number in gone or (number in rows.retired and holder is None):
                 continue
             there[key.id] = (key.due, item.contents, item.attempts, holder)
-        expected = {
-            item_id: (item.due, item.contents, item.attempts, item.lease)
-            for item_id, item in self.durable.items.items()
+        assert there == {
+            key.id: (key.due, item.contents, item.attempts, self.durable.holder(line, key))
+            for (line, key), item in self.durable.items.items()
         }
-        assert there == expected
 
     @rule(really=QUIET, passed=st.sampled_from([0, 30, 30]), durable=st.booleans())
     def crash(self, really, passed, durable):
@@ -326,9 +278,9 @@ class LifeMachine(BrokerMachine):
             self.effects = {}
             self.harness.crash()
             assert not self.harness.pending
-            self.now_model = deepcopy(self.durable)
+            self.now_model = self.durable.copy()
             self.live = set(self.durable.leases)
-            self.excused = {lease_id for lease_id, lease in self.durable.leases.items() if lease[1] <= self.now}
+            self.excused = {lease_id for lease_id, _ in self.durable.ended_leases(self.now)}
 
     @rule(really=QUIET)
     def settle_down(self, really):
@@ -344,7 +296,7 @@ class LifeMachine(BrokerMachine):
             self.commit_all()
         rows = self.harness.rows
         assert rows.retired == {}
-        assert {key.id for _, key in rows.items} == self.now_model.items.keys()
+        assert {key.id for _, key in rows.items} == {key.id for _, key in self.now_model.items}
         assert rows.leases == {} == self.now_model.leases
 
     @invariant()
@@ -352,9 +304,9 @@ class LifeMachine(BrokerMachine):
         if hasattr(self, "harness"):
             self.broker.check()
             self.harness.rows.check()
-            dead = self.harness.queue.dead
-            assert self.harness.queue.items == self.items_of("queue")
-            assert (dead.items if dead is not None else 0) == self.items_of("dead")
+            letters = self.harness.queue.dead
+            assert self.harness.queue.items == self.now_model.count(QUEUE)
+            assert (letters.items if letters is not None else 0) == self.now_model.count(DEAD)
 
 
 @pytest.mark.untraced
