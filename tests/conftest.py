@@ -47,6 +47,8 @@ def pytest_collection_finish():
     """Let no later collection of garbage look at the modules and the tests, which stay to the end."""
     gc.collect()
     gc.freeze()
+    # With Python's threshold of 700, a tenth of the time of most tests would be spent on collections.
+    gc.set_threshold(10_000)
     gc.enable()
 
 
