@@ -155,6 +155,15 @@ class TestWindow:
         assert window.bytes == 3 + 4 + 2 * OVERHEAD
         assert drain(window) == [make_key(4), make_key(5)]
 
+    def test_an_append_may_lie_before_the_items_that_are_there(self):
+        window = make_window(covered_to=make_key(9))
+
+        window.append([make_item(5)], 0)
+        window.append([make_item(3), make_item(4)], 0)
+
+        window.check()
+        assert drain(window) == [make_key(3), make_key(4), make_key(5)]
+
     def test_an_item_comes_back_to_the_place_from_which_it_was_removed(self):
         window = make_window(items=[make_item(due) for due in range(1, 6)])
 
