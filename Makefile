@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# Three processes for two cores, because some tests wait for a disk; one that has no tests left takes over some of
-# another's. Most tests of whole servers wait for something, so that two processes share a core.
-PARALLEL := -n $(shell expr 3 \* $$(nproc) / 2) --dist worksteal
-WAITING := -n $(shell expr 2 \* $$(nproc)) --dist worksteal
+# Most tests of whole servers wait for something, so that several processes share a core, and the tests under coverage
+# run at the same time.  A process that has no tests left takes over some of another's.
+PARALLEL := -n auto --dist worksteal
+WAITING := -n $(shell expr 3 \* $$(nproc)) --dist worksteal
 
 # The folders whose tests cover every branch of the package of the same name. Coverage slows these tests down by a
 # half and more, so the others run without.
@@ -16,7 +16,7 @@ COVERED := $(addprefix tests/,api broker capnp plyvel rpc store)
 # Tests start hundreds of processes, each of which would compile our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve schema test fast lint types layers baseline docs languages bench hostile fuzz guided proof soak clean
+.PHONY: serve schema test test-covered test-others fast lint types layers baseline docs languages bench hostile fuzz guided proof soak clean
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Queueber needs Python 3.11 or newer; set PYTHON=python3.11 or the like")'
@@ -33,11 +33,16 @@ schema: $(READY)
 	$(BIN)/python tests/capnp/compile_schema.py
 
 test: $(READY)
+	$(MAKE) --no-print-directory --jobs 2 --keep-going --output-sync=target test-covered test-others
+
+test-covered: $(READY)
 	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term $(COVERED)
+
+test-others: $(READY)
 	$(BIN)/python -m pytest $(WAITING) $(addprefix --ignore=,$(COVERED))
 
 fast: $(READY)
-	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow' --hypothesis-profile quick
+	$(BIN)/python -m pytest -n $(shell expr 2 \* $$(nproc)) --dist worksteal -m 'not slow' --hypothesis-profile quick
 
 lint: $(READY)
 	$(BIN)/ruff check .

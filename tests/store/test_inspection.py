@@ -54,7 +54,10 @@ def test_a_directory_in_use_is_shown_and_not_changed(busy, tmp_path, state_of):
     found = inspect(path, at_25)
     assert counts(found)["first"] == (4, 1, 1, 2, 1)
     assert (found.locked, found.clean_shutdown) == (True, False)
-    assert state_of(path) == before
+    after = state_of(path)
+    # The server's RocksDB deletes the manifest of the creation in the background.
+    assert {**before, **after} == before
+    assert before.keys() - after.keys() <= {"db/MANIFEST-000001"}
 
 
 def test_the_items_of_a_queue_are_shown_in_order_with_their_states(data):
