@@ -56,7 +56,7 @@ def pairs(headers):
     return tuple((each["name"], each["value"]) for each in headers)
 
 
-@settings(max_examples=examples(300))
+@settings(max_examples=examples(150))
 @given(add_requests, changes)
 def test_options_are_read_as_by_the_layouts(request, changes):
     """A name that is not UTF-8 or empty, and what exceeds a limit, is refused."""
@@ -74,7 +74,7 @@ def test_options_are_read_as_by_the_layouts(request, changes):
 
 
 @pytest.mark.traced
-@settings(derandomize=True, max_examples=examples(300))
+@settings(derandomize=True, max_examples=examples(150))
 @given(poll_responses, changes)
 def test_polled_items_are_read_as_by_the_layouts(response, changes):
     """Items and facts."""

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 from attrs import define, field
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from queueber.broker import Broker
@@ -521,6 +521,14 @@ class Model(Harness):
     def remove(self, _) -> None:
         self.remove_first()
 
+    def end_leases(self) -> None:
+        """Give back the items of removes that a crash has undone."""
+        while ended := self.broker.pop_expired(self.now):
+            for lease in ended:
+                rows = self.store.read(lease.queue, lease.rows())
+                self.submit(self.broker.requeue(lease, rows, self.now))
+        self.commit()
+
     def crash(self, _) -> None:
         """Restart; the adds under way are lost, and so are the plans that are not durable."""
         durable = self.submitted - len(self.plans)
@@ -543,6 +551,16 @@ steps = st.lists(
 )
 
 
+@example(
+    [
+        (Model.begin_one, [(97, False), (98, True)]),
+        (Model.read_one, 0),
+        (Model.decide_one, 0),
+        (Model.remove, None),
+        (Model.remove, None),
+        (Model.crash, None),
+    ]
+)
 @given(steps)
 def test_keys_count_as_in_a_model_and_no_rows_are_left(steps):
     model = Model()
@@ -553,6 +571,7 @@ def test_keys_count_as_in_a_model_and_no_rows_are_left(steps):
         model.broker.dedup.cancel(keyed)
     model.commit()
     model.wait(400 * DAY)
+    model.end_leases()
     model.purge(None)
     model.sweep_all(None)
     assert model.rows == 0
@@ -649,9 +668,9 @@ class TestRecentRequests:
         assert not recent.may_have_record(REQUEST, WallMs(START + noted + 3 * REQUEST_SPAN))
 
     def test_few_of_many_others_are_taken_for_known_ones(self, recent):
-        for number in range(20_000):
+        for number in range(4_000):
             recent.note(number.to_bytes(16, "big"), START)
-        assert all(recent.may_have_record(number.to_bytes(16, "big"), START) for number in range(0, 20_000, 100))
+        assert all(recent.may_have_record(number.to_bytes(16, "big"), START) for number in range(0, 4_000, 100))
         taken = [
             recent.may_have_record(number.to_bytes(16, "little"), START) for number in range(1 << 20, (1 << 20) + 2_000)
         ]
