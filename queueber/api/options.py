@@ -16,8 +16,8 @@ from queueber.values import Death, DeathReason, Header, ItemOptions, NewItem
 
 _NONE: Final = ItemOptions()
 
-HEADERS_KEPT: Final = 128
-"""Lists of headers that stay encoded, at most 1 MiB."""
+_HEADERS_KEPT: Final = 128
+"""The most lists of headers that stay encoded: about 2 MiB."""
 
 # Options, and the facts of items that never failed, are read and written in this order.
 _FACTS = layout("DeliveryFacts")
@@ -90,9 +90,10 @@ def _read_headers(fields: Fields) -> tuple[Header, ...]:
 
 def _usual_headers(found: ListAt) -> tuple[Header, ...] | None:
     """
-    Return the headers in the list *found*, whose count has been checked; None if they have to be read one by one.
+    Return the headers in the list *found*, whose count the caller has checked.
 
-    That is so if they have the form of another schema, are not UTF-8, or exceed a limit; nothing beyond it is copied.
+    Returns None if they have the form of another schema, are not UTF-8, or exceed a limit.  Nothing beyond a limit is
+    copied.  The caller then reads them one by one.
     """
     frame, start, end = found.frame, found.start, found.end
     if found.step - found.data_words < _HEADER.pointers:
@@ -165,7 +166,7 @@ def _facts_sections(facts: DeliveryFacts) -> tuple[Sequence[int], Sequence[Body 
     return (failures | losses << _LOSSES_SHIFT, first_leased_at), pointers
 
 
-@lru_cache(maxsize=HEADERS_KEPT)
+@lru_cache(maxsize=_HEADERS_KEPT)
 def _headers_body(headers: tuple[Header, ...]) -> Body:
     """Build the list of *headers*, which most items of a queue share."""
     body = _HEADER.list_body([{"name": name, "value": value} for name, value in headers])

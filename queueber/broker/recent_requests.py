@@ -8,8 +8,8 @@ a thread.  An id that the filter has may have a record, and is read.  One that i
 - records of earlier runs of the server have ended `REQUEST_SPAN` after the start, and until then every id may have
   one, unless a sweep has found that there are none.
 
-Two filters of the same size take turns, as in B. H. Bloom, "Space/time trade-offs in hash coding with allowable errors"
-(1970): when the newer one is full in time, the older one is emptied.
+Two filters of the same size take turns: when the newer one has taken ids for its time, the older one is emptied.  The
+filter is that of B. H. Bloom, "Space/time trade-offs in hash coding with allowable errors" (1970).
 """
 
 from typing import Final

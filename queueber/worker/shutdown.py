@@ -52,7 +52,7 @@ class Shutdown:
             self._settle(now + FORCED_SECONDS)
 
     def cancels(self, now: float) -> bool:
-        """Return whether handlers have to be asked to end, once, because their grace is over."""
+        """Return True once when the grace is over: the caller then asks the handlers to end."""
         if self.state is not Life.GRACE or now < self._grace_end:
             return False
         self.state = Life.CANCELLING

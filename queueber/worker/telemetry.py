@@ -260,7 +260,7 @@ class _Processing:
 
 
 class _Unrecorded:
-    """The run of a handler of which no span is recorded."""
+    """A handler's run without a span."""
 
     def __enter__(self) -> Self:
         return self

@@ -17,7 +17,7 @@ REMOVED, FAILED, DEFERRED, REJECTED = Action.REMOVE, Action.FAIL, Action.DEFER, 
 
 
 def waits_after(scene, error, times):
-    """Answer the settles with *error* so many times; return the seconds until each is sent again."""
+    """Answer *times* settles with *error*; return the seconds until each is sent again."""
     waits = []
     for _ in range(times):
         scene.answer_settles(error)

@@ -39,7 +39,7 @@ assert _FACTS.slots == {"lastError": 0, "headers": 1, "reserved5": 2, "diedIn": 
 _HEADER: Final = layout("StoredHeader")
 
 _HEADERS_KEPT: Final = 128
-"""Lists of headers that stay encoded and decoded, at most 1 MiB of each."""
+"""The most lists of headers that stay encoded, and that stay decoded: about 2 MiB of each."""
 
 _HEAD: Final = Struct("<Q2Q2Q")
 """The root pointer, the integers, and the pointers to the contents and to the facts."""
@@ -55,7 +55,7 @@ _WITH_ERROR: Final = Struct("<I4x4Q")
 """The facts of `_NUMBERS`, and the pointer to the error, which follows."""
 
 _WITH_HEADERS: Final = Struct("<I4x3Q4Q")
-"""The facts of `_NUMBERS` with all pointers, of which only the one to the headers, which follow, is not null."""
+"""The facts of `_NUMBERS`, and all pointers.  Only the pointer to the headers is not null; they follow."""
 
 _NUMBERS_POINTER: Final = struct_pointer(_FACTS_WORDS, 0)
 _WITH_ERROR_POINTER: Final = struct_pointer(_FACTS_WORDS, 1)
